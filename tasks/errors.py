@@ -1,0 +1,32 @@
+"""Errors that a user can mend: one clear message, exit status 1, no traceback."""
+
+import errno
+import functools
+import sys
+
+
+class StudyError(Exception):
+    """Something the user can mend. The message names the file, the value and the fix."""
+
+
+def entry_point(main):
+    """Turn `main() -> int | None` into a command: a StudyError or a full disk becomes one line and exit status 1."""
+
+    @functools.wraps(main)
+    def command(*arguments):
+        try:
+            return main(*arguments) or 0
+        except StudyError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return 1
+        except KeyboardInterrupt:
+            print("stopped: interrupted; nothing half-written was kept", file=sys.stderr, flush=True)
+            return 130
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f" while writing {error.filename}" if error.filename else ""
+            print(f"error: the disk is full{where}: free some space, then run the same command again", file=sys.stderr, flush=True)
+            return 1
+
+    return command
