@@ -1,0 +1,41 @@
+"""Adam with one fused update for each variable. The only module that calls TensorFlow's own operations.
+
+Keras's Adam adds ten small operations for each of ResNet50's 161 variables: 11 to 30 s of tracing before the first step on a
+CPU. TensorFlow's ResourceApplyAdam does the same arithmetic in one (Kingma & Ba 2015, with the bias correction folded into the
+rate as in both implementations).
+"""
+
+import keras
+
+
+def adam(learning_rate):
+    """Return an Adam optimizer with Keras's defaults: fused under TensorFlow, Keras's own under other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.optimizers.Adam(learning_rate)
+    return FusedAdam(learning_rate)
+
+
+@keras.saving.register_keras_serializable("hemotune")
+class FusedAdam(keras.optimizers.Adam):
+    """keras.optimizers.Adam (no amsgrad, clipping, decay or averaging) whose updates are fused."""
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        import tensorflow as tf
+
+        step = tf.cast(self.iterations.value, tf.float32) + 1.0
+        beta_1, beta_2 = tf.constant(self.beta_1, tf.float32), tf.constant(self.beta_2, tf.float32)
+        rate = tf.cast(learning_rate, tf.float32)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            index = self._get_variable_index(variable)
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.value.handle,
+                m=self._momentums[index].value.handle,
+                v=self._velocities[index].value.handle,
+                beta1_power=beta_1**step,
+                beta2_power=beta_2**step,
+                lr=rate,
+                beta1=beta_1,
+                beta2=beta_2,
+                epsilon=tf.constant(self.epsilon, tf.float32),
+                grad=gradient,
+            )

@@ -1,0 +1,103 @@
+"""Shared by the tests: a workspace with the project's files, and one tiny study that many tests look at."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    # A temporary repository is committed to without the user's own git settings.
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    **{f"GIT_{who}_{what}": f"{who}@test.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+# Small in every respect, and still each stage does what it does in a real study.
+TINY_PROFILE = """\
+dataset:
+  source: sample
+  sample: {photographs: 5, copies: 5, width: 64, height: 48, seed: 3}
+images: {size: 32}
+validation:
+  unreadable: error
+  mode: error
+  size: error
+  duplicate_across: error
+  duplicate_within: warning
+  near_duplicate_across: warning
+  small_class: error
+  imbalance: warning
+  allowed_modes: [RGB]
+  smallest_class: 5
+  largest_imbalance: 3.0
+split: {train: 0.64, validation: 0.16, test: 0.20, seed: 1}
+backbone:
+  weights: pretrain
+  pretrain: {images: 64, epochs: 1, batch_size: 32, learning_rate: 1.0e-3, seed: 1001}
+training:
+  epochs: 2
+  batch_size: 16
+  dropout: 0.5
+  learning_rate_scale: 30
+  precision: auto
+  seed: 1
+"""
+
+TINY_PARAMS = """\
+profile: tiny
+backbones: [MobileNet]
+protocols: [published]
+repeats: [1]
+experiments:
+  narrow: {layers: 1, units: 4, learning_rate: 1.0e-5}
+  deep: {layers: 2, units: 8, learning_rate: 1.0e-4}
+"""
+
+
+def run(command, cwd, **environment):
+    """Run a command in a workspace and return the finished process; its output is text."""
+    return subprocess.run(
+        command, cwd=cwd, env={**ENVIRONMENT, "PYTHONPATH": str(cwd), **environment}, capture_output=True, text=True, timeout=900
+    )
+
+
+def python(module, *arguments, cwd, **environment):
+    """Run `python -m MODULE ARGUMENTS` in a workspace."""
+    return run([sys.executable, "-m", module, *map(str, arguments)], cwd, **environment)
+
+
+def make_workspace(folder):
+    """Copy the project's code and settings into `folder`, with the tiny profile switched on."""
+    for name in ("tasks", "flows", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "profiles" / "tiny.yaml").write_text(TINY_PROFILE)
+    (folder / "params.yaml").write_text(TINY_PARAMS)
+    return folder
+
+
+def make_repository(folder):
+    """A workspace that is a git and DVC repository with a first commit."""
+    make_workspace(folder)
+    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    for command in (["git", "init", "-q", "-b", "main"], ["git", "add", "-A"], ["git", "commit", "-qm", "Begin"]):
+        subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return make_workspace(tmp_path)

@@ -1,0 +1,73 @@
+"""Stage prepare: who is trained on, validated on and tested on."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.conftest import python
+
+
+def write_inventory(folder, counts):
+    """Write data/inventory.parquet with `counts[(split, class)]` images."""
+    rows = [
+        {"path": f"{split}/{cell_class}/{number}.jpeg", "split": split, "class": cell_class}
+        for (split, cell_class), count in counts.items()
+        for number in range(count)
+    ]
+    (folder / "data").mkdir(exist_ok=True)
+    inventory = pd.DataFrame(rows).sort_values("path", ignore_index=True)
+    inventory.to_parquet(folder / "data" / "inventory.parquet")
+    return inventory
+
+
+COUNTS = {("TRAIN", "A"): 50, ("TRAIN", "B"): 30, ("TEST", "A"): 10, ("TEST", "B"): 10, ("TEST_SIMPLE", "A"): 3}
+
+
+def test_protocols_cut_as_they_say(workspace):
+    inventory = write_inventory(workspace, COUNTS)
+    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]"))
+    result = python("tasks.prepare", cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    published, held_out = (json.loads((workspace / f"data/splits/{name}.json").read_text()) for name in ("published", "held-out"))
+
+    parts = [published[part] for part in ("train", "validation", "test")]
+    assert sorted(sum(parts, [])) == inventory.index[inventory["split"] != "TEST_SIMPLE"].tolist()
+    assert [len(part) for part in parts] == [64, 16, 20]
+    # Stratified: class A has 60 of the 100 images, and 60 % of each part within a rounding.
+    assert [round(inventory["class"][part].eq("A").mean(), 1) for part in parts] == [0.6, 0.6, 0.6]
+    assert published["classes"] == ["A", "B"]
+
+    assert held_out["test"] == inventory.index[inventory["split"] == "TEST"].tolist()
+    assert sorted(held_out["train"] + held_out["validation"]) == inventory.index[inventory["split"] == "TRAIN"].tolist()
+    assert len(held_out["train"]) == 64
+
+    again = python("tasks.prepare", cwd=workspace)
+    assert again.returncode == 0
+    assert json.loads((workspace / "data/splits/published.json").read_text()) == published
+
+
+@pytest.mark.parametrize(
+    ("counts", "protocols", "expected"),
+    [
+        ({("ALL", "A"): 20, ("ALL", "B"): 20}, "held-out", "held-out needs a data set with TRAIN and TEST; this one has ALL"),
+        ({("ALL", "A"): 20, ("ALL", "B"): 2}, "published", "class B has 2 images; 3 parts need at least one each"),
+    ],
+)
+def test_impossible_splits_are_refused(workspace, counts, protocols, expected):
+    write_inventory(workspace, counts)
+    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("[published]", f"[{protocols}]"))
+    result = python("tasks.prepare", cwd=workspace)
+    assert result.returncode == 1
+    assert expected in result.stderr
+    assert not (workspace / "data/splits").exists()
+    assert not list((workspace / "data").glob(".*"))
+
+
+def test_a_class_of_three_is_in_every_part(workspace):
+    write_inventory(workspace, {("ALL", "A"): 40, ("ALL", "B"): 3})
+    result = python("tasks.prepare", cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    split = json.loads((workspace / "data/splits/published.json").read_text())
+    classes = pd.read_parquet(workspace / "data/inventory.parquet")["class"]
+    assert [classes[split[part]].eq("B").sum() for part in ("train", "validation", "test")] == [1, 1, 1]
