@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run test clean
+.PHONY: help setup run ui test bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,3 +19,18 @@ setup: .venv/installed  ## create the virtual environment from the lock file wit
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
 	touch $@
+
+run: setup  ## run the study that params.yaml names (default: the drawn sample) and print the results table
+	$(BIN)/python -m flows.study
+
+ui: setup  ## start Prefect's server, serve the deployments and print the address
+	$(BIN)/python -m flows.serve
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest
+
+bench: setup  ## run the benchmarks and print their table
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the virtual environment and everything a run made, but not DVC's cache
+	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/model_card.md reports/figures reports/validation

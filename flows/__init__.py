@@ -1,0 +1,37 @@
+"""The study as Prefect flows. Prefect reads its settings when it is imported, so they are made here, before any module can do that."""
+
+import json
+import os
+from pathlib import Path
+
+STATE = Path(".study")  # of running things; git-ignored
+SERVER = STATE / "server.json"  # written by flows.serve while it runs
+
+
+def configure():
+    """Keep all that Prefect writes inside .study/prefect, and find the server that `make ui` started, if it runs.
+
+    What the environment already says is respected.
+    """
+    home = os.environ.setdefault("PREFECT_HOME", str((STATE / "prefect").absolute()))
+    Path(home).mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")  # flows.server starts one, with its pages
+    os.environ.setdefault("PREFECT_RESULTS_PERSIST_BY_DEFAULT", "false")
+    if "PREFECT_API_URL" not in os.environ and (server := running_server()):
+        os.environ["PREFECT_API_URL"] = server["api"]
+
+
+def running_server():
+    """What flows.serve wrote about its server, {"pid", "api"}, or None if it does not run."""
+    try:
+        server = json.loads(SERVER.read_text(encoding="utf-8"))
+        os.kill(server["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return server
+
+
+configure()

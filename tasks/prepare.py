@@ -10,11 +10,12 @@ from tasks.errors import StudyError, entry_point
 from tasks.files import new_folder, write_json
 
 
-def published(inventory, split):
+def published(inventory, photographs, split):
     """The published protocol: all splits that are not mere copies of others merged, then cut at random, stratified by class.
 
     Args:
         inventory: DataFrame with `split` and `class`, a row an image.
+        photographs: not looked at: copies of one photograph fall on both sides, which is what this protocol is known for.
         split: settings.Split: fractions and seed.
 
     Returns:
@@ -24,8 +25,13 @@ def published(inventory, split):
     return cut(rows["class"], {"train": split.train, "validation": split.validation, "test": split.test}, split.seed)
 
 
-def held_out(inventory, split):
+def held_out(inventory, photographs, split):
     """The held-out protocol: TRAIN gives train and validation in the profile's ratio, TEST is the test.
+
+    All copies of a photograph fall on the same side of the cut between train and validation.
+
+    Args:
+        photographs: Series of photograph names, a row an image, in the inventory's order.
 
     Raises:
         StudyError: the data set has no TRAIN or no TEST.
@@ -38,36 +44,43 @@ def held_out(inventory, split):
         )
     kept = split.train + split.validation
     train = inventory[inventory["split"] == "TRAIN"]
-    parts = cut(train["class"], {"train": split.train / kept, "validation": split.validation / kept}, split.seed)
+    groups = photographs[train.index]
+    # A photograph has one class; where grouping joined two, it counts for the more frequent one.
+    class_of = train["class"].groupby(groups).agg(lambda classes: classes.value_counts(sort=True).index[0])
+    sides = cut(class_of, {"train": split.train / kept, "validation": split.validation / kept}, split.seed, "photographs")
+    parts = {name: np.flatnonzero(photographs.isin(chosen) & (inventory["split"] == "TRAIN")).tolist() for name, chosen in sides.items()}
     return parts | {"test": np.flatnonzero(inventory["split"] == "TEST").tolist()}
 
 
-def cut(classes, fractions, seed):
+def cut(classes, fractions, seed, what="images"):
     """Cut rows at random, each class in the same fractions.
 
     Args:
-        classes: Series of class names, its index the row numbers.
+        classes: Series of class names; its index names what is cut, by `what`.
         fractions: dict of part name to fraction; they sum to one.
 
     Returns:
-        dict of part name to sorted row numbers. No class lacks in a part.
+        dict of part name to sorted index values. Every class is in every part.
 
     Raises:
-        StudyError: a class has too few images to be in every part.
+        StudyError: a class has too few to be in every part.
     """
     random = np.random.default_rng(seed)
     parts = {name: [] for name in fractions}
-    for cell_class, rows in classes.groupby(classes, sort=True):
-        if len(rows) < len(fractions):
-            raise StudyError(f"class {cell_class} has {len(rows)} images; {len(fractions)} parts need at least one each. Add images or leave it out")
-        order = random.permutation(rows.index.to_numpy())
+    for cell_class, members in classes.groupby(classes, sort=True):
+        if len(members) < len(fractions):
+            raise StudyError(
+                f"class {cell_class} has {len(members)} {what} to cut; {len(fractions)} parts ({', '.join(fractions)}) need at least one "
+                "each. Add images, or leave the class out"
+            )
+        order = random.permutation(members.index.to_numpy())
         # Rounded ends, pushed apart so that a small class is in every part.
         ends = np.round(np.cumsum(list(fractions.values())) * len(order)).astype(int)
         ends = np.maximum(ends, np.arange(1, len(ends) + 1))
         ends = np.minimum(ends, len(order) - np.arange(len(ends) - 1, -1, -1))
         for name, start, end in zip(fractions, [0, *ends], ends, strict=False):
             parts[name].extend(order[start:end].tolist())
-    return {name: sorted(rows) for name, rows in parts.items()}
+    return {name: sorted(chosen) for name, chosen in parts.items()}
 
 
 PROTOCOLS = {"published": published, "held-out": held_out}
@@ -77,11 +90,14 @@ PROTOCOLS = {"published": published, "held-out": held_out}
 def main():
     study = settings.load()
     inventory = pd.read_parquet("data/inventory.parquet")
+    photographs = inventory[["path"]].merge(pd.read_parquet("data/photographs.parquet"), on="path", how="left")["photograph"]
+    # TEST_SIMPLE is not grouped; an image without a photograph is one of its own.
+    photographs = photographs.fillna(inventory["path"])
     split = study.profile.split
     with new_folder("data/splits") as folder:
         for protocol, make in PROTOCOLS.items():
             try:
-                parts = make(inventory, split)
+                parts = make(inventory, photographs, split)
             except StudyError:
                 # A protocol that nobody asked for may be impossible on this data set.
                 if protocol in study.params.protocols:

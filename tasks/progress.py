@@ -15,8 +15,12 @@ class Progress:
         self.what, self.total, self.unit = what, max(total, 1), unit
         self.stream = stream or sys.stdout
         self.live = self.stream.isatty()
-        self.started = time.monotonic()
+        self.began_at, self.started = 0, time.monotonic()
         self.shown_at, self.shown_share = float("-inf"), -1.0
+
+    def begin_at(self, done):
+        """Say that `done` units were finished before: they do not count for the rate."""
+        self.began_at, self.started = done, time.monotonic()
 
     def update(self, done, note=""):
         """Say that `done` of `total` units are finished; `note` is appended."""
@@ -26,7 +30,7 @@ class Progress:
             return
         self.shown_at, self.shown_share = now, share
         elapsed = now - self.started
-        rate = done / elapsed if elapsed > 0 else 0.0
+        rate = (done - self.began_at) / elapsed if elapsed > 0 else 0.0
         left = f", {clock((self.total - done) / rate)} left" if rate > 0 and done < self.total else ""
         line = f"[{share:4.0%}] {self.what} {done}/{self.total}, {rate:.0f} {self.unit}/s{left}{', ' + note if note else ''}"
         if self.live:

@@ -65,9 +65,9 @@ class Dataset(Section):
 
     source: Literal["sample", "archive", "folder", "kaggle"]
     path: str | None = None  # archive: the zip; folder: the folder
-    handle: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None  # kaggle: owner/name
-    version: Positive | Literal["latest"] | None = None  # kaggle
-    include: list[str] = []  # patterns of paths inside the source; empty: all
+    handle: Annotated[str, Field(pattern=r"^\w[\w-]*/\w[\w-]*$")] | None = None  # kaggle: owner/name
+    version: Positive | Literal["latest"] | None = None  # kaggle; what "latest" was is recorded in data/raw/source.json
+    include: list[str] = []  # patterns of paths inside the source, `*` also crosses folders; empty: all
     exclude: list[str] = []
     sample: Sample = Sample()
 

@@ -9,7 +9,7 @@ from tests.conftest import python
 
 
 def write_inventory(folder, counts):
-    """Write data/inventory.parquet with `counts[(split, class)]` images."""
+    """Write data/inventory.parquet with `counts[(split, class)]` images, and photographs.parquet with five copies of each photograph."""
     rows = [
         {"path": f"{split}/{cell_class}/{number}.jpeg", "split": split, "class": cell_class}
         for (split, cell_class), count in counts.items()
@@ -18,6 +18,10 @@ def write_inventory(folder, counts):
     (folder / "data").mkdir(exist_ok=True)
     inventory = pd.DataFrame(rows).sort_values("path", ignore_index=True)
     inventory.to_parquet(folder / "data" / "inventory.parquet")
+    photographs = (
+        inventory["split"] + inventory["class"] + inventory["path"].str.extract(r"(\d+)\.jpeg")[0].astype(int).floordiv(5).astype(str)
+    )
+    inventory[["path"]].assign(photograph=photographs, method="matched").to_parquet(folder / "data" / "photographs.parquet")
     return inventory
 
 
@@ -40,7 +44,9 @@ def test_protocols_cut_as_they_say(workspace):
 
     assert held_out["test"] == inventory.index[inventory["split"] == "TEST"].tolist()
     assert sorted(held_out["train"] + held_out["validation"]) == inventory.index[inventory["split"] == "TRAIN"].tolist()
-    assert len(held_out["train"]) == 64
+    assert len(held_out["train"]) == 65
+    photographs = pd.read_parquet(workspace / "data/photographs.parquet")["photograph"]
+    assert not set(photographs[held_out["train"]]) & set(photographs[held_out["validation"]])
 
     again = python("tasks.prepare", cwd=workspace)
     assert again.returncode == 0
@@ -51,7 +57,12 @@ def test_protocols_cut_as_they_say(workspace):
     ("counts", "protocols", "expected"),
     [
         ({("ALL", "A"): 20, ("ALL", "B"): 20}, "held-out", "held-out needs a data set with TRAIN and TEST; this one has ALL"),
-        ({("ALL", "A"): 20, ("ALL", "B"): 2}, "published", "class B has 2 images; 3 parts need at least one each"),
+        (
+            {("ALL", "A"): 20, ("ALL", "B"): 2},
+            "published",
+            "class B has 2 images to cut; 3 parts (train, validation, test) need at least one each",
+        ),
+        ({("TRAIN", "A"): 20, ("TRAIN", "B"): 5, ("TEST", "A"): 5}, "held-out", "class B has 1 photographs to cut; 2 parts"),
     ],
 )
 def test_impossible_splits_are_refused(workspace, counts, protocols, expected):

@@ -23,11 +23,21 @@ def test_params_hold_the_seven_experiments_of_the_study():
     ("file", "old", "new", "expected"),
     [
         ("params.yaml", "profile: tiny", "profile: [tiny", "params.yaml, line"),
-        ("params.yaml", "profile: tiny", "profile: nowhere", "there is no profiles/nowhere.yaml; there is: kaggle, kaggle-64, sample, tiny"),
+        (
+            "params.yaml",
+            "profile: tiny",
+            "profile: nowhere",
+            "there is no profiles/nowhere.yaml; there is: kaggle, kaggle-64, sample, tiny",
+        ),
         ("params.yaml", "units: 4", "units: 0", "experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)"),
         ("params.yaml", "units: 4", "unit: 4", "experiments.narrow.unit: unknown key; allowed here: layers, units, learning_rate"),
         ("params.yaml", "units: 4", "units: '4'", "experiments.narrow.units: Input should be a valid integer"),
-        ("params.yaml", "learning_rate: 1.0e-5", "learning_rate: -1.0e-5", "experiments.narrow.learning_rate: Input should be greater than 0"),
+        (
+            "params.yaml",
+            "learning_rate: 1.0e-5",
+            "learning_rate: -1.0e-5",
+            "experiments.narrow.learning_rate: Input should be greater than 0",
+        ),
         ("params.yaml", "[published]", "[public]", "protocols.0: Input should be 'published' or 'held-out' (given: 'public')"),
         ("params.yaml", "[published]", "[published, published]", "protocols: each value may be listed once"),
         ("params.yaml", "narrow:", "nar-row:", "experiments.nar-row"),
@@ -35,7 +45,12 @@ def test_params_hold_the_seven_experiments_of_the_study():
         ("profiles/tiny.yaml", "epochs: 2", "epoch: 2", "training.epoch: unknown key; allowed here: epochs, batch_size"),
         ("profiles/tiny.yaml", "precision: auto", "precision: half", "training.precision: Input should be 'auto'"),
         ("profiles/tiny.yaml", "source: sample", "source: archive", "dataset: source 'archive' needs 'path'"),
-        ("profiles/tiny.yaml", "images: {size: 32}", "images: {size: 8}", "images.size: Input should be greater than or equal to 32 (given: 8)"),
+        (
+            "profiles/tiny.yaml",
+            "images: {size: 32}",
+            "images: {size: 8}",
+            "images.size: Input should be greater than or equal to 32 (given: 8)",
+        ),
     ],
 )
 def test_wrong_settings_are_refused_by_name(workspace, file, old, new, expected):

@@ -1,0 +1,151 @@
+"""What the flow asks of DVC. Each action runs in a child of flows.launcher, at the top folder of a checkout, and returns plain values.
+
+DVC's own lock and its table of busy paths make it safe to run `reproduce` of different stages at the same time: a process holds the lock
+only before and after its stage's command (shown in tests/test_flow.py).
+"""
+
+import importlib
+import signal
+import subprocess
+from pathlib import Path
+
+from tasks.files import write_text
+
+# All that a child would otherwise import for itself, in every fork again.
+PRELOADED = [
+    "dvc.commands.repro", "dvc.dependency", "dvc.dvcfile", "dvc.lock", "dvc.parsing", "dvc.repo", "dvc.repo.artifacts", "dvc.repo.datasets",
+    "dvc.repo.graph", "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.stage", "dvc.repo.status",
+    "dvc.repo.trie", "dvc.rwlock", "dvc.scm", "dvc.stage.cache", "dvc.stage.run", "dvc_data.hashfile.db.local", "networkx", "scmrepo.git",
+    "zc.lockfile",
+]  # fmt: skip
+
+
+def preload():
+    """Import DVC, and let a process that waits for DVC's lock look for it 20 times a second instead of twice."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    import dvc.lock
+
+    # With `wait` this is no limit: DVC sleeps a sixth of it between two tries.
+    dvc.lock.DEFAULT_TIMEOUT = 0.3
+
+
+def open_repo():
+    from dvc.repo import Repo
+
+    repo = Repo(_wait_for_lock=True)
+    repo.scm_context.quiet = True  # no advice on git after each stage
+    return repo
+
+
+def inspect():
+    """Read the DAG of dvc.yaml and ask DVC what has changed, once for all stages.
+
+    Returns:
+        {"stages": [{"name", "command", "upstream": names of the stages it depends on, "meta": dict, "changed": what DVC says, empty if
+        nothing}], in the order in which `dvc repro` runs them, "lock": names in dvc.lock in their order, "remote": name or None}
+    """
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+
+    with open_repo() as repo:
+        status = repo.status()
+        graph = get_active_graph(repo.index.graph)
+        stages = [
+            {
+                "name": stage.addressing,
+                "command": stage.cmd,
+                "upstream": sorted(upstream.addressing for upstream in graph.successors(stage)),
+                "meta": getattr(stage, "meta", None) or {},
+                "changed": describe(status.get(stage.addressing, [])),
+            }
+            for stage in plan_repro(graph, repo.stage.collect("dvc.yaml"))
+        ]
+        return {"stages": stages, "lock": list(read_lock().get("stages", {})), "remote": repo.config["core"].get("remote")}
+
+
+def describe(status):
+    """Turn DVC's status of a stage into short lines: `data/raw: modified`, `profiles/sample.yaml: training: modified`."""
+    lines = []
+    for entry in status:
+        if isinstance(entry, str):
+            lines.append(entry)
+            continue
+        for kind, paths in entry.items():
+            for path, state in paths.items():
+                states = state.items() if isinstance(state, dict) else [("", state)]
+                lines += [f"{path}: {f'{key}: ' if key else ''}{value}" for key, value in states if kind == "changed deps" or value]
+    return lines
+
+
+def reproduce(stage, force=False):
+    """Run one stage if DVC finds that it must be run.
+
+    Returns:
+        {"outcome": "ran" | "unchanged" | "failed", "changed": why it ran, as `inspect` says it, "reason": of a failure}
+    """
+    from dvc.exceptions import DvcException
+
+    with open_repo() as repo:
+        changed = describe(repo.status([stage]).get(stage, []))
+        try:
+            ran = repo.reproduce(stage, single_item=True, force=force)
+        except DvcException as error:
+            cause = error
+            while cause.__cause__:
+                cause = cause.__cause__
+            return {"outcome": "failed", "reason": readable(str(cause))}
+    return {"outcome": "ran" if ran else "unchanged", "changed": changed}
+
+
+def readable(reason):
+    """Name the signal where DVC says `exited with -9`."""
+    text, _, status = reason.rpartition(", exited with ")
+    try:
+        code = int(status)
+        number = -code if code < 0 else code - 128
+        name = signal.Signals(number).name
+    except ValueError:
+        return reason
+    return f"{text}, killed by signal {number} ({name})" if text else reason
+
+
+def command(stage, line):
+    """Run a stage's other command outside DVC, which therefore still holds the stage for changed."""
+    print(f"> {line}", flush=True)
+    code = subprocess.call(line, shell=True)
+    return (
+        {"outcome": "ran", "changed": []}
+        if code == 0
+        else {"outcome": "failed", "reason": readable(f"failed to run: {line}, exited with {code}")}
+    )
+
+
+def order_lock(names):
+    """Put the names given first in dvc.lock, in their order, and leave the others as they are: parallel stages commit in any order."""
+    with open_repo() as repo, repo.lock:
+        data = read_lock()
+        entries = data.get("stages", {})
+        ordered = [name for name in names if name in entries]
+        ordered += [name for name in entries if name not in ordered]
+        if ordered != list(entries):
+            data["stages"] = {name: entries[name] for name in ordered}
+            write_lock(data)
+    return {}
+
+
+def read_lock():
+    from dvc.utils.serialize import parse_yaml_for_update
+
+    try:
+        return parse_yaml_for_update(Path("dvc.lock").read_text(encoding="utf-8"), "dvc.lock") or {}
+    except FileNotFoundError:
+        return {}
+
+
+def write_lock(data):
+    from dvc.utils.serialize import dumps_yaml
+
+    write_text("dvc.lock", dumps_yaml(data))
+
+
+ACTIONS = {action.__name__: action for action in [inspect, reproduce, command, order_lock]}

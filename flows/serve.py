@@ -1,0 +1,62 @@
+"""Prefect's server and the deployments study/study and watch/watch: what `make ui` runs. Ctrl-C ends all of it.
+
+python -m flows.serve                          at http://127.0.0.1:4200
+python -m flows.serve --watch "*/30 * * * *"   look for changes every half hour (default: once a day, at six)
+"""
+
+import argparse
+import signal
+import sys
+
+from prefect import serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.flows import EntrypointType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import running_server, server
+from flows.study import interrupt, study
+from flows.watch import watch
+from tasks.errors import StudyError, entry_point
+
+
+@entry_point
+def main():
+    parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Watch, start, cancel and schedule studies in a browser.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other machines in (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="default: 4200, or a free one")
+    parser.add_argument("--watch", default="0 6 * * *", metavar="CRON", help="when to look for changes (default: '0 6 * * *')")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
+    if found := running_server():
+        raise StudyError(f"a server runs here already: {found['api'].removesuffix('/api')} (process {found['pid']})")
+    print("starting Prefect's server ...", flush=True)
+    with server.running(options.host, options.port) as api, temporary_settings({PREFECT_API_URL: api}):
+        deployments = [
+            deployment(study, "Run the stages of dvc.yaml that have changed, in parallel."),
+            deployment(watch, "Look for changes of data, parameters and code; start the study if there are any.", cron=options.watch),
+        ]
+        print(
+            f"\n  open    {api.removesuffix('/api')}"
+            f"\n  start   Deployments > study > Run, or: PREFECT_API_URL={api} prefect deployment run study/study"
+            f"\n  watch   for changes: {options.watch} (cron); Deployments > watch > Run looks at once"
+            "\n  end     Ctrl-C, which also ends a study that runs\n",
+            flush=True,
+        )
+        serve(*deployments, print_starting_message=False, query_seconds=2)
+    return 0
+
+
+def deployment(flow, description, cron=None):
+    """A deployment of the flow's own name; while one run is on, another is cancelled at once."""
+    return flow.to_deployment(
+        flow.name,
+        description=description,
+        cron=cron,
+        paused=False,
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

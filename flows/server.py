@@ -1,0 +1,140 @@
+"""Prefect's server, with its pages, as a process that ends with the process that started it.
+
+python -m flows.server PORT      what `running` starts; not for users
+"""
+
+import atexit
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+from flows import SERVER, running_server
+from tasks.errors import StudyError
+from tasks.files import write_json
+
+PORT = 4200  # Prefect's own default
+START_LIMIT = 180  # seconds; about 15 on a small machine
+
+
+@contextlib.contextmanager
+def running(host="127.0.0.1", port=None, services=True):
+    """Start a server in this checkout's .study/prefect, and yield the address of its API; it ends with the block.
+
+    Args:
+        host: the address it listens at; "0.0.0.0" for other machines to reach it.
+        port: 4200 by default, or a free one where that is taken.
+        services: also run what schedules, notices late runs and fires automations; one run alone needs none of it.
+
+    Raises:
+        StudyError: the port is taken or the server does not start.
+    """
+    if port is None:
+        port = PORT if is_free(host, PORT) else free_port(host)
+    elif not is_free(host, port):
+        raise StudyError(f"port {port} is taken: choose another with --port, or 0 for any")
+    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    variables = {
+        "PREFECT_API_URL": f"{address}/api",
+        "PREFECT_UI_API_URL": "/api",  # relative: the page is also opened through a tunnel or from another machine
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT__SERVER_WEBSERVER_ONLY": "",
+        "PREFECT__SERVER_EPHEMERAL": "" if services else "1",
+    }
+    # Its input is a pipe that only this process holds: it closes however this process ends.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.server", host, str(port)],
+        stdin=subprocess.PIPE,
+        env=os.environ | {name: value for name, value in variables.items() if value},
+        start_new_session=True,
+    )
+    try:
+        wait_until_healthy(process, f"{address}/api/health")
+        write_json(SERVER, {"pid": process.pid, "api": f"{address}/api"})
+        yield f"{address}/api"
+    finally:
+        with contextlib.suppress(OSError):
+            if (running_server() or {}).get("pid") == process.pid:
+                SERVER.unlink()
+        process.stdin.close()
+        try:
+            process.wait(8)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextlib.contextmanager
+def for_this_process():
+    """Have a server while the block runs: the one that PREFECT_API_URL names or `make ui` started, else one of this process's own."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    stack = contextlib.ExitStack()
+    # Closed later than the block: when Python ends, Prefect sends the last log lines and events before this.
+    atexit.register(stack.close)
+    url = PREFECT_API_URL.value()
+    if not url:
+        print("starting Prefect's server for this run ...", flush=True)
+        url = stack.enter_context(running(services=False))
+    print(f"watch it at {url.removesuffix('/api')}", flush=True)
+    with temporary_settings({PREFECT_API_URL: url}):
+        yield
+
+
+def wait_until_healthy(process, url):
+    until = time.monotonic() + START_LIMIT
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise StudyError(f"Prefect's server ended with status {process.returncode} before it was ready; its messages are above")
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise StudyError(f"Prefect's server was not ready after {START_LIMIT} s")
+
+
+def is_free(host, port):
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(host):
+    with socket.socket() as trial:
+        trial.bind((host, 0))
+        return trial.getsockname()[1]
+
+
+def serve(host, port):
+    """Run the server until the input of this process closes."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(), host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
+    )
+
+    def end_with_parent():
+        sys.stdin.read()
+        server.should_exit = True
+        time.sleep(6)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))

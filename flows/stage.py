@@ -1,0 +1,120 @@
+"""One stage of dvc.yaml as one Prefect task: its process, its log, its progress, its outcome."""
+
+import functools
+import json
+import re
+import time
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+from flows import STATE, artifacts, launcher, slots, source
+from tasks.errors import StudyError
+from tasks.files import write_json
+
+PROGRESS = re.compile(r"\[ *(\d+)%\] *(.*)")
+
+
+@task
+def run_stage(stage, action, slot=None, all_slots=(), reason=None, transfer=None):
+    """Do one stage's share of a study.
+
+    Args:
+        stage: as flows.repository.inspect gives it.
+        action: "reproduce" (DVC decides whether it must run), "force" (it must), "incomplete" (run its other command on what there is),
+            or "keep" (nothing changed).
+        slot: the slot that it may use, of `all_slots`.
+        reason: of "incomplete".
+        transfer: arguments of flows.repository.reproduce_elsewhere, where the stage runs in another checkout.
+
+    Returns:
+        A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed or Cancelled. Its result is
+        a dictionary {"changed": what made it run, "slot", "seconds", ...}.
+    """
+    if action == "keep":
+        return Completed(name="Cached", message="nothing that it depends on has changed", data={"changed": []})
+    log = get_run_logger()
+    watcher = Watcher(stage["name"], log)
+    note = failure_note(stage["name"])
+    note.unlink(missing_ok=True)
+    environment = {"PYTHONUNBUFFERED": "1", **slots.environment(slot, all_slots)}
+    started = time.monotonic()
+    if slot:
+        log.info("runs on slot %s", slot)
+    answered = ask_source(stage, log)
+    try:
+        call = functools.partial(launcher.here().call, environment=environment, on_line=watcher.line, stage=stage["name"])
+        if action == "incomplete":
+            answer = call("command", line=stage["meta"]["incomplete"])
+        elif transfer:
+            answer = call("reproduce_elsewhere", force=action == "force", **transfer)
+        else:
+            answer = call("reproduce", force=action == "force")
+    except launcher.Stopped as stopped:
+        return Cancelled(message=str(stopped))
+    result = {"slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
+    if answer["outcome"] in ("failed", "crashed"):
+        if not note.exists():
+            write_json(note, {"reason": watcher.error or answer["reason"]})
+        told = json.loads(note.read_text(encoding="utf-8")).get("reason", answer["reason"])
+        return Failed(message=told, data=result)
+    watcher.finish()
+    if answered is not None and answer["outcome"] == "ran":
+        source.remember(stage["name"], answered)
+    if answer["outcome"] == "unchanged":
+        return Completed(name="Cached", message="what it depends on is the same again", data=result)
+    for path in stage["meta"].get("artifacts", []):
+        artifacts.publish(Path(path), stage["name"])
+    if action == "incomplete":
+        return Completed(name="Incomplete", message=reason, data=result)
+    return Completed(message=f"ran {result['seconds']} s because of: {'; '.join(answer['changed']) or 'it was asked to'}", data=result)
+
+
+def ask_source(stage, log):
+    """The source's state before the stage brings its data, for flows.watch to compare; None where there is no source or no answer."""
+    if "source" not in stage["meta"]:
+        return None
+    try:
+        return source.ask(stage)
+    except StudyError as error:
+        log.warning("%s", error)
+        return None
+
+
+def failure_note(name):
+    """Where a failed stage leaves its reason: for finetune@KEY .study/failures/KEY.json."""
+    return STATE / "failures" / f"{name.rpartition('@')[2].replace('/', '-')}.json"
+
+
+class Watcher:
+    """Passes a stage's lines to the task's log, and moves its progress artifact by lines such as `[ 37%] fine-tune 12/32`."""
+
+    def __init__(self, name, log):
+        self.name, self.log, self.artifact, self.error, self.moved = name, log, None, None, 0.0
+
+    def line(self, text):
+        self.log.info("%s", text)
+        if text.startswith("error: "):
+            self.error = text.removeprefix("error: ")
+        if found := PROGRESS.match(text):
+            self.move(int(found[1]), found[2])
+
+    def move(self, percent, description):
+        if self.artifact and time.monotonic() - self.moved < 1 and percent < 100:
+            return
+        self.moved = time.monotonic()
+        try:
+            if self.artifact is None:
+                self.artifact = create_progress_artifact(percent, key=artifacts.key(self.name, "progress"), description=description)
+            else:
+                update_progress_artifact(self.artifact, percent, description=description)
+        except Exception as error:  # noqa: BLE001
+            self.log.warning("the progress could not be shown: %s", error)
+
+    def finish(self):
+        if self.artifact:
+            self.moved = 0.0
+            self.move(100, "done")

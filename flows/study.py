@@ -1,0 +1,187 @@
+"""The DAG of dvc.yaml as a Prefect flow: every stage whose inputs are ready runs at once, as far as slots go.
+
+    python -m flows.study                    run what has changed, on all GPUs, or on the processor if there are none
+    python -m flows.study --slots 0,1        on these GPUs
+    python -m flows.study --slots cpu,cpu    two at a time on the processor
+
+Stages, what they depend on and what is changed come from DVC; no stage is named here. A stage's `meta` in dvc.yaml may say:
+    gpu: true             it takes a slot
+    retries: 2            it may be tried again, where a failure can pass by itself
+    incomplete: COMMAND   what to run instead where some of the stages that it depends on have failed
+    artifacts: [FILES]    what to show on its page
+    source: true          flows/watch.py runs it again when the data has changed at its source
+"""
+
+import argparse
+import collections
+import contextlib
+import queue
+import signal
+import sys
+
+from dvc.exceptions import DvcException
+from prefect import allow_failure, flow
+from prefect.artifacts import create_table_artifact
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed, Failed
+
+from flows import launcher, repository, server
+from flows import slots as slot_list
+from flows.lock import sole_study
+from flows.stage import run_stage
+from tasks.errors import StudyError, entry_point
+
+RETRY_DELAYS = [5, 30, 120]  # seconds
+
+
+@flow(name="study", log_prints=False)
+def study(slots: str | list[str] = "auto", per_gpu: int = 1, force: list[str] | None = None, dask: str | None = None):
+    """Run every stage of dvc.yaml that has changed, in parallel.
+
+    Args:
+        slots: "auto", or device ids such as ["0", "1"] or ["cpu", "cpu"]: where stages with `gpu: true` run, one on each.
+        per_gpu: how many stages share each device.
+        force: stages to run even if nothing changed.
+        dask: address of a Dask scheduler on whose workers the stages with `gpu: true` run.
+    """
+    log = get_run_logger()
+    with sole_study() as lock:
+        asked = launcher.start(keep=[lock])
+        order = []
+        try:
+            found = asked.call("inspect", on_line=log.info)
+            if "stages" not in found:
+                return Failed(message=found["reason"])
+            stages = found["stages"]
+            order = found["lock"] + [stage["name"] for stage in stages if stage["name"] not in found["lock"]]
+            show(stages, {})
+            states = run_all(stages, slot_list.find(slots, per_gpu), force or [], cluster=None)
+            show(stages, states)
+            return conclude(states)
+        finally:
+            # Entered however the study ends, cancelled from the page too: nothing may train on without it.
+            with contextlib.suppress(launcher.Stopped):
+                asked.call("order_lock", names=order, on_line=log.info)
+            asked.stop()
+
+
+def run_all(stages, slots, force, cluster):
+    """Run each stage as soon as the stages that it depends on are done and a slot is free, if it needs one.
+
+    Args:
+        stages: as flows.repository.inspect gives them, in an order in which they can run.
+        slots: names of all slots.
+        force: names of stages to run even if nothing changed.
+
+    Returns:
+        The final state of each stage's task, by the stage's name.
+    """
+    free, done = collections.deque(slots), queue.SimpleQueue()
+    futures, states, taken = {}, {}, {}
+    while len(states) < len(stages):
+        for stage in stages:
+            name, upstream = stage["name"], stage["upstream"]
+            if name in futures or not all(other in states for other in upstream):
+                continue
+            action, reason = decide(stage, {other: states[other] for other in upstream}, name in force)
+            slot = None
+            if stage["meta"].get("gpu") and action in ("reproduce", "force"):
+                if not free:
+                    continue
+                slot = taken[name] = free.popleft()
+            # What cannot run becomes NotReady by Prefect's own rule; an incomplete report must not.
+            after = [futures[other] if action == "skip" else allow_failure(futures[other]) for other in upstream]
+            futures[name] = task_of(stage).submit(stage, action, slot=slot, all_slots=slots, reason=reason, wait_for=after)
+            futures[name].add_done_callback(lambda _, name=name: done.put(name))
+        name = done.get()
+        futures[name].wait()
+        states[name] = futures[name].state
+        if name in taken:
+            free.append(taken.pop(name))
+    return states
+
+
+def decide(stage, upstream, forced):
+    """Choose what run_stage does with a stage whose upstream stages have ended in these states; returns (action, reason)."""
+    missing = [name for name, state in upstream.items() if not state.is_completed() or state.name == "Incomplete"]
+    if missing:
+        reason = "; ".join(f"{name}: {upstream[name].message}" for name in missing)
+        only_failed = all(upstream[name].is_failed() for name in missing) and len(missing) < len(upstream)
+        return ("incomplete" if "incomplete" in stage["meta"] and only_failed else "skip"), f"without {reason}"
+    if forced:
+        return "force", None
+    # DVC decides again where an upstream stage ran: it may have made the same bytes as before.
+    ran = any(state.name != "Cached" for state in upstream.values())
+    return ("reproduce" if stage["changed"] or ran else "keep"), None
+
+
+def task_of(stage):
+    """run_stage under the stage's name, tagged with the stage's kind, tried again as its meta says."""
+    name, retries = stage["name"], int(stage["meta"].get("retries", 0))
+    tags = [name.partition("@")[0], *(["gpu"] if stage["meta"].get("gpu") else [])]
+    return run_stage.with_options(name=name, task_run_name=name, tags=tags, retries=retries, retry_delay_seconds=RETRY_DELAYS[:retries])
+
+
+def show(stages, states):
+    """Publish the table of all stages: what is to be done at the start, what came of it at the end."""
+    rows = []
+    for stage in stages:
+        state = states.get(stage["name"])
+        outcome = state.name if state else "changed" if stage["changed"] else "unchanged, unless what it depends on changes"
+        rows.append({"stage": stage["name"], "state": outcome, "why": state.message if state else "; ".join(stage["changed"])})
+    create_table_artifact(rows, key="stages", description="all stages of the study")
+
+
+def conclude(states):
+    """The flow's final state."""
+    count = collections.Counter(state.name for state in states.values())
+    told = ", ".join(f"{number} {name.lower()}" for name, number in count.items())
+    failed = [f"{name}: {state.message}" for name, state in states.items() if state.is_failed() or state.is_crashed()]
+    if failed or count["NotReady"] or count["Incomplete"]:
+        return Failed(message=f"{told}. " + "; ".join(failed) + ". The next run repeats only what is missing.")
+    return Completed(message=f"all {len(states)} stages: {told}")
+
+
+@entry_point
+def main():
+    parser = argparse.ArgumentParser(prog="python -m flows.study", description="Run the stages of dvc.yaml that have changed, in parallel.")
+    parser.add_argument("--slots", default="auto", help="auto, or device ids such as 0,1 or cpu,cpu (default: auto)")
+    parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="stages that share one device (default: 1)")
+    parser.add_argument("--force", default="", metavar="STAGES", help="stages to run even if nothing changed, with commas")
+    parser.add_argument("--dask", metavar="ADDRESS", help="run the stages that take a slot on the workers of this Dask scheduler")
+    options = parser.parse_args()
+    chosen = {
+        "slots": "auto" if options.slots == "auto" else options.slots.split(","),
+        "per_gpu": options.per_gpu,
+        "force": [name for name in options.force.split(",") if name],
+        "dask": options.dask,
+    }
+    signal.signal(signal.SIGTERM, interrupt)
+    if not PREFECT_API_URL.value():
+        # Where nothing is to be done and nobody watches, no server is started for it.
+        stages = inspect()
+        if not any(stage["changed"] for stage in stages) and not chosen["force"]:
+            print(f"nothing to do: none of the {len(stages)} stages has changed")
+            return 0
+        with sole_study():  # refuse now, not when the server is up
+            pass
+    with server.for_this_process():
+        state = study(**chosen, return_state=True)
+    print(state.message)
+    return 0 if state.is_completed() else 1
+
+
+def inspect():
+    try:
+        return repository.inspect()["stages"]
+    except DvcException as error:
+        raise StudyError(f"dvc: {error}") from None
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Run the study again when its data has changed at the source, or its parameters or code here.
+
+    python -m flows.watch        ask once, and run the study here if something changed
+
+`make ui` serves it with a daily schedule; there a change starts a run of the deployment study/study. That is done directly and not by an
+event that an automation turns into a run: one thing less that can be switched off or missing, and the reason stands in the run's page.
+"""
+
+import signal
+import sys
+
+from prefect import flow
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows import repository, server, source
+from flows.lock import is_studied
+from flows.study import interrupt, study
+from tasks.errors import entry_point
+
+
+@flow(name="watch", flow_run_name="watch")
+def watch():
+    """Ask cheaply whether anything changed; start the study only then."""
+    log = get_run_logger()
+    if is_studied():
+        return Completed(message="a study is running; it was left alone")
+    stages = repository.inspect()["stages"]
+    force, reasons = [], []
+    for stage in stages:
+        reasons += [f"{stage['name']}: {change}" for change in stage["changed"]]
+        if "source" not in stage["meta"]:
+            continue
+        now, before = source.ask(stage), source.seen().get(stage["name"])
+        log.info("%s: %s", stage["name"], now)
+        if before is None and not stage["changed"]:
+            source.remember(stage["name"], now)  # it was run by `dvc repro`: what is there now is what later answers are held against
+        elif now != before:
+            reasons.append(f"{stage['name']}: the data has changed at its source")
+            force.append(stage["name"])
+    if not reasons:
+        return Completed(message=f"nothing has changed in {len(stages)} stages and at the source; no run was started")
+    for reason in reasons:
+        log.info("%s", reason)
+    told = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+    try:
+        run = run_deployment("study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"])
+    except ObjectNotFound:  # nothing is served: this process runs it
+        state = study(force=force, return_state=True)
+        return state if state.is_failed() else Completed(message=f"ran the study: {told}")
+    return Completed(message=f"started the study '{run.name}': {told}")
+
+
+@entry_point
+def main():
+    signal.signal(signal.SIGTERM, interrupt)
+    with server.for_this_process():
+        state = watch(return_state=True)
+    print(state.message)
+    return 0 if state.is_completed() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Stage backbone: the initial weights that all fine-tunes of a backbone start from, as one versioned file.
+
+    python -m tasks.backbone ResNet50
+
+Writes data/backbone/NAME/backbone.weights.h5 and backbone.json (where the weights come from).
+"""
+
+import hashlib
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from unittest import mock
+
+from tasks import hardware
+
+hardware.use_fast_kernels()
+
+import keras  # noqa: E402  (its backend reads the environment when it is imported)
+import numpy as np  # noqa: E402
+
+from tasks import cells, settings  # noqa: E402
+from tasks.errors import StudyError, entry_point  # noqa: E402
+from tasks.files import new_file, new_folder, sha256_of, write_json  # noqa: E402
+from tasks.fused_adam import adam  # noqa: E402
+from tasks.model import assemble, build_backbone, constructor  # noqa: E402
+from tasks.progress import Progress  # noqa: E402
+from tasks.training import fit  # noqa: E402
+
+TIMEOUT = 60  # seconds without a byte
+
+
+def imagenet(name, size, file=None):
+    """Return the backbone with ImageNet's weights, through keras.applications, and where they came from.
+
+    Args:
+        file: a local copy of the weights file that keras.applications would download; verified by the same checksum.
+
+    Raises:
+        StudyError: no network, a wrong checksum, or a file that is not there.
+    """
+    source = {}
+
+    def get_file(fname, origin, cache_subdir="models", file_hash=None, md5_hash=None, **_):
+        expected = file_hash or md5_hash
+        cached = Path(file) if file else Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / cache_subdir / fname
+        if file and not cached.exists():
+            raise StudyError(f"profile: backbone.file: there is no {file}")
+        if not cached.exists():
+            download(origin, cached, expected)
+        elif not has_hash(cached, expected):
+            fix = "name the unchanged file" if file else "delete it, then run again"
+            raise StudyError(f"{cached}: the checksum is not {expected}, keras.applications' own for {name}: {fix}")
+        source.update(weights="imagenet", origin=origin, checksum=expected, sha256=sha256_of(cached))
+        return str(cached)
+
+    with mock.patch("keras.src.utils.file_utils.get_file", get_file):
+        model = constructor(name)(include_top=False, weights="imagenet", input_shape=(size, size, 3))
+    return model, source
+
+
+def download(url, path, expected):
+    """Fetch `url` into the file `path`, whole or not at all, with progress and a timeout, and compare its hash.
+
+    Raises:
+        StudyError: the server cannot be reached, answers with an error, breaks off, or sends another file than expected.
+    """
+    try:
+        with new_file(path) as temporary:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response, open(temporary, "wb") as target:
+                total = int(response.headers.get("Content-Length") or 0)
+                progress, done = Progress(f"download {path.name}, kB", total // 1000, "kB"), 0
+                while block := response.read(1 << 20):
+                    target.write(block)
+                    done += len(block)
+                    progress.update(done // 1000)
+            if total and done != total:
+                raise StudyError(f"{url}: {done} of {total} bytes came: run again")
+            if not has_hash(temporary, expected):
+                raise StudyError(f"{url}: the checksum is not {expected}: something between here and there changed the file")
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise StudyError(
+            f"{url}: ImageNet's weights could not be downloaded ({getattr(error, 'reason', error)}): connect to the network, "
+            "or fetch the file elsewhere and name it in the profile under backbone.file"
+        ) from None
+
+
+def has_hash(path, expected):
+    """Say whether a file has the md5 or sha256 `expected`; True when the source publishes none."""
+    if not expected:
+        return True
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5" if len(expected) == 32 else "sha256").hexdigest() == expected
+
+
+def pretrain(name, size, pretrain):
+    """Return the backbone trained to tell freshly drawn cells apart, and what came of it.
+
+    The head is pooled and thrown away. BatchNormalization forgets ten times faster than Keras's default while it trains: a few
+    hundred steps would leave its averages near their initial values.
+
+    Args:
+        pretrain: settings.Pretrain.
+    """
+    images, labels = cells.draw_training_set(pretrain.images, size, pretrain.seed)
+    held_back = min(len(images) // 10, 256)
+    rows = np.arange(len(images))
+    backbone = build_backbone(name, size)
+    set_momentum(backbone, 0.9)
+    model = assemble(backbone, name, 0, 0, 0.0, len(cells.CLASSES))
+    steps = pretrain.epochs * ((len(rows) - held_back) // pretrain.batch_size)
+    warm_up = max(1, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        pretrain.learning_rate / warm_up, max(1, steps - warm_up), warmup_target=pretrain.learning_rate, warmup_steps=warm_up
+    )
+    model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = fit(model, images, labels, rows[held_back:], rows[:held_back], pretrain, pretrain.learning_rate, pretrain.seed, "pre-train")
+    set_momentum(backbone, 0.99)
+    last = history.iloc[-1]
+    return backbone, {
+        "weights": "pretrain",
+        **pretrain.model_dump(),
+        "unseen_images": held_back,
+        "unseen_accuracy": float(last["validation_accuracy"]),
+        "seconds": float(history["seconds"].sum()),
+    }
+
+
+def set_momentum(backbone, momentum):
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+
+
+@entry_point
+def main(name):
+    profile = settings.load().profile
+    size, backbone = profile.images.size, profile.backbone
+    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
+    keras.config.set_dtype_policy(hardware.choose_precision(profile.training.precision, gpus, features))
+    keras.utils.set_random_seed(backbone.pretrain.seed if backbone.weights == "pretrain" else backbone.seed)
+    match backbone.weights:
+        case "imagenet":
+            model, source = imagenet(name, size, backbone.file)
+        case "pretrain":
+            model, source = pretrain(name, size, backbone.pretrain)
+        case "random":
+            model, source = build_backbone(name, size), {"weights": "random", "seed": backbone.seed}
+    with new_folder(f"data/backbone/{name}") as folder:
+        model.save_weights(folder / "backbone.weights.h5")
+        write_json(folder / "backbone.json", {"backbone": name, "size": size, "parameters": model.count_params(), **source})
+    print(f"{name}: {model.count_params()} parameters, {', '.join(f'{key} {value}' for key, value in source.items())}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,170 @@
+"""Bring the images in: from a zip, a folder, Kaggle, or drawn. Writes data/raw/ with source.json.
+
+    python -m tasks.download
+
+Whatever the source looks like, data/raw/ has one layout: images/SPLIT/CLASS/NAME, photographs/NAME, source.json.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tasks import settings
+from tasks.archive import open_zip, plan, unpack
+from tasks.errors import StudyError, entry_point
+from tasks.files import new_folder, sha256_of, write_json
+from tasks.progress import Progress
+
+RAW = Path("data/raw")
+
+
+def bring(dataset, folder):
+    """Fill the empty `folder` from the source that `dataset` (settings.Dataset) names.
+
+    Returns:
+        dict: source, reference, version (None where the source has none), ignored (Counter by kind).
+    """
+    if dataset.source == "sample":
+        from tasks.cells import write_sample
+
+        drawn = dataset.sample
+        write_sample(folder, drawn.photographs, drawn.copies, drawn.width, drawn.height, drawn.seed)
+        return {"reference": "drawn", "version": None, "ignored": Counter()}
+    if dataset.source == "kaggle":
+        from tasks.kaggle_source import fetch
+
+        path, version = fetch(dataset.handle, dataset.version)
+        return {"reference": dataset.handle, "version": version, "ignored": from_zip(path, folder, dataset.include, dataset.exclude)}
+    path = Path(dataset.path).expanduser()
+    refuse_own_output(path)
+    from_path = from_zip if dataset.source == "archive" else from_folder
+    return {"reference": dataset.path, "version": None, "ignored": from_path(path, folder, dataset.include, dataset.exclude)}
+
+
+def from_zip(path, folder, include, exclude):
+    """Unpack the images of the zip at `path`; return the files ignored, by kind."""
+    with open_zip(path) as opened:
+        entries = opened.infolist()
+        names = [entry.filename for entry in entries if not entry.is_dir()]
+        targets, ignored = plan(str(path), names, [e.filename for e in entries if e.is_dir()], include, exclude)
+        unpack(opened, targets, folder)
+    return ignored
+
+
+def from_folder(path, folder, include, exclude):
+    """Copy the images below `path`; return the files ignored, by kind.
+
+    A copy and no link: the original stays as it is, whatever is done to data/raw. (DVC replaces the copies by links to its
+    cache where it is told to.)
+    """
+    if not path.is_dir():
+        raise StudyError(f"{path}: there is no such folder; correct dataset.path in the profile (source 'archive' takes a zip)")
+    files, folders, special = walk(path)
+    targets, ignored = plan(str(path), files, folders, include, exclude)
+    progress = Progress("copy", len(targets), "files")
+    for done, (name, target) in enumerate(targets.items(), start=1):
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(path / name, folder / target)
+        except (FileNotFoundError, PermissionError) as error:
+            raise StudyError(f"{path / name}: cannot be read ({error.strerror}); mend it, or leave it out with dataset.exclude") from None
+        progress.update(done)
+    return ignored + Counter({"not a file": special} if special else {})
+
+
+def walk(top):
+    """Return posix paths below `top` of all files and all folders, and the number of what is neither. Links to folders are followed."""
+    files, folders, special, seen = [], [], 0, set()
+    for here, below, names in os.walk(top, followlinks=True, onerror=refuse_unreadable):
+        real = os.path.realpath(here)
+        if real in seen:  # a link back up would go round for ever
+            below.clear()
+            continue
+        seen.add(real)
+        folders.append(Path(here).relative_to(top).as_posix())
+        for name in names:
+            if (Path(here) / name).is_file():
+                files.append((Path(here) / name).relative_to(top).as_posix())
+            else:
+                special += 1
+    return files, folders[1:], special  # without the top itself
+
+
+def source_state(dataset):
+    """Return a small dict that differs when the source changed: never a download, at most one request. For flows/watch.py.
+
+    Raises:
+        StudyError: the source is not there, or does not answer.
+    """
+    if dataset.source == "sample":
+        return {"source": "sample"} | dataset.sample.model_dump()
+    if dataset.source == "kaggle":
+        from tasks.kaggle_source import latest_version
+
+        version, updated = latest_version(dataset.handle)
+        return {"source": "kaggle", "reference": dataset.handle, "version": version, "last_updated": updated}
+    path = Path(dataset.path).expanduser()
+    try:
+        files = [path] if dataset.source == "archive" else [path / name for name in walk(path)[0]]
+        states = [file.stat() for file in files]
+    except OSError as error:
+        raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); correct dataset.path in the profile") from None
+    return {
+        "source": dataset.source,
+        "reference": dataset.path,
+        "files": len(states),
+        "bytes": sum(state.st_size for state in states),
+        "newest": max((state.st_mtime_ns for state in states), default=0),  # nanoseconds since 1970
+    }
+
+
+def refuse_unreadable(error):
+    raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it")
+
+
+def refuse_own_output(path):
+    """data/raw/ is replaced as a whole, and its source must not go with it."""
+    source, raw = path.resolve(), RAW.resolve()
+    if source == raw or raw in source.parents or source in raw.parents:
+        raise StudyError(f"dataset.path: {path}: this stage replaces {RAW}/; move the source to a place outside it")
+
+
+def describe(folder):
+    """Return images and photographs (counts), splits (images by split and class) and sha256 of everything in `folder`.
+
+    The sha256 is over sorted lines "path, two spaces, sha256 of the file", as sha256sum prints them.
+    """
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    whole, splits, progress = hashlib.sha256(), {}, Progress("checksum", len(paths), "files")
+    for done, path in enumerate(paths, start=1):
+        whole.update(f"{sha256_of(folder / path)}  {path}\n".encode())
+        if path.startswith("images/"):
+            _, split, name, _ = path.split("/")
+            splits.setdefault(split, Counter()).update([name])
+        progress.update(done)
+    images = sum(sum(classes.values()) for classes in splits.values())
+    photographs = sum(path.startswith("photographs/") for path in paths)
+    return {"images": images, "photographs": photographs, "splits": splits, "sha256": whole.hexdigest()}
+
+
+@entry_point
+def main():
+    dataset = settings.load().profile.dataset
+    with new_folder(RAW) as folder:
+        source = bring(dataset, folder)
+        ignored = source.pop("ignored")
+        source |= {"source": dataset.source, "ignored": ignored.total(), "ignored_kinds": ignored} | describe(folder)
+        if not source["images"]:
+            raise StudyError(f"{dataset.source}: {source['reference']}: gave no images")
+        write_json(folder / "source.json", source)
+    for split, classes in source["splits"].items():
+        print(f"{split}: " + ", ".join(f"{name} {count}" for name, count in classes.items()))
+    left = f", ignored {ignored.total()} ({', '.join(f'{count} {kind}' for kind, count in ignored.most_common())})" if ignored else ""
+    print(f"{RAW}: {source['images']} images and {source['photographs']} photographs from {source['reference']}{left}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Images that show the same: the same bytes, or nearly the same picture by perceptual hash."""
+
+import numpy as np
+
+# Two hashes of 16 words of 16 bits that differ in at most this many bits have a word in common: only such pairs are compared.
+MOST_BITS = 15
+# Pairs further apart than this in a run of equal words are not compared: thousands of nearly blank images stay affordable.
+LONGEST_RUN = 500
+
+
+def same_bytes(inventory):
+    """For each image find another one with the same bytes.
+
+    Args:
+        inventory: DataFrame with path, split, class, sha256.
+
+    Returns:
+        Two lists of paths, a value a row, None where there is none: the first such image in another split or class, and the
+        first in the same split and class.
+    """
+    across, within = [None] * len(inventory), [None] * len(inventory)
+    places = list(zip(inventory["split"], inventory["class"], strict=True))
+    paths = inventory["path"].tolist()
+    repeated = np.flatnonzero(inventory["sha256"].notna() & inventory["sha256"].duplicated(keep=False))
+    contents = inventory["sha256"].iloc[repeated]
+    for group in contents.groupby(contents.to_numpy()).indices.values():
+        by_place = {}
+        for row in repeated[group]:
+            by_place.setdefault(places[row], []).append(row)
+        firsts = [rows[0] for rows in by_place.values()]
+        for place, rows in by_place.items():
+            elsewhere = next((paths[first] for first in firsts if places[first] != place), None)
+            for row in rows:
+                across[row] = elsewhere
+                if len(rows) > 1:
+                    within[row] = paths[rows[0] if row != rows[0] else rows[1]]
+    return across, within
+
+
+def nearly_same(inventory, bits):
+    """For each image find the one that looks most like it, by perceptual hash; images with the same bytes are left out.
+
+    Args:
+        inventory: DataFrame with path, split, sha256, phash (256 bits in hexadecimal, null where unreadable).
+        bits: how many of the 256 bits may differ, at most MOST_BITS.
+
+    Returns:
+        Two lists of paths, a value a row, None where there is none: an image of another split, and one of the same split.
+    """
+    hashed = np.flatnonzero(inventory["phash"].notna())
+    digests = b"".join(bytes.fromhex(phash) for phash in inventory["phash"].iloc[hashed])
+    words = np.frombuffer(digests, np.uint16).reshape(-1, 16)
+    longs = np.frombuffer(digests, np.uint64).reshape(-1, 4)
+    split = inventory["split"].iloc[hashed].factorize()[0]
+    content = inventory["sha256"].iloc[hashed].factorize()[0]
+    # Distance and row of the best partner in one number, so that the order of comparing does not matter; 0: another split, 1: the same.
+    none = (MOST_BITS + 1) * len(hashed)
+    best = np.full((2, len(hashed)), none)
+    for word in words.T:
+        order = np.lexsort((*longs.T, word))
+        begins = np.arange(len(order))
+        for step in range(1, LONGEST_RUN + 1):
+            begins = begins[begins + step < len(order)]
+            left, right = order[begins], order[begins + step]
+            same_run = word[left] == word[right]
+            begins, left, right = begins[same_run], left[same_run], right[same_run]
+            if not len(begins):
+                break
+            differing = np.bitwise_count(longs[left] ^ longs[right]).sum(axis=1, dtype=int)
+            near = (differing <= bits) & (content[left] != content[right])
+            left, right, differing = left[near], right[near], differing[near]
+            kind = (split[left] == split[right]).astype(int)
+            np.minimum.at(best, (kind, left), differing * len(hashed) + right)
+            np.minimum.at(best, (kind, right), differing * len(hashed) + left)
+    paths = inventory["path"].to_numpy()
+    found = [[None] * len(inventory), [None] * len(inventory)]
+    for kind, row in zip(*np.nonzero(best < none), strict=True):
+        found[kind][hashed[row]] = paths[hashed[best[kind, row] % len(hashed)]]
+    return found

@@ -1,0 +1,131 @@
+"""Stage finetune: one experiment of the study under one protocol, from one backbone, with one seed.
+
+    python -m tasks.finetune mn_resultset1 published ResNet50 1
+
+Writes data/models/KEY/model.keras and data/results/KEY/{history.csv, predictions.parquet, metrics.json}.
+"""
+
+import sys
+from pathlib import Path
+
+from tasks import hardware
+
+hardware.use_fast_kernels()
+
+import keras  # noqa: E402  (its backend reads the environment when it is imported)
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from tasks import resume, settings  # noqa: E402
+from tasks.errors import StudyError, entry_point  # noqa: E402
+from tasks.files import new_file, new_folder, read_json, write_json  # noqa: E402
+from tasks.fused_adam import adam  # noqa: E402
+from tasks.model import assemble, build_backbone, predict, score  # noqa: E402
+from tasks.training import EVALUATION_BATCH, fit  # noqa: E402
+
+
+def starting_model(folder, name, size, experiment, dropout, classes):
+    """Return the study's model with the backbone's initial weights from `folder` and a fresh head."""
+    backbone = build_backbone(name, size)
+    weights = Path(folder) / "backbone.weights.h5"
+    try:
+        backbone.load_weights(weights)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{weights}: does not hold {name}'s weights ({error}): run `dvc repro --force backbone@{name}`") from None
+    return assemble(backbone, name, experiment.layers, experiment.units, dropout, classes)
+
+
+def predictions(model, images, inventory, split, labels):
+    """Return (DataFrame of path, split, truth, probability_CLASS; dict of part to loss and accuracy) for validation and test."""
+    frames, scores = [], {}
+    for part in ("validation", "test"):
+        rows = np.array(split[part])
+        probabilities = predict(model, images, rows, EVALUATION_BATCH)
+        loss, accuracy = score(probabilities, labels[rows])
+        scores[part] = {"loss": loss, "accuracy": accuracy, "images": len(rows)}
+        frame = pd.DataFrame({"path": inventory["path"].to_numpy()[rows], "split": part, "truth": inventory["class"].to_numpy()[rows]})
+        for index, name in enumerate(split["classes"]):
+            frame[f"probability_{name}"] = probabilities[:, index]
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True), scores
+
+
+@entry_point
+def main(experiment_name, protocol, backbone_name, repeat):
+    study = settings.load()
+    key = f"{experiment_name}-{protocol}-{backbone_name}-{repeat}"
+    experiment, training = study.params.experiments[experiment_name], study.profile.training
+    seed = training.seed + int(repeat) - 1
+    rate = experiment.learning_rate * training.learning_rate_scale
+    failure = Path(f".study/failures/{key}.json")
+    failure.unlink(missing_ok=True)
+
+    images = np.load("data/images.npy", mmap_mode="r")
+    inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
+    split = read_json(f"data/splits/{protocol}.json")
+    labels = inventory["class"].map({name: index for index, name in enumerate(split["classes"])}).to_numpy()
+
+    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
+    precision = hardware.choose_precision(training.precision, gpus, features)
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(seed)
+    device = gpus[0] if gpus else "CPU"
+    size = images.shape[1]
+    architecture = " - ".join([backbone_name, "F"] + [f"D({experiment.units})"] * experiment.layers)
+    print(f"{key}: {architecture}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True)
+
+    model = starting_model(f"data/backbone/{backbone_name}", backbone_name, size, experiment, training.dropout, len(split["classes"]))
+    model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    inputs = [f"data/splits/{protocol}.json", "data/inventory.parquet", f"data/backbone/{backbone_name}/backbone.weights.h5"]
+    setting = {"experiment": experiment.model_dump(), "training": training.model_dump(), "seed": seed, "precision": precision, "size": size}
+    states = Path(f".study/resume/{key}")
+    try:
+        state = states / resume.fingerprint(setting, inputs)
+        history = fit(model, images, labels, split["train"], split["validation"], training, rate, seed, "fine-tune", state)
+    except StudyError as error:
+        write_json(failure, {"reason": str(error)})
+        raise
+    table, scores = predictions(model, images, inventory, split, labels)
+
+    last = history.iloc[-1]
+    metrics = {
+        "experiment": experiment_name,
+        "protocol": protocol,
+        "backbone": backbone_name,
+        "repeat": int(repeat),
+        "layers": experiment.layers,
+        "units": experiment.units,
+        "learning_rate": experiment.learning_rate,
+        "learning_rate_applied": rate,
+        "train": {"loss": float(last["loss"]), "accuracy": float(last["accuracy"]), "images": len(split["train"])},
+        **scores,
+        "learning_time_seconds": float(history["seconds"].sum()),
+        "epochs": training.epochs,
+        "parameters": model.count_params(),
+        "images_per_second": float(history["images_per_second"].iloc[1:].mean() if len(history) > 1 else last["images_per_second"]),
+        "device": device,
+        "processor": hardware.processor_name(),
+        "precision": precision,
+        "versions": {"python": sys.version.split()[0], "keras": keras.__version__, **backend_version()},
+        "seed": seed,
+    }
+    with new_folder(f"data/models/{key}") as folder:
+        model.save(folder / "model.keras")
+    results = Path(f"data/results/{key}")
+    with new_file(results / "predictions.parquet") as file:
+        table.to_parquet(file, index=False)
+    with new_file(results / "history.csv") as file:
+        history.to_csv(file, index=False, float_format="%.6g")
+    write_json(results / "metrics.json", metrics)
+    resume.forget(states)
+    print(f"{key}: test accuracy {scores['test']['accuracy']:.4f}, loss {scores['test']['loss']:.4f}", flush=True)
+
+
+def backend_version():
+    """Return {name: version} of Keras's backend."""
+    name = keras.backend.backend()
+    return {name: sys.modules[name].__version__}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""Training and predicting: what the stages backbone and finetune share. Keras 3 API only."""
+
+import time
+
+import keras
+import numpy as np
+import pandas as pd
+
+from tasks import resume
+from tasks.errors import StudyError
+from tasks.model import Batches, predict, score
+from tasks.progress import Progress
+
+# Evaluation keeps no activations for a backward pass, so larger batches fit.
+EVALUATION_BATCH = 128
+
+
+class Watch(keras.callbacks.Callback):
+    """Shows progress after every step, and stops at the first loss that is not a number."""
+
+    def __init__(self, progress, epoch, epochs, steps, learning_rate):
+        super().__init__()
+        self.progress, self.epoch, self.epochs, self.steps, self.learning_rate = progress, epoch, epochs, steps, learning_rate
+
+    def on_train_batch_end(self, batch, logs=None):
+        # `loss` is the mean over the epoch so far: one NaN step makes it NaN.
+        if not np.isfinite(logs["loss"]):
+            raise StudyError(
+                f"the loss is {logs['loss']} at epoch {self.epoch}, step {batch + 1} of {self.steps}, learning rate "
+                f"{self.learning_rate:g}: lower the experiment's learning_rate in params.yaml, or learning_rate_scale in the profile"
+            )
+        done = (self.epoch - 1) * self.steps + batch + 1
+        self.progress.update(done * self.progress.batch_size, f"epoch {self.epoch}/{self.epochs}, loss {logs['loss']:.4f}")
+
+
+def fit(model, images, labels, train, validation, training, learning_rate, seed, what, state=None):
+    """Train all layers of a compiled model.
+
+    Args:
+        model: compiled, from uint8 images to class probabilities.
+        images: uint8 (N, size, size, 3), memory-mapped; labels: int (N,).
+        train, validation: row numbers.
+        training: settings.Training; seed: of the order of images and of dropout.
+        what: shown with the progress.
+        state: folder that holds the state after each finished epoch; a fit that was killed goes on from there as if it never stopped.
+
+    Returns:
+        history: DataFrame, a row an epoch. The training columns are means over the epoch with dropout on, as Keras's fit reports
+        them; the validation columns are computed after the epoch.
+
+    Raises:
+        StudyError: the loss became NaN or infinite.
+    """
+    steps = len(Batches(images, train, training.batch_size, whole=True))
+    batch_size = min(training.batch_size, len(train))
+    progress = Progress(what, training.epochs * steps * batch_size, "images")
+    progress.batch_size = batch_size
+    history = resume.restore(state, model) if state else []
+    if history:
+        print(f"resumed after epoch {len(history)} of {training.epochs}", flush=True)
+    progress.begin_at(len(history) * steps * batch_size)
+    for epoch in range(len(history) + 1, training.epochs + 1):
+        started = time.monotonic()
+        order = np.random.default_rng([seed, epoch]).permutation(train)
+        reseed_dropout(model, [seed, epoch])
+        batches = Batches(images, order, batch_size, labels, whole=True)
+        watch = Watch(progress, epoch, training.epochs, steps, learning_rate)
+        logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
+        trained = time.monotonic() - started
+        validation_loss, validation_accuracy = score(predict(model, images, validation, EVALUATION_BATCH), labels[validation])
+        history.append(
+            {
+                "epoch": epoch,
+                "loss": logs["loss"][0],
+                "accuracy": logs["accuracy"][0],
+                "validation_loss": validation_loss,
+                "validation_accuracy": validation_accuracy,
+                "seconds": time.monotonic() - started,
+                "images_per_second": steps * batch_size / trained,
+            }
+        )
+        if state:
+            resume.save(state, model, history)
+        last = history[-1]
+        print(
+            f"epoch {epoch}/{training.epochs}: loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, "
+            f"validation loss {validation_loss:.4f}, accuracy {validation_accuracy:.4f}, "
+            f"{last['seconds']:.1f} s, {last['images_per_second']:.1f} images/s",
+            flush=True,
+        )
+    return pd.DataFrame(history)
+
+
+def reseed_dropout(model, seed):
+    """Set every dropout layer's state from `seed`, so that an epoch's masks do not depend on what ran before it."""
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.seed_generator.state.assign(random.integers(0, 2**31, 2, dtype="uint32"))

@@ -1,0 +1,200 @@
+"""A planted leak is found, a clean split is not accused; the entry point on tiny arrays."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import controls
+from tasks.errors import StudyError
+
+ROOT = Path(__file__).resolve().parents[1]
+PHOTOGRAPHS, COPIES, SIZE = 40, 6, 32
+
+
+def drawn(seed=0):
+    """Photographs whose colours say nothing of the class, flipped and brightened into copies: inventory, images, photographs."""
+    rng = np.random.default_rng(seed)
+    images, rows = [], []
+    for photograph in range(PHOTOGRAPHS):
+        colour = rng.uniform(30, 220, 3)
+        original = np.clip(colour + rng.normal(0, 25, (SIZE, SIZE, 3)), 0, 255)
+        for copy in range(COPIES):
+            images.append(np.clip(original[:: 1 - 2 * (copy % 2)] + rng.normal(0, 2), 0, 255).astype(np.uint8))
+            rows.append((f"ALL/{'AB'[photograph % 2]}/_{photograph}_{copy}.jpeg", "AB"[photograph % 2], f"p{photograph}"))
+    table = pd.DataFrame(rows, columns=["path", "class", "photograph"])
+    return table[["path", "class"]], np.stack(images), table[["path", "photograph"]].assign(method="matched")
+
+
+def splits():
+    """The leaking one puts copies of every photograph on both sides; the clean one cuts between photographs."""
+    rows = np.arange(PHOTOGRAPHS * COPIES)
+    copy, photograph = rows % COPIES, rows // COPIES
+
+    def split(name, train, test):
+        validation = rows[~(train | test)]
+        return {"protocol": name, "seed": 1, "classes": ["A", "B"]} | {
+            "train": rows[train].tolist(),
+            "validation": validation.tolist(),
+            "test": rows[test].tolist(),
+        }
+
+    return {
+        "published": split("published", copy < 4, copy == 5),
+        "held-out": split("held-out", photograph < 24, photograph >= 32),
+    }
+
+
+def alone(split, inventory, images, photographs=None):
+    """The controls of one split."""
+    return controls.controls_of([split], inventory, images, photographs)[split["protocol"]]
+
+
+def brute_force(inventory, features, split):
+    """The nearest neighbour, one distance at a time."""
+    classes, right = inventory["class"].to_numpy(), 0
+    for i in split["test"]:
+        distances = [((features[i].astype(float) - features[j].astype(float)) ** 2).sum() for j in split["train"]]
+        right += classes[split["train"][int(np.argmin(distances))]] == classes[i]
+    return right / len(split["test"])
+
+
+def test_a_planted_leak_is_found_and_a_clean_split_is_not_accused():
+    inventory, images, photographs = drawn()
+    found = controls.controls_of(list(splits().values()), inventory, images, photographs)
+    leak, clean = found["published"], found["held-out"]
+    assert leak["nearest_histogram"]["accuracy"] > 0.95
+    assert clean["nearest_histogram"]["accuracy"] < 0.8
+    assert leak["shared_photographs"] == {"share": 1.0, "images": 40, "alone": 0, "validation_share": 1.0}
+    assert clean["shared_photographs"] == {"share": 0.0, "images": 48, "alone": 0, "validation_share": 0.0}
+    warning = controls.leak_warning(controls.accuracies(leak), 0.99, shared=leak["shared_photographs"]["share"])
+    assert "100% of the test images come from photographs that are in train too" in warning
+    assert controls.leak_warning(controls.accuracies(clean), 0.95, shared=0.0) is None
+
+
+def test_controls_agree_with_numpy_by_hand():
+    inventory, images, _ = drawn()
+    code = (images // 32).astype(int) @ np.array([64, 8, 1])
+    histograms = np.stack([np.bincount(c.ravel(), minlength=512) for c in code]) / SIZE**2
+    for split in splits().values():
+        got = alone(split, inventory, images)
+        assert got["nearest_histogram"]["accuracy"] == pytest.approx(brute_force(inventory, np.sqrt(histograms), split))
+        assert got["majority_class"] == {"accuracy": 0.5, "images": len(split["test"]), "train_images": len(split["train"])}
+        assert got["shared_photographs"] is None
+
+
+def test_histograms_count_every_pixel_in_its_bin():
+    images = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    got = controls.features_of(images, np.array([2, 0]))["nearest_histogram"]
+    expected = [np.histogramdd(images[i].reshape(-1, 3), bins=8, range=[(0, 256)] * 3)[0].ravel() / 1024 for i in (2, 0)]
+    np.testing.assert_allclose(got, np.sqrt(expected), atol=1e-6)
+
+
+def test_thumbnails_are_means_of_areas():
+    images = np.random.default_rng(1).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
+    got = controls.features_of(images, np.array([2, 0]))["nearest_thumbnail"]
+    expected = images[[2, 0]].reshape(2, 12, 4, 12, 4, 3).mean(axis=(2, 4)).reshape(2, -1)
+    np.testing.assert_allclose(got, expected, atol=0.51)
+
+
+def test_thumbnails_find_an_image_again():
+    inventory, images, _ = drawn()
+    split = splits()["published"]
+    again = np.concatenate([images, images[split["train"]]])
+    more = pd.concat([inventory, inventory.iloc[split["train"]]], ignore_index=True)
+    planted = {**split, "test": list(range(len(images), len(again)))}
+    assert alone(planted, more, again)["nearest_thumbnail"]["accuracy"] == 1.0
+
+
+def test_the_majority_is_that_of_the_training_images():
+    inventory, images, _ = drawn()
+    split = splits()["held-out"]
+    only_b = [row for row in split["test"] if inventory["class"][row] == "B"]
+    mostly_a = [row for row in split["train"] if inventory["class"][row] == "A"] + split["train"][-1:]
+    assert alone({**split, "train": mostly_a, "test": only_b}, inventory, images)["majority_class"]["accuracy"] == 0
+
+
+def test_more_images_than_the_bound_are_drawn_and_the_number_is_stated(monkeypatch):
+    inventory, images, photographs = drawn()
+    monkeypatch.setattr(controls, "MOST", {"train": 30, "test": 10})
+    got = alone(splits()["published"], inventory, images, photographs)
+    assert (got["nearest_histogram"]["images"], got["nearest_histogram"]["train_images"]) == (10, 30)
+    assert got["shared_photographs"]["images"] == 40
+    assert alone(splits()["published"], inventory, images, photographs) == got
+
+
+def test_photographs_that_were_not_found_are_counted():
+    inventory, images, photographs = drawn()
+    photographs.loc[5, ["photograph", "method"]] = ["alone-5", "alone"]
+    got = controls.shared_photographs(splits()["published"], inventory, photographs)
+    assert (got["share"], got["alone"]) == (39 / 40, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: {**s, "test": s["test"] + s["train"][:1]}, "both train and test"),
+        (lambda s: {**s, "test": []}, "test is empty"),
+        (lambda s: {**s, "train": [9999]}, "rows outside"),
+        (lambda s: {**s, "train": [-1]}, "rows outside"),
+    ],
+)
+def test_impossible_splits_are_refused(spoil, message):
+    inventory, images, _ = drawn()
+    with pytest.raises(StudyError, match=message):
+        alone(spoil(splits()["published"]), inventory, images)
+
+
+def test_arrays_and_groups_that_do_not_fit_the_inventory_are_refused():
+    inventory, images, photographs = drawn()
+    with pytest.raises(StudyError, match="239 images"):
+        alone(splits()["published"], inventory, images[1:])
+    with pytest.raises(StudyError, match="lacks 1 images"):
+        alone(splits()["published"], inventory, images, photographs.iloc[1:])
+
+
+def test_the_warning_names_the_control_and_says_what_it_means():
+    def warn(control, model, **settings):
+        return controls.leak_warning({"majority_class": 0.25, "nearest_histogram": control}, model, **settings)
+
+    assert warn(0.62, 0.88) is None
+    assert warn(0.90, 0.951) is None
+    assert "scores 90.0% on this split; the model scores 95.0%" in warn(0.90, 0.95)
+    assert warn(0.90, 0.95, points=4) is None
+    assert "copies of the same photographs" in warn(0.999, 0.9976)
+    assert "no leak" in warn(0.62, 0.60, shared=0.0)
+    assert "learnt next to nothing" in warn(0.20, 0.27)
+    assert controls.leak_warning({}, 0.9) is None
+
+
+def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys):
+    inventory, images, photographs = drawn()
+    monkeypatch.chdir(tmp_path)
+    Path("data/splits").mkdir(parents=True)
+    assert controls.main() == 1
+    assert capsys.readouterr().err == "error: data/splits holds no split: run prepare first\n"
+    for name, split in splits().items():
+        Path(f"data/splits/{name}.json").write_text(json.dumps(split))
+    assert controls.main() == 1
+    assert capsys.readouterr().err == "error: data/inventory.parquet is missing: run validate first\n"
+
+    inventory.to_parquet("data/inventory.parquet")
+    np.save("data/images.npy", images)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "tasks.controls"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "photographs unknown" in done.stdout
+    written = json.loads(Path("data/controls.json").read_text())
+    assert written["published"]["shared_photographs"] is None
+    assert written["published"]["nearest_histogram"]["accuracy"] > 0.95 > written["held-out"]["nearest_histogram"]["accuracy"] + 0.1
+
+    photographs.to_parquet("data/photographs.parquet")
+    assert controls.main() == 0
+    grouped = json.loads(Path("data/controls.json").read_text())
+    assert {name: entry["shared_photographs"]["share"] for name, entry in grouped.items()} == {"published": 1.0, "held-out": 0.0}
+    assert grouped["published"]["nearest_histogram"] == written["published"]["nearest_histogram"]

@@ -1,0 +1,381 @@
+"""Stage download: what is understood, what is refused, and that data/raw/ appears whole or not at all."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks import download, settings
+from tasks.errors import StudyError
+from tests.conftest import ENVIRONMENT, ROOT, TINY_PROFILE, python
+
+REAL_ZIP = ROOT.parent / "shared" / "data" / "blood-cells.zip"
+
+
+def picture(seed, size=300):
+    """Bytes that no other seed gives. This stage never decodes an image."""
+    return random.Random(seed).randbytes(size)
+
+
+def pictures(*folders, count=3):
+    return {f"{folder}/{folder.split('/')[-1]}-{n}.jpeg": picture(f"{folder}{n}") for folder in folders for n in range(count)}
+
+
+def make_zip(path, files, folders=()):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for folder in folders:
+            made.mkdir(folder)
+        for name, content in files.items():
+            made.writestr(name, content)
+    return path
+
+
+def make_folder(path, files):
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def use(workspace, **dataset):
+    """Point the workspace's profile to a source."""
+    profile = YAML(typ="safe", pure=True).load(TINY_PROFILE) | {"dataset": dataset}
+    with open(workspace / "profiles" / "tiny.yaml", "w") as file:
+        YAML().dump(profile, file)
+
+
+@pytest.fixture
+def bring(workspace, monkeypatch, capfd):
+    """Run the stage's command in this process (a process for each bad input would take a minute); return (status, output, errors)."""
+
+    def run(**dataset):
+        use(workspace, **dataset)
+        monkeypatch.chdir(workspace)
+        status = download.main()
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    run.raw = workspace / "data" / "raw"
+    return run
+
+
+def brought(raw):
+    return sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file())
+
+
+def refused(bring, expected, **dataset):
+    """The stage fails with one clear message and leaves data/ as it was."""
+    bring.raw.mkdir(parents=True)
+    (bring.raw / "before").touch()
+    status, output, errors = bring(**dataset)
+    assert status == 1
+    assert errors.startswith("error: ") and "Traceback" not in errors
+    for part in [expected] if isinstance(expected, str) else expected:
+        assert part in errors
+    assert brought(bring.raw) == ["before"] and os.listdir(bring.raw.parent) == ["raw"]
+
+
+def test_kaggles_layout_from_a_process(workspace, tmp_path):
+    classes = pictures(*(f"dataset2-master/dataset2-master/images/{s}/{c}" for s in ("TRAIN", "TEST", "TEST_SIMPLE") for c in "AB"))
+    photographs = pictures("dataset-master/dataset-master/JPEGImages")
+    extra = {"dataset-master/dataset-master/labels.csv": b"", "dataset-master/dataset-master/Annotations/1.xml": b"<a/>"}
+    path = make_zip(tmp_path / "cells.zip", classes | photographs | extra)
+    use(workspace, source="archive", path=str(path))
+    result = python("tasks.download", cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    raw = workspace / "data/raw"
+    assert len(brought(raw)) == 18 + 3 + 1
+    assert (raw / "images/TEST_SIMPLE/B/B-2.jpeg").read_bytes() == picture("dataset2-master/dataset2-master/images/TEST_SIMPLE/B2")
+    source = json.loads((raw / "source.json").read_text())
+    assert (source["source"], source["reference"], source["version"]) == ("archive", str(path), None)
+    assert (source["images"], source["photographs"], source["ignored"]) == (18, 3, 2)
+    assert source["ignored_kinds"] == {".csv": 1, ".xml": 1}
+    lines = [f"{hashlib.sha256((raw / name).read_bytes()).hexdigest()}  {name}\n" for name in brought(raw) if name != "source.json"]
+    assert source["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert "[100%] unpack 21/21" in result.stdout and "18 images and 3 photographs" in result.stdout
+
+
+FORMATS = (".JPG", ".jpeg", ".Png", ".webp", ".tif", ".TIFF", ".bmp")
+LAYOUTS = {
+    "plain": (pictures("A", "B"), "images/ALL/A/A-0.jpeg"),
+    "plain, wrapped": (pictures("x/y/A", "x/y/B"), "images/ALL/B/B-1.jpeg"),
+    "splits in lower case": (pictures("set/train/A", "set/train/B", "set/test/A", "set/test/B"), "images/TEST/B/B-1.jpeg"),
+    "each split wrapped in itself": (pictures("train/train/A", "train/train/B", "test/test/A", "test/test/B"), "images/TRAIN/B/B-1.jpeg"),
+    "other names of splits": (pictures("Training/A", "Training/B", "Testing/A"), "images/TEST/A/A-1.jpeg"),
+    "validation joins TRAIN": (pictures("train/A", "val/A", "train/B", "val/B"), "images/TRAIN/A/val-A-0.jpeg"),
+    "a class named like a split": (pictures("car", "train", "bus"), "images/ALL/train/train-0.jpeg"),
+    "a class named photographs": (pictures("drawings", "photographs"), "images/ALL/photographs/photographs-0.jpeg"),
+    "its own layout": (pictures("images/ALL/A", "images/ALL/B", "photographs"), "photographs/photographs-2.jpeg"),
+    "every format": ({f"{c}/1{s}": b"x" for c in "AB" for s in FORMATS}, "images/ALL/A/1.Png"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["archive", "folder"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(bring, tmp_path, layout, source):
+    files, expected = LAYOUTS[layout]
+    path = tmp_path / "source"
+    (make_zip if source == "archive" else make_folder)(path, files)
+    status, output, errors = bring(source=source, path=str(path))
+    assert (status, errors) == (0, "")
+    found = brought(bring.raw)
+    assert len(found) == len(files) + 1 and expected in found
+    assert {(bring.raw / name).read_bytes() for name in found if name != "source.json"} == set(files.values())
+
+
+NOT_UNDERSTOOD = {
+    "images at the top": {"1.png": b"x", "2.png": b"x"},
+    "images straight in splits": pictures("train", "test"),
+    "an unlabelled test set": pictures("train/A", "train/B", "test"),
+    "class folders at two places": pictures("old/A", "old/B", "new/A", "new/B"),
+    "a folder in a class folder": pictures("train/A", "train/B", "train/B/more"),
+    "photographs alone": pictures("JPEGImages"),
+}
+
+
+@pytest.mark.parametrize("layout", NOT_UNDERSTOOD)
+def test_other_layouts_are_refused_with_what_was_found(bring, tmp_path, layout):
+    files = NOT_UNDERSTOOD[layout]
+    folder = list(files)[-1].rpartition("/")[0]
+    found = f"in {folder}/" if folder else "in its top folder"
+    refused(
+        bring, ["source.zip: its layout", found, "SPLIT/CLASS/images"], source="archive", path=str(make_zip(tmp_path / "source.zip", files))
+    )
+
+
+def test_what_is_no_image_is_ignored_and_counted_but_a_text_named_jpeg_is_kept(bring, tmp_path):
+    rubbish = ["__MACOSX/A/._1.jpeg", "A/Thumbs.db", "B/desktop.ini", "A/.hidden.jpeg", ".git/x/1.png", "A/notes.txt", "README"]
+    files = pictures("A", "B") | dict.fromkeys(rubbish, b"x") | {"A/text.jpeg": b"no image"}
+    path = make_folder(tmp_path / "source", files)
+    os.mkfifo(path / "A" / "pipe.jpeg")  # would hang who opens it
+    status, output, errors = bring(source="folder", path=str(path))
+    assert status == 0, errors
+    assert (bring.raw / "images/ALL/A/text.jpeg").read_bytes() == b"no image"
+    source = json.loads((bring.raw / "source.json").read_text())
+    assert (source["images"], source["ignored"]) == (7, 8)
+    kinds = {"__MACOSX": 1, "Thumbs.db": 1, "desktop.ini": 1, "hidden": 2, ".txt": 1, "without suffix": 1, "not a file": 1}
+    assert source["ignored_kinds"] == kinds
+
+
+def test_include_and_exclude(bring, tmp_path):
+    path = make_zip(tmp_path / "source.zip", pictures("v1/A", "v1/B", "v2/A", "v2/B"), folders=["v2/C"])
+    status, output, errors = bring(source="archive", path=str(path), include=["v2/*"], exclude=["*-0.jpeg", "v2/C/*"])
+    assert status == 0, errors
+    assert brought(bring.raw) == [f"images/ALL/{c}/{c}-{n}.jpeg" for c in "AB" for n in (1, 2)] + ["source.json"]
+    shutil.rmtree(bring.raw)
+    refused(bring, "12 left out by dataset.include or exclude", source="archive", path=str(path), include=["v3/*"])
+
+
+@pytest.mark.parametrize("files", [{}, {"C/notes.txt": b"x"}], ids=["nothing in it", "a text in it"])
+@pytest.mark.parametrize("top", ["", "set/TRAIN/"], ids=["plain", "splits"])
+def test_empty_class_is_refused(bring, tmp_path, top, files):
+    all_files = pictures(f"{top}A", f"{top}B") | {f"{top}{name}": content for name, content in files.items()}
+    path = make_zip(tmp_path / "source.zip", all_files, folders=[f"{top}C"])
+    refused(bring, [f"the folder {top}C/", "holds no image", "dataset.exclude"], source="archive", path=str(path))
+
+
+def test_names_that_collide_are_refused(bring, tmp_path):
+    path = make_folder(tmp_path / "source", pictures("A", "B") | {"A/A-0.JPEG": b"x"})
+    refused(bring, "A/A-0.JPEG and A/A-0.jpeg would both become", source="folder", path=str(path))
+    shutil.rmtree(bring.raw)
+    refused(bring, "A and a differ in case only", source="folder", path=str(make_folder(tmp_path / "second", pictures("A", "a", "B"))))
+
+
+def test_folder_is_copied_and_the_original_untouched(bring, tmp_path):
+    path = make_folder(tmp_path / "source", pictures("A", "B"))
+    (path / "loop").symlink_to(path)
+    original = path / "A" / "A-0.jpeg"
+    original.chmod(0o444)
+    before = original.stat()
+    assert bring(source="folder", path=str(path))[0] == 0
+    copy = bring.raw / "images/ALL/A/A-0.jpeg"
+    copy.write_bytes(b"changed")
+    after = original.stat()
+    assert original.read_bytes() == picture("A0") and (before.st_mode, before.st_mtime_ns) == (after.st_mode, after.st_mtime_ns)
+
+
+@pytest.mark.parametrize("path", ["data/raw", "data/raw/images", "data", "."])
+def test_source_inside_the_output_is_refused(bring, path):
+    (bring.raw / "images").mkdir(parents=True)
+    (bring.raw / "images" / "1.png").touch()
+    status, output, errors = bring(source="folder", path=path)
+    assert status == 1 and "this stage replaces data/raw/" in errors
+    assert (bring.raw / "images" / "1.png").exists()
+
+
+def test_missing_sources(bring, tmp_path):
+    refused(bring, ["no.zip: there is no such file", "dataset.path"], source="archive", path="no.zip")
+    shutil.rmtree(bring.raw)
+    refused(bring, ["no: there is no such folder", "dataset.path"], source="folder", path="no")
+    shutil.rmtree(bring.raw)
+    refused(bring, ["cannot be read", "dataset.path"], source="archive", path=str(make_folder(tmp_path / "folder", pictures("A"))))
+
+
+def entry(name, mode=stat.S_IFREG | 0o644, content=b"x", **fields):
+    made = zipfile.ZipInfo(name)
+    made.external_attr = mode << 16
+    for key, value in fields.items():
+        setattr(made, key, value)
+    return made, content
+
+
+def patched(field, value):
+    """Return a damage: overwrite a field of the first entry in the table of contents."""
+
+    def damage(data):
+        place = data.index(b"PK\x01\x02") + field
+        return data[:place] + value + data[place + len(value) :]
+
+    return damage
+
+
+BAD_ENTRIES = {
+    "up": (entry("A/../../../evil.png"), "leads outside"),
+    "absolute": (entry("/etc/evil.png"), "leads outside"),
+    "drive": (entry("C:/evil.png"), "leads outside"),
+    "backslash": (entry("A\\evil.png"), "backslash"),
+    "control character": (entry("A/ev\x1bil.png"), "control character"),
+    "NUL": (entry("A/ev\x00il.png"), "control character"),
+    "doubled slash": (entry("A//evil.png"), "empty or over-long part"),
+    "long name": (entry(f"A/{'n' * 300}.png"), "empty or over-long part"),
+    "link": (entry("A/evil.png", stat.S_IFLNK | 0o777, b"/etc/passwd"), "is a link"),
+    "device": (entry("A/evil.png", stat.S_IFCHR | 0o666), "is a link or another special file"),
+    "twice": (entry("A/A-0.jpeg"), "is there twice"),
+    "twice, other case": (entry("a/A-0.JPEG"), "is there twice"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ENTRIES)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_dangerous_entries(bring, tmp_path, bad):
+    (made, content), expected = BAD_ENTRIES[bad]
+    path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
+    with zipfile.ZipFile(path, "a") as opened:
+        # ZipInfo cuts a name at NUL and the writer turns separators: write what an attacker writes.
+        made.filename = {"NUL": "A/ev\x00il.png", "backslash": "A\\evil.png"}.get(bad, made.filename)
+        opened.writestr(made, content)
+    refused(bring, ["bad.zip: entry", expected, "nothing was unpacked"], source="archive", path=str(path))
+    assert not list(tmp_path.parent.rglob("evil*"))
+
+
+def test_encrypted_zip(bring, tmp_path):
+    path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
+    path.write_bytes(patched(8, b"\x01\x00")(path.read_bytes()))
+    refused(bring, "is encrypted", source="archive", path=str(path))
+
+
+def test_zip_bomb(bring, tmp_path):
+    path = make_zip(tmp_path / "bomb.zip", pictures("A", "B") | {"A/zeros.png": bytes(30_000_000)})
+    assert path.stat().st_size < 100_000
+    refused(bring, ["30 MB", "zip bomb"], source="archive", path=str(path))
+
+
+def test_zip_that_announces_a_giant(bring, tmp_path):
+    path = make_zip(tmp_path / "giant.zip", pictures("A", "B"))
+    path.write_bytes(patched(24, struct.pack("<L", 4_000_000_000))(path.read_bytes()))
+    refused(bring, "unpacks to 4.0 GB, of 1.0 GB allowed", source="archive", path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda data: data[: len(data) // 2], "is truncated"),
+        (lambda data: b"", "is empty"),
+        (lambda data: b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
+        (lambda data: b"Rar!\x1a\x07\x01", "is not a zip"),
+        (lambda data: data[:100] + bytes([data[100] ^ 255]) + data[101:], "is damaged"),
+        (patched(10, b"\x09\x00"), "pack the images anew"),
+    ],
+    ids=["truncated", "empty", "html", "rar", "CRC", "unknown method"],
+)
+def test_damaged_zips(bring, tmp_path, damage, expected):
+    path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
+    path.write_bytes(damage(path.read_bytes()))
+    refused(bring, ["bad.zip", expected], source="archive", path=str(path))
+
+
+def test_truncated_zip_from_a_process(workspace, tmp_path):
+    path = make_zip(tmp_path / "cut.zip", pictures("A", "B"))
+    path.write_bytes(path.read_bytes()[:-40])
+    use(workspace, source="archive", path=str(path))
+    result = python("tasks.download", cwd=workspace)
+    assert result.returncode == 1 and not (workspace / "data" / "raw").exists()
+    assert (
+        result.stderr
+        == f"error: {path}: is truncated ({path.stat().st_size} bytes, its table of contents at the end is missing); fetch it again\n"
+    )
+
+
+@pytest.mark.parametrize("source", ["archive", "folder"])
+def test_full_disk(workspace, tmp_path, source):
+    """data/ lies on a file system of one megabyte, three are to come."""
+    files = {f"{c}/{n}.png": picture(f"{c}{n}", 100_000) for c in "AB" for n in range(15)}
+    path = tmp_path / "source"
+    (make_zip if source == "archive" else make_folder)(path, files)
+    use(workspace, source=source, path=str(path))
+    (workspace / "data").mkdir()
+    command = 'mount -t tmpfs -o size=1m none data && touch data/x || exit 77; "$0" -m tasks.download; status=$?; ls -A data; exit $status'
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command, sys.executable],
+        cwd=workspace, env=ENVIRONMENT | {"PYTHONPATH": str(workspace)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if result.returncode not in (0, 1):
+        pytest.skip("no right to mount a small file system")
+    assert result.returncode == 1 and result.stdout.splitlines()[-1] == "x"
+    assert ("3.0 MB, but" if source == "archive" else "the disk is full while writing") in result.stderr
+    assert "free some space" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_source_state_changes_with_the_source(tmp_path):
+    archive = make_zip(tmp_path / "cells.zip", pictures("A", "B"))
+    folder = make_folder(tmp_path / "cells", pictures("A", "B"))
+
+    def state(**dataset):
+        return download.source_state(settings.Dataset(**dataset))
+
+    for dataset, change in (
+        ({"source": "archive", "path": str(archive)}, lambda: make_zip(archive, pictures("A", "B", "C"))),
+        ({"source": "folder", "path": str(folder)}, lambda: (folder / "A" / "new.png").write_bytes(b"x")),
+    ):
+        before = state(**dataset)
+        assert state(**dataset) == before
+        change()
+        assert state(**dataset) != before and json.dumps(before)
+    assert state(source="sample") != state(source="sample", sample={"seed": 2})
+    with pytest.raises(StudyError, match="dataset.path"):
+        state(source="archive", path=str(tmp_path / "no.zip"))
+
+
+def test_sample_gives_the_same_bytes_twice(bring):
+    sample = {"photographs": 4, "copies": 2, "width": 48, "height": 32, "seed": 3}
+    sums = []
+    for _ in range(2):
+        status, output, errors = bring(source="sample", sample=sample)
+        assert status == 0, errors
+        source = json.loads((bring.raw / "source.json").read_text())
+        assert source["reference"] == "drawn" and source["version"] is None
+        for kind in ("images", "photographs"):
+            assert source[kind] == sum(path.is_file() for path in (bring.raw / kind).rglob("*")) > 0
+        sums.append(source["sha256"])
+    assert sums[0] == sums[1]
+
+
+@pytest.mark.skipif(not REAL_ZIP.exists(), reason="the real images are not here")
+def test_the_real_zip_is_understood():
+    """By its table of contents only: unpacking takes seconds."""
+    from tasks.archive import open_zip, plan
+
+    with open_zip(REAL_ZIP) as opened:
+        targets, ignored = plan("real", [e.filename for e in opened.infolist() if not e.is_dir()])
+    assert (len(targets), ignored) == (12_881, {".xml": 343, ".csv": 2})
+    assert len({Path(target).parent for target in targets.values()}) == 13

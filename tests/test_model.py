@@ -1,0 +1,181 @@
+"""The network, its optimizer, its data and its initial weights; one process that loads TensorFlow."""
+
+import hashlib
+import http.server
+import threading
+
+import h5py
+import numpy as np
+import pytest
+
+from tasks import hardware
+
+hardware.use_fast_kernels()
+
+import keras  # noqa: E402
+from keras.src.legacy.saving import legacy_h5_format  # noqa: E402  (the format of the published weights files)
+
+from tasks import backbone, fused_adam, model, settings, training  # noqa: E402
+from tasks.errors import StudyError  # noqa: E402
+
+
+@pytest.mark.parametrize("name", ["ResNet50", "MobileNet", "InceptionV3", "Xception", "DenseNet121", "EfficientNetB0", "ResNet50V2"])
+def test_preprocessing_is_the_backbones_own(name):
+    image = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3)).astype("float32")
+    modules = {"EfficientNetB0": "efficientnet", "ResNet50V2": "resnet_v2", "DenseNet121": "densenet", "InceptionV3": "inception_v3"}
+    own = getattr(keras.applications, modules.get(name, name.lower())).preprocess_input(image.copy())
+    flip, scale, offset = model.channel_affine(name)
+    np.testing.assert_allclose((image[..., ::-1] if flip else image) * np.array(scale) + np.array(offset), own, atol=1e-3)
+
+
+def test_an_unknown_backbone_is_refused_with_what_there_is():
+    with pytest.raises(StudyError, match="'ResNet49' is not in keras.applications; there is: .*ResNet50"):
+        model.build_backbone("ResNet49", 32)
+
+
+def small_model():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dropout(0.5)(keras.layers.Dense(8, activation="relu")(x))
+    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+
+
+@pytest.fixture
+def data():
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 2, 80)
+    images = random.integers(0, 128, (80, 8, 8, 3)) + labels[:, None, None, None] * 64
+    return images.astype("uint8"), labels
+
+
+def test_fused_adam_walks_as_keras_adam_does(data):
+    images, labels = data
+    weights = []
+    for optimizer in (fused_adam.adam(1e-2), keras.optimizers.Adam(1e-2)):
+        network = small_model()
+        network.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy")
+        network.fit(images, labels, epochs=3, batch_size=16, shuffle=False, verbose=0)
+        weights.append(network.get_weights())
+        assert int(optimizer.iterations) == 15
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def fit(data, rate=1e-2, epochs=2, **changes):
+    images, labels = data
+    network = small_model()
+    network.compile(optimizer=fused_adam.adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    profile = settings.Training(epochs=epochs, batch_size=16, **changes)
+    history = training.fit(network, images, labels, np.arange(60), np.arange(60, 80), profile, rate, 1, "fine-tune")
+    return network, history
+
+
+def test_fit_reports_what_it_did(data, capsys):
+    network, history = fit(data, epochs=3)
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    images, labels = data
+    loss, accuracy = network.evaluate(images[60:], labels[60:], verbose=0)
+    assert history["validation_loss"].iloc[-1] == pytest.approx(loss, abs=1e-5)
+    assert history["validation_accuracy"].iloc[-1] == pytest.approx(accuracy, abs=1e-6)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("epoch 3/3: loss ")
+    assert any(line.startswith("[100%] fine-tune 144/144") for line in lines)
+
+
+def test_fit_is_repeatable(data):
+    (first, history), (second, again) = fit(data), fit(data)
+    assert history["loss"].tolist() == again["loss"].tolist()
+    for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_loss_that_is_not_a_number_stops_at_once(data):
+    with pytest.raises(StudyError, match=r"the loss is (nan|inf) at epoch 1, step \d of 3, learning rate 1e\+30: lower the experiment"):
+        fit(data, rate=1e30)
+
+
+def test_batches_leave_no_odd_shape_and_lose_nothing(data):
+    images, labels = data
+    whole = model.Batches(images, np.arange(70), 16, labels, whole=True)
+    assert [len(whole[i][1]) for i in range(len(whole))] == [16] * 4
+    rest = model.Batches(images, np.arange(70), 16, labels)
+    np.testing.assert_array_equal(np.concatenate([rest[i][1] for i in range(len(rest))]), labels[:70])
+
+
+def test_precision_follows_the_hardware():
+    assert hardware.choose_precision("auto", [], {"avx2"}) == "float32"
+    assert hardware.choose_precision("auto", [], {"avx2", "avx512_bf16"}) == "mixed_bfloat16"
+    assert hardware.choose_precision("auto", ["NVIDIA H100"], set()) == "mixed_bfloat16"
+    assert hardware.choose_precision("float32", ["NVIDIA H100"], set()) == "float32"
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server for a folder; `folder` is where its files lie."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        web.folder, web.url = folder, f"http://127.0.0.1:{web.server_port}"
+        yield web
+        web.shutdown()
+
+
+def test_weights_are_downloaded_and_verified(server, tmp_path):
+    body = bytes(range(256)) * 8000
+    (server.folder / "weights.h5").write_bytes(body)
+    target = tmp_path / "cache" / "weights.h5"
+    backbone.download(f"{server.url}/weights.h5", target, hashlib.md5(body).hexdigest())
+    assert target.read_bytes() == body
+
+    with pytest.raises(StudyError, match="the checksum is not 0000"):
+        backbone.download(f"{server.url}/weights.h5", tmp_path / "other.h5", "0" * 32)
+    with pytest.raises(StudyError, match="could not be downloaded .*name it in the profile under backbone.file"):
+        backbone.download(f"{server.url}/nothing.h5", tmp_path / "other.h5", None)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(StudyError, match="could not be downloaded"):
+        backbone.download(f"{server.url}/weights.h5", tmp_path / "other.h5", None)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_imagenet_weights_come_through_keras_applications(monkeypatch, tmp_path, server):
+    """The origin and checksum are keras.applications' own; only the host is ours."""
+    reference = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    name = "mobilenet_1_0_224_tf_no_top.h5"
+    with h5py.File(server.folder / name, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, reference)
+    monkeypatch.setattr(keras.src.applications.mobilenet, "BASE_WEIGHT_PATH", f"{server.url}/")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    loaded, source = backbone.imagenet("MobileNet", 32)
+    assert source["origin"] == f"{server.url}/{name}"
+    for ours, theirs in zip(loaded.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_local_weights_file_must_be_the_real_one(tmp_path):
+    with pytest.raises(StudyError, match="backbone.file: there is no .*resnet.h5"):
+        backbone.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
+    (tmp_path / "resnet.h5").write_bytes(b"not the weights")
+    with pytest.raises(StudyError, match="resnet.h5: the checksum is not 4d473c1dd8becc155b73f8504c6f6626.*name the unchanged file"):
+        backbone.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
+
+
+def test_the_model_file_loads_without_this_project(tmp_path):
+    network = model.assemble(model.build_backbone("MobileNet", 32), "MobileNet", 2, 8, 0.5, 3)
+    network.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    image = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    np.testing.assert_allclose(loaded.predict(image, verbose=0), network.predict(image, verbose=0), atol=1e-5)
+    assert [layer.name for layer in network.layers if isinstance(layer, keras.layers.Dense)] == ["hidden_1", "hidden_2", "classes"]

@@ -1,0 +1,387 @@
+"""The report from plausible made-up results: the real entry point, its bytes, its marks, its complaints."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+
+from tasks import findings, published, report
+from tasks.errors import StudyError
+from tasks.experiments import result_rows
+from tasks.markdown import duration, milliseconds, rate, seconds_of
+from tasks.results import read_runs, runs_of
+from tasks.settings import load
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
+ACCURACIES = {"published": [0.95, 0.99, 0.96, 0.72, 0.55, 0.94, 0.97], "held-out": [0.80, 0.83, 0.81, 0.61, 0.42, 0.79, 0.82]}
+COPIES = 4  # images of one photograph
+PARAMS = """\
+profile: sample
+backbones: [ResNet50]
+protocols: [published, held-out]
+repeats: [1]
+experiments:
+  mn_resultset1: {layers: 1, units: 8, learning_rate: 1.0e-5}
+  mn_resultset2: {layers: 1, units: 16, learning_rate: 1.0e-5}
+  mn_resultset3: {layers: 1, units: 32, learning_rate: 1.0e-5}
+  mn_resultset4: {layers: 2, units: 8, learning_rate: 1.0e-5}
+  mn_resultset5: {layers: 3, units: 8, learning_rate: 1.0e-5}
+  mn_resultset6: {layers: 1, units: 8, learning_rate: 5.0e-5}
+  mn_resultset7: {layers: 1, units: 8, learning_rate: 1.0e-4}
+"""
+
+
+def write_study(root, params=PARAMS, photographs=60):
+    """Make up everything that the report reads, below the folder `root`."""
+    shutil.copytree(ROOT / "profiles", root / "profiles")
+    (root / "params.yaml").write_text(params)
+    for folder in ("data/raw", "data/splits", "reports/validation"):
+        (root / folder).mkdir(parents=True)
+    random = numpy.random.default_rng(7)
+    rows = [
+        {"path": f"{'TRAIN' if p < 0.8 * photographs else 'TEST'}/{name}/_{p}_{copy}.jpeg", "class": name, "photograph": f"{name[0]}{p}"}
+        for name in CLASSES
+        for p in range(photographs)
+        for copy in range(COPIES)
+    ]
+    inventory = pandas.DataFrame(rows).sort_values("path", ignore_index=True)
+    inventory["split"] = inventory["path"].str.split("/").str[0]
+    inventory[["path", "split", "class"]].to_parquet(root / "data/inventory.parquet")
+    inventory[["path", "photograph"]].assign(method="matched").to_parquet(root / "data/photographs.parquet")
+    numpy.save(root / "data/images.npy", random.integers(0, 255, (len(inventory), 32, 32, 3), dtype=numpy.uint8))
+    splits = {
+        "published": cut(random.permutation(len(inventory))),
+        "held-out": cut(numpy.argsort(inventory["split"] == "TEST", kind="stable")),
+    }
+    for protocol, split in splits.items():
+        parts = {name: [int(row) for row in part] for name, part in split.items()}
+        write_json(root / f"data/splits/{protocol}.json", {"protocol": protocol, "seed": 1, "classes": CLASSES, **parts})
+    source = {"source": "sample", "reference": "drawn", "version": None, "images": len(inventory), "photographs": 240, "sha256": "ab" * 32}
+    write_json(root / "data/raw/source.json", source | {"ignored": 0})
+    rules = [
+        rule("unreadable", "error", "every image can be decoded", True),
+        rule("duplicate_within", "warning", "no two images have the same bytes", False, ["TEST/EOSINOPHIL/_1_1.jpeg"] * 2),
+        rule("imbalance", "off", "classes are of similar size", True),
+    ]
+    write_json(root / "reports/validation/result.json", {"verdict": "warnings", "rules": rules, "great_expectations": {}})
+    for number, run in enumerate(runs_of(load(root).params)):
+        accuracy = ACCURACIES[run["protocol"]][list(load(root).params.experiments).index(run["experiment"]) % 7]
+        write_run(root, run, number, accuracy, inventory, splits[run["protocol"]], random)
+
+
+def some(experiments, protocols, backbones="[ResNet50]", repeats="[1]"):
+    """Return PARAMS with these axes and the first `experiments` experiments."""
+    lines = PARAMS.replace("[published, held-out]", protocols).replace("[ResNet50]", backbones).replace("[1]", repeats).splitlines()
+    return "\n".join(lines[: 5 + experiments]) + "\n"
+
+
+def cut(order):
+    """Cut a permutation of all images into 64/16/20 per cent."""
+    a, b = round(0.64 * len(order)), round(0.80 * len(order))
+    return {"train": order[:a], "validation": order[a:b], "test": order[b:]}
+
+
+def rule(name, severity, description, passed, offenders=()):
+    found = {"expected": "none", "found": str(len(offenders)), "count": len(offenders), "offenders": list(offenders)}
+    return {"rule": name, "severity": severity, "description": description, "passed": passed, **found}
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value))
+
+
+def write_run(root, run, number, accuracy, inventory, split, random):
+    folder = root / "data/results" / run["key"]
+    folder.mkdir(parents=True)
+    frames = []
+    for part in ("validation", "test"):
+        frame = inventory.iloc[split[part]]
+        truth = frame["class"].map(CLASSES.index).to_numpy()
+        # Photographs are hard or easy as a whole, so that copies err together.
+        hard = {name: random.random() for name in sorted(set(frame["photograph"]))}
+        wrong = frame["photograph"].map(hard).to_numpy() > accuracy
+        predicted = numpy.where(wrong, (truth + random.integers(1, 4, len(truth))) % 4, truth)
+        probabilities = random.dirichlet([1.0] * 4, len(truth)) * 0.3
+        probabilities[numpy.arange(len(truth)), predicted] += 0.7
+        frame = pandas.DataFrame({"path": frame["path"].to_numpy(), "split": part, "truth": frame["class"].to_numpy()})
+        frames.append(frame.assign(**{f"probability_{name}": probabilities[:, i].astype("float32") for i, name in enumerate(CLASSES)}))
+    pandas.concat(frames).to_parquet(folder / "predictions.parquet")
+    epochs = numpy.arange(1, 13)
+    rise = 1 - numpy.exp(-epochs / 3)
+    history = {
+        "epoch": epochs, "loss": 1.5 - 0.9 * rise * accuracy, "accuracy": 0.25 + (accuracy - 0.35) * rise,
+        "validation_loss": 1.4 - 1.2 * rise * accuracy, "validation_accuracy": 0.25 + (accuracy - 0.25) * rise,
+        "seconds": 5.0, "images_per_second": 120.0,
+    }  # fmt: skip
+    pandas.DataFrame(history).to_csv(folder / "history.csv", index=False)
+    figures = {"train": {"loss": 0.5, "accuracy": accuracy - 0.1, "images": len(split["train"])}}
+    for part, frame in zip(("validation", "test"), frames, strict=True):
+        probability = frame[[f"probability_{name}" for name in CLASSES]].to_numpy()
+        right = float((numpy.array(CLASSES)[probability.argmax(1)] == frame["truth"]).mean())
+        figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
+    factors = {name: run[name] for name in ("experiment", "protocol", "backbone", "repeat", "layers", "units", "learning_rate")}
+    rest = {
+        "learning_rate_applied": run["learning_rate"] * 30, "learning_time_seconds": 60.0 + 1.234567 * number, "epochs": 12,
+        "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "precision": "float32",
+        "versions": {"keras": "3"}, "seed": 2,
+    }  # fmt: skip
+    write_json(folder / "metrics.json", factors | figures | rest)
+
+
+def run_report(root, *arguments):
+    """Run the stage as DVC does."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-m", "tasks.report", *arguments], cwd=root, env=environment, capture_output=True, text=True)
+
+
+def report_here(root, *arguments):
+    """Run the stage's main in this process: half the time goes into loading libraries. Return exit status and output."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        patch.chdir(root)
+        patch.setattr(sys, "argv", ["report", *arguments])
+        status = report.main()
+    return status, printed.getvalue()
+
+
+def contents(root):
+    """Return {name: bytes} of everything that the report writes."""
+    files = [root / "reports" / name for name in ("study.md", "results.csv", "model_card.md")]
+    files = [*files, *sorted((root / "reports/figures").iterdir())]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A complete made-up study and what the report said; do not change it."""
+    root = tmp_path_factory.mktemp("study")
+    write_study(root)
+    write_json(root / "data/controls.json", {"published": control(0.97, 1.0), "held-out": control(0.60, 0.0)})
+    return root, report_here(root)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Three experiments in one protocol, not yet reported."""
+    root = tmp_path_factory.mktemp("small")
+    write_study(root, some(3, "[held-out]"))
+    return root
+
+
+def control(histogram, shared):
+    """Return an entry of data/controls.json."""
+    accuracies = {"majority_class": 0.25, "nearest_histogram": histogram, "nearest_thumbnail": histogram - 0.1}
+    entry = {name: {"accuracy": accuracy, "images": 192, "train_images": 614} for name, accuracy in accuracies.items()}
+    return entry | {"shared_photographs": {"share": shared, "images": 192, "alone": 0, "validation_share": shared}}
+
+
+def test_report_is_written_and_printed(study):
+    root, (status, printed) = study
+    assert status == 0, printed
+    assert "mn_resultset5" in printed and "reports/study.md" in printed and "**" not in printed
+    text = (root / "reports/study.md").read_text()
+    assert "ResNet50 - F - D(8) - D(8) - D(8)" in text
+    assert text.index("**This is the sample.**") < text.index("## 1.")
+    assert "multiplies every rate by 30" in text and "Learning Rate: 5e-5 (applied: 1.5e-3)" in text
+    assert text.index("no two images have the same bytes") < text.index("## 1.")
+    assert "turned off:** `imbalance`" in text
+    assert "None" not in text and not re.search(r"\bnan\b", text)
+
+
+def test_a_control_near_the_model_is_warned_of_at_the_top(study):
+    text = (study[0] / "reports/study.md").read_text()
+    top = text[: text.index("## 1.")]
+    assert "Do not trust the accuracies of `published`" in top and "scores 97.0%" in top and "in train too" in top
+    assert "of `held-out`" not in top
+    assert "97.0%" not in (study[0] / "reports/model_card.md").read_text()
+
+
+def test_findings_only_where_the_interval_allows(study):
+    text = (study[0] / "reports/study.md").read_text()
+    assert "**Units of the hidden layers, published:** no finding on accuracy" in text
+    assert re.search(r"\*\*Hidden layers, published:\*\* .*1 → 3 lowered accuracy by 4\d\.\d\d points \(95 % interval -", text)
+    low = {"factor": "units", "series": "s", "first": 8, "second": 16, "difference": 0.02, "low": 0.001, "high": 0.04, "time_ratio": 1.5}
+    certain, corrected = low | {"verdict": "higher", "adjusted": 0.01}, low | {"verdict": "higher", "adjusted": 0.2}
+    assert "8 → 16 raised accuracy by 2.00 points" in findings.sentences([certain])[0]
+    assert "no finding" in findings.sentences([corrected])[0] and "× 1.50" in findings.sentences([corrected])[0]
+    assert findings.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_model_card_is_of_the_model_that_validation_prefers(study):
+    table = pandas.read_csv(study[0] / "reports/results.csv").query("protocol == 'held-out'")
+    best = table.sort_values("validation_accuracy").iloc[-1]
+    card = (study[0] / "reports/model_card.md").read_text()
+    assert f"data/models/{best['key']}/model.keras" in card and f"**{100 * best['test_accuracy']:.2f}% [" in card
+    for heading in ("Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data", "Quantitative analyses"):
+        assert f"## {heading}\n" in card
+    assert "Not for diagnosis" in card
+
+
+def test_backbones_repeats_and_unknown_photographs(tmp_path):
+    root = tmp_path / "axes"
+    write_study(root, some(2, "[published]", "[ResNet50, MobileNet]", "[1, 2]"))
+    (root / "data/photographs.parquet").unlink()
+    status, printed = report_here(root, "--without-images")
+    assert status == 0, printed
+    text = (root / "reports/study.md").read_text()
+    assert "### 6.1. Backbones" in text and "| **MobileNet, published** |" in text
+    assert "`ResNet50 - F - D(16)` and `MobileNet - F - D(16)`" in text
+    assert "| Repeats |" in text and "means of 2 repeats" in text
+    assert "Photographs are unknown" in text and "too narrow" in text
+    assert "| Image | Truth | Prediction |" in text and not list((root / "reports/figures").glob("errors-*"))
+    assert "There is none" in (root / "reports/model_card.md").read_text()
+    sister = re.search(r"\| \*\*mn_resultset2\*\* \| MobileNet, 1 × D\(16\) \| 1e-5 \| 99.04% \| (\S+)% \| (\S+) \|", text)
+    assert float(sister[1]) - 99.04 == pytest.approx(float(sister[2]), abs=0.011)
+
+
+def test_results_csv_has_one_sorted_row_a_run(study):
+    table = pandas.read_csv(study[0] / "reports/results.csv")
+    assert list(table["key"]) == [f"mn_resultset{i}-{p}-ResNet50-1" for p in ("published", "held-out") for i in range(1, 8)]
+    assert table["learning_time"][1] == "0:01:01.234567" and table["learning_time_ms"][1] == 61234
+
+
+def test_every_link_resolves(study):
+    text = (study[0] / "reports/study.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    pictures = {link for link in links if link.endswith(".png")}
+    assert len([link for link in pictures if "mn_resultset" in link]) == 14
+    for link in pictures:
+        assert (study[0] / "reports" / link).read_bytes().startswith(b"\x89PNG"), link
+    drawn = {f"figures/{path.name}" for path in (study[0] / "reports/figures").iterdir()}
+    assert drawn == pictures
+
+
+def test_same_results_same_bytes(small, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(small, again)
+    # Results of an experiment that params.yaml no longer names are ignored.
+    shutil.copytree(again / "data/results/mn_resultset1-held-out-ResNet50-1", again / "data/results/gone-held-out-ResNet50-1")
+    result = run_report(again)
+    assert result.returncode == 0, result.stderr
+    assert report_here(small)[0] == 0
+    assert contents(again) == contents(small)
+
+
+def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
+    root = tmp_path / "incomplete"
+    shutil.copytree(small, root)
+    shutil.rmtree(root / "reports/figures", ignore_errors=True)
+    shutil.rmtree(root / "data/results/mn_resultset3-held-out-ResNet50-1")
+    (root / "data/results/mn_resultset2-held-out-ResNet50-1/metrics.json").unlink()
+    (root / ".study/failures").mkdir(parents=True)
+    write_json(root / ".study/failures/mn_resultset3-held-out-ResNet50-1.json", {"reason": "the loss is NaN | at step 7"})
+    status, printed = report_here(root)
+    assert status == 1
+    assert "mn_resultset2-held-out-ResNet50-1/metrics.json is missing" in printed and "dvc repro finetune@" in printed
+    assert not (root / "reports/figures").exists()
+    status, printed = report_here(root, "--incomplete")
+    assert status == 0, printed
+    text = (root / "reports/study.md").read_text()
+    assert "`mn_resultset3-held-out-ResNet50-1`: the loss is NaN" in text and "`mn_resultset2-held-out-ResNet50-1`: not run" in text
+    assert "| **mn_resultset3** | 1 | **32** | 1e-5 | failed |  |" in text
+    assert "Incomplete: 2 of 3" in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda frame: frame.drop(index=5), "1 images without a prediction: T"),
+        (lambda frame: pandas.concat([frame, frame.iloc[:1]]), "predicted twice"),
+        (lambda frame: frame.assign(truth=frame["truth"].replace("MONOCYTE", "NEUTROPHIL")), "but MONOCYTE in data/inventory.parquet"),
+        (lambda frame: frame.assign(probability_MONOCYTE=float("nan")), "missing or infinite probability"),
+        (lambda frame: frame.rename(columns={"probability_MONOCYTE": "probability_A", "probability_NEUTROPHIL": "probability_B"}),
+         "whose truth is none of"),
+        (lambda frame: frame.rename(columns={"probability_MONOCYTE": "probability_NEUTROPHIL",
+                                             "probability_NEUTROPHIL": "probability_MONOCYTE"}), "metrics.json says"),
+    ],
+)  # fmt: skip
+def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, complaint):
+    key = "mn_resultset2-held-out-ResNet50-1"
+    root = tmp_path / "spoiled"
+    shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
+    path = root / "data/results" / key / "predictions.parquet"
+    spoil(pandas.read_parquet(path).reset_index(drop=True)).to_parquet(path)
+    with pytest.raises(StudyError, match=complaint) as error:
+        read_runs(root, load(root).params)
+    assert key in str(error.value)
+
+
+def test_results_older_than_params_are_refused(small, tmp_path):
+    root = tmp_path / "older"
+    shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
+    (root / "params.yaml").write_text(some(3, "[held-out]").replace("units: 32", "units: 64"))
+    with pytest.raises(StudyError, match="units is 32, but params.yaml says 64 for mn_resultset3"):
+        read_runs(root, load(root).params)
+
+
+def summaries_of_published(rows):
+    return [
+        row | {"experiment": row["model"], "series": "published", "accuracy": row["test_acc"], "runs": [row], "failed": []} for row in rows
+    ]
+
+
+def test_groups_and_marks_are_the_published_ones():
+    """Our rules on the published figures give the published table, but for row 3's time and the mark of row 5's accuracy."""
+    rows = result_rows(summaries_of_published(published.read_published()))
+    assert rows == [
+        ["**mn_resultset1**", "1", "8", "1e-5", "99.48%", "3608099"],
+        [],
+        ["**mn_resultset2**", "1", "**16**", "1e-5", "**99.76%**", "3444579"],
+        ["**mn_resultset3**", "1", "**32**", "1e-5", "99.52%", "3541862"],
+        [],
+        ["**mn_resultset4**", "**2**", "8", "1e-5", "79.00%", "3642714"],
+        ["**mn_resultset5**", "**3**", "8", "1e-5", "90.56%", "**3862204**"],
+        [],
+        ["**mn_resultset6**", "1", "8", "**5e-5**", "98.96%", "3374163"],
+        ["**mn_resultset7**", "1", "8", "**1e-4**", "99.28%", "**3334746**"],
+    ]
+
+
+def test_an_eighth_experiment_joins_its_group():
+    rows = published.read_published()
+    eighth = rows[1] | {"model": "wide", "units": 64}
+    names = [row[0] if row else "" for row in result_rows(summaries_of_published([*rows, eighth]))]
+    assert names[2:6] == ["**mn_resultset2**", "**mn_resultset3**", "**wide**", ""]
+
+
+def test_wording_of_numbers():
+    assert duration(3608.099976) == "1:00:08.099976" and duration(59.9999999) == "0:01:00.000000" and duration(90000.5) == "25:00:00.500000"
+    assert milliseconds(seconds_of("1:00:08.099976")) == 3608099
+    assert [rate(value) for value in (1e-5, 5e-5, 3e-4, 1.5e-3, 0.05)] == ["1e-5", "5e-5", "3e-4", "1.5e-3", "0.05"]
+
+
+def test_what_is_wrong_inside_the_published_table_is_found():
+    rows = published.read_published()
+    found = published.table_findings(rows)
+    assert len(found) == 2
+    assert "Row 3" in found[0] and "0:59:01.862169, which is 3541862 ms; the table says 3444579, which is row 2's" in found[0]
+    assert "Row 6" in found[1] and "./graph/6.png" in found[1]
+    # Mended, nothing is found: the findings come from the numbers.
+    rows[2]["table_learning_time_ms"], rows[5]["figure"] = "3541862", "./Graph/6.png"
+    assert published.table_findings(rows) == []
+
+
+def test_how_many_images_the_published_figures_fit():
+    rows, siblings = published.read_published(), published.read_published("siblings")
+    assert published.exact_size([row["test_acc"] for row in rows]) == 2500
+    assert published.exact_size([row["val_acc"] for row in rows]) == 2000
+    assert published.fitting_sizes([row["test_acc"] for row in rows + siblings]) == [2500]
+    assert not all(published.fits(row["test_acc"], 2487) for row in rows)
+
+
+def test_impossible_and_absent_figures_of_the_sister_studies():
+    found = published.impossible_figures(published.read_published("siblings"))
+    assert len(found) == 2
+    assert "mn_resultset1: the train accuracy is not given" in found[0]
+    assert "MobileNet mn_resultset5: a validation loss of 0.2070 cannot go with an accuracy of 0.4835" in found[1]
+    assert published.impossible_figures(published.read_published()) == []

@@ -1,0 +1,353 @@
+"""Every figure against a second, independent way of computing it, on known data."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from tasks import statistics
+from tasks.errors import StudyError
+from tasks.predictions import judge, per_photograph
+
+CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
+
+
+def drawn(photographs=40, copies=6, skill=0.6, seed=0, trained=0):
+    """Predictions of `copies` images of each photograph, and which photograph each came from; copies err together."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(photographs) % 4, copies)
+    easy = np.repeat(rng.normal(0, 1.5, photographs), copies)
+    noise = np.random.default_rng([seed, trained]).normal(0, 1, (len(truth), 4))
+    noise[np.arange(len(truth)), truth] += skill + easy
+    probability = np.exp(noise) / np.exp(noise).sum(axis=1, keepdims=True)
+    paths = [f"TEST/{CLASSES[t]}/_{i:04}.jpeg" for i, t in enumerate(truth)]
+    predictions = pd.DataFrame({"path": paths, "split": "test", "truth": [CLASSES[t] for t in truth]})
+    for i, name in enumerate(CLASSES):
+        predictions[f"probability_{name}"] = probability[:, i].astype(np.float32)
+    grouped = pd.DataFrame({"path": paths, "photograph": [f"BloodImage_{i // copies:05}" for i in range(len(paths))]})
+    return predictions, grouped
+
+
+def judged(**settings):
+    predictions, grouped = drawn(**settings)
+    return judge(predictions, photographs=grouped)
+
+
+def table_of(correct, photographs=None):
+    """A judged table of two classes with the given right (1) and wrong (0) answers."""
+    paths = [f"{i:05}" for i in range(len(correct))]
+    right = np.asarray(correct, dtype=float)
+    predictions = pd.DataFrame({"path": paths, "split": "test", "truth": "A", "probability_A": right, "probability_B": 1 - right})
+    grouped = None if photographs is None else pd.DataFrame({"path": paths, "photograph": photographs})
+    return judge(predictions, photographs=grouped)
+
+
+def test_judge_keeps_the_most_probable_class_and_the_split():
+    predictions, grouped = drawn()
+    other = predictions.assign(split="validation")
+    table = judge(pd.concat([other, predictions]).sample(frac=1, random_state=1), images=predictions["path"], photographs=grouped)
+    rows = predictions.sort_values("path")
+    expected = rows[[f"probability_{c}" for c in CLASSES]].idxmax(axis=1).str.removeprefix("probability_")
+    assert table.index.tolist() == rows["path"].tolist()
+    assert table["prediction"].tolist() == expected.tolist()
+    assert table["correct"].tolist() == (expected == rows["truth"]).tolist()
+
+
+def change(frame, row, **values):
+    for column, value in values.items():
+        frame.loc[row, column] = value
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: p.iloc[1:], "1 images without a prediction: TEST/EOSINOPHIL/_0000.jpeg"),
+        (lambda p: pd.concat([p, p.iloc[:2]]), "2 images predicted twice"),
+        (lambda p: change(p, 3, path="TEST/none.jpeg"), "without a prediction"),
+        (lambda p: pd.concat([p, p.iloc[:1].assign(path="TEST/more.jpeg")]), "not in the split 'test': TEST/more.jpeg"),
+        (lambda p: change(p, 3, probability_MONOCYTE=np.nan), "1 images with a missing or infinite probability"),
+        (lambda p: change(p, 3, probability_MONOCYTE=p.loc[3, "probability_MONOCYTE"] + 0.1), "do not sum to one"),
+        (lambda p: change(p, 3, probability_MONOCYTE=-0.2), "negative"),
+        (lambda p: change(p, 3, truth="BASOPHIL"), "truth is none of EOSINOPHIL"),
+        (lambda p: p.assign(split="validation"), "no image of the split 'test'"),
+        (lambda p: p.drop(columns="truth"), "lack the columns truth"),
+        (lambda p: p[["path", "split", "truth"]], "two or more probability_CLASS"),
+    ],
+)
+def test_bad_predictions_are_refused(spoil, message):
+    predictions, grouped = drawn()
+    images = predictions["path"].tolist()
+    with pytest.raises(StudyError, match=message):
+        judge(spoil(predictions.copy()), images=images, photographs=grouped)
+
+
+def test_an_image_without_a_photograph_is_refused():
+    predictions, grouped = drawn()
+    with pytest.raises(StudyError, match="1 images without a photograph"):
+        judge(predictions, photographs=grouped.iloc[:-1])
+    with pytest.raises(StudyError, match="with two photographs"):
+        judge(predictions, photographs=pd.concat([grouped, grouped.iloc[:1]]))
+
+
+def test_the_majority_of_copies_decides_and_ties_go_to_the_mean_probability():
+    rows = [("a1", "A", 0.9), ("a2", "A", 0.4), ("a3", "A", 0.4), ("b1", "A", 0.9), ("b2", "A", 0.4), ("c1", "B", 0.6), ("c2", "B", 0.1)]
+    predictions = pd.DataFrame({"path": [r[0] for r in rows], "split": "test", "truth": [r[1] for r in rows]})
+    predictions["probability_A"] = [r[2] for r in rows]
+    predictions["probability_B"] = 1 - predictions["probability_A"]
+    grouped = pd.DataFrame({"path": predictions["path"], "photograph": predictions["path"].str[0]})
+    table = per_photograph(judge(predictions, photographs=grouped))
+    # a: two of three say B although the mean says A; b: a tie, the mean of A is 0.65; c: a tie, the mean of B is 0.65
+    assert table["prediction"].tolist() == ["B", "A", "B"]
+    assert statistics.accuracy(table)["value"] == pytest.approx(2 / 3)
+    assert table["images"].tolist() == [3, 2, 2]
+
+
+def test_a_photograph_of_two_truths_counts_once_for_each():
+    predictions, grouped = drawn(photographs=8, copies=4)
+    table = per_photograph(judge(predictions, photographs=grouped.assign(photograph="the only one")))
+    assert table["truth"].tolist() == CLASSES
+    assert statistics.accuracy(table)["low"] is None
+
+
+def test_per_photograph_needs_photographs():
+    with pytest.raises(StudyError, match="photographs.parquet"):
+        per_photograph(table_of([1, 0, 1]))
+
+
+def test_the_interval_agrees_with_scipy_on_equal_photographs():
+    table = judged()
+    got = statistics.accuracy(table)
+    means = table.groupby("photograph")["correct"].mean().to_numpy()
+    expected = scipy.stats.bootstrap((means,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
+    assert got["value"] == pytest.approx(means.mean())
+    assert got["low"] == pytest.approx(expected.low, abs=0.01)
+    assert got["high"] == pytest.approx(expected.high, abs=0.01)
+    assert (got["units"], got["photographs"], got["repeats"], got["notes"]) == (240, 40, 1, [])
+    assert statistics.accuracy(table) == got
+
+
+def test_the_interval_of_copies_is_wider_than_that_of_images():
+    predictions, grouped = drawn()
+    by_photograph = statistics.accuracy(judge(predictions, photographs=grouped))
+    by_image = statistics.accuracy(judge(predictions))
+    assert by_photograph["high"] - by_photograph["low"] > 1.3 * (by_image["high"] - by_image["low"])
+    assert by_image["photographs"] is None
+    assert "photographs are unknown" in by_image["notes"][0]
+
+
+def test_one_image_a_photograph_gives_the_plain_binomial_interval():
+    correct = np.random.default_rng(5).random(500) < 0.8
+    alone = statistics.accuracy(table_of(correct, [f"p{i:03}" for i in range(500)]))
+    plain = statistics.accuracy(table_of(correct))
+    low, high = scipy.stats.binom.ppf([0.025, 0.975], 500, correct.mean()) / 500
+    assert (alone["low"], alone["high"]) == (plain["low"], plain["high"])
+    assert (alone["low"], alone["high"]) == pytest.approx((low, high), abs=0.003)
+    assert alone["notes"] == []
+
+
+def test_photographs_of_unequal_size_against_every_possible_resample():
+    table = table_of([1, 0, 1, 1, 0, 0, 1, 1, 1, 0], list("aabbbcdddd"))
+    sums, sizes = np.array([1, 2, 0, 3]), np.array([2, 3, 1, 4])
+    exact = [sums[list(c)].sum() / sizes[list(c)].sum() for c in itertools.product(range(4), repeat=4)]
+    got = statistics.accuracy(table, resamples=40_000)
+    assert (got["low"], got["high"]) == pytest.approx(np.quantile(exact, [0.025, 0.975], method="inverted_cdf"), abs=1e-9)
+    assert got["notes"] == ["only 4 photographs: the interval itself is uncertain"]
+
+
+def test_all_right_is_not_certain():
+    got = statistics.accuracy(table_of([1] * 60, np.arange(60) // 2))
+    assert got["high"] == 1.0
+    assert got["low"] == pytest.approx(scipy.stats.binomtest(30, 30).proportion_ci(method="exact").low)
+    assert statistics.accuracy(table_of([0] * 60, np.arange(60) // 2))["high"] == pytest.approx(1 - got["low"])
+
+
+def test_one_photograph_gives_no_interval():
+    got = statistics.accuracy(table_of([1, 0, 1], list("aaa")))
+    assert (got["low"], got["high"], got["notes"]) == (None, None, ["one photograph: no interval can be given"])
+
+
+def test_the_interval_holds_the_true_accuracy_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    held = 0
+    for trial in range(120):
+        chance = rng.beta(4, 1, 60)  # of each photograph; the mean is 0.8
+        got = statistics.accuracy(table_of((rng.random((60, 5)) < chance[:, None]).ravel(), np.arange(300) // 5), 1_000, seed=trial)
+        held += got["low"] <= 0.8 <= got["high"]
+    assert 0.88 <= held / 120 <= 0.995
+
+
+def test_repeats_are_averaged_and_widen_the_interval():
+    photographs = np.arange(200) // 2
+    runs = [table_of(np.arange(200) % 10 < right, photographs) for right in (4, 6, 8)]
+    together, alone = statistics.accuracy(runs), statistics.accuracy(runs[1])
+    assert together["value"] == pytest.approx(0.6)
+    assert together["repeats"] == 3
+    assert together["high"] - together["low"] > alone["high"] - alone["low"]
+
+
+def test_the_paired_difference_agrees_with_scipy_and_a_sign_flip_by_hand():
+    first, second = judged(trained=0), judged(trained=1, skill=1.2)
+    got = statistics.difference(first, second)
+    change = (second["correct"].astype(int) - first["correct"].astype(int)).groupby(first["photograph"]).mean().to_numpy()
+    expected = scipy.stats.bootstrap((change,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
+    assert got["value"] == pytest.approx(change.mean())
+    assert (got["low"], got["high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
+    signs = np.random.default_rng(4).choice([-1, 1], (20_000, len(change)))
+    assert got["p"] == pytest.approx((np.abs((signs * change).mean(axis=1)) >= abs(change.mean()) - 1e-12).mean(), abs=0.02)
+    assert got["notes"] == ["one training each: the interval does not cover the choice of the seed"]
+
+
+def test_the_same_run_twice_is_not_distinguishable():
+    got = statistics.difference(judged(), judged())
+    assert (got["value"], got["low"], got["high"], got["p"], got["distinguishable"]) == (0, 0, 0, 1, False)
+
+
+def test_a_clear_difference_is_distinguishable_and_its_sign_is_that_of_the_second():
+    worse, better = judged(skill=0.2), judged(skill=3)
+    assert statistics.difference(worse, better)["low"] > 0
+    assert statistics.difference(better, worse)["high"] < 0
+    assert statistics.difference(worse, better)["distinguishable"]
+
+
+def test_four_photographs_that_differ_prove_nothing():
+    photographs = np.arange(142) // 2
+    before = np.ones(142)
+    before[:8] = 0
+    got = statistics.difference(table_of(before, photographs), table_of(np.ones(142), photographs))
+    assert got["p"] == pytest.approx(2 / 16)
+    assert not got["distinguishable"]
+
+
+def test_runs_on_different_images_are_not_compared():
+    first = judged()
+    for compare in (statistics.difference, statistics.mcnemar):
+        with pytest.raises(StudyError, match="different images"):
+            compare(first, first.iloc[1:])
+    with pytest.raises(StudyError, match="disagree on the truth"):
+        statistics.difference(first, first.assign(photograph=first["photograph"].to_numpy()[::-1]))
+
+
+def test_mcnemar_is_the_exact_binomial_test_of_the_discordant():
+    first, second = judged(trained=0), judged(trained=1, skill=1.0)
+    for a, b in ((first, second), (per_photograph(first), per_photograph(second))):
+        got = statistics.mcnemar(a, b)
+        assert got["both"] + got["only_first"] + got["only_second"] + got["neither"] == len(a)
+        assert got["both"] + got["only_first"] == a["correct"].sum()
+        discordant = got["only_first"] + got["only_second"]
+        assert got["p"] == pytest.approx(scipy.stats.binomtest(got["only_first"], discordant).pvalue)
+    assert statistics.mcnemar(first, first)["p"] == 1.0
+
+
+def test_per_class_and_confusion_against_counting():
+    table = judged()
+    counted, classes = statistics.confusion(table), statistics.per_class(table).set_index("class")
+    for truth in CLASSES:
+        for prediction in CLASSES:
+            assert counted.loc[truth, prediction] == ((table["truth"] == truth) & (table["prediction"] == prediction)).sum()
+        precision = counted.loc[truth, truth] / counted[truth].sum()
+        recall = counted.loc[truth, truth] / counted.loc[truth].sum()
+        assert classes.loc[truth, ["precision", "recall", "f1"]].tolist() == pytest.approx(
+            [precision, recall, 2 * precision * recall / (precision + recall)]
+        )
+        assert (classes.loc[truth, "units"], classes.loc[truth, "photographs"]) == (60, 10)
+
+
+def test_a_class_of_one_photograph_or_none_is_said():
+    predictions, grouped = drawn(photographs=5, copies=4)
+    keep = predictions["truth"] != "MONOCYTE"
+    table = judge(predictions[keep], photographs=grouped)
+    classes = statistics.per_class(table).set_index("class")
+    assert classes.loc["LYMPHOCYTE", "note"] == "one photograph: says nothing of others"
+    assert classes.loc["MONOCYTE", "note"] == "no test image"
+    assert np.isnan(classes.loc["MONOCYTE", "recall"])
+    assert classes.loc["EOSINOPHIL", "note"] == ""
+
+
+def test_the_reliability_curve_agrees_with_scikit_learn():
+    from sklearn.calibration import calibration_curve
+
+    table = judged(photographs=200)
+    curve = statistics.reliability(table)
+    accuracy, confidence = calibration_curve(table["correct"], table["confidence"], n_bins=15)
+    np.testing.assert_allclose(curve["accuracy"], accuracy)
+    np.testing.assert_allclose(curve["confidence"], confidence)
+    assert curve["images"].sum() == len(table)
+    assert ((curve["low"] < curve["confidence"]) & (curve["confidence"] <= curve["high"])).all()
+
+
+def test_the_calibration_error_of_known_confidences():
+    # 10 images at 0.9 of which 7 are right, 30 at 0.6 of which 21 are: 0.25 * 0.2 + 0.75 * 0.1
+    sure = [0.9] * 7 + [0.1] * 3 + [0.6] * 21 + [0.4] * 9
+    predictions = pd.DataFrame({"path": [f"{i:02}" for i in range(40)], "split": "test", "truth": "A", "probability_A": sure})
+    predictions["probability_B"] = 1 - predictions["probability_A"]
+    assert statistics.expected_calibration_error(judge(predictions)) == pytest.approx(0.125)
+    assert statistics.expected_calibration_error(table_of([1] * 9)) == 0
+
+
+def test_the_most_confident_errors_come_first():
+    table = judged()
+    errors = statistics.most_confident_errors(table, n=5)
+    wrong = sorted((row.confidence for row in table.itertuples() if row.truth != row.prediction), reverse=True)
+    assert errors["confidence"].tolist() == wrong[:5]
+    assert errors["photograph"].notna().all()
+    assert errors["path"].is_unique
+    assert statistics.most_confident_errors(table_of([1, 1])).empty
+
+
+def test_the_spread_over_repeats():
+    assert statistics.spread([0.8, 0.9, 0.7]) == {"mean": pytest.approx(0.8), "minimum": 0.7, "maximum": 0.9, "repeats": 3}
+    for bad in ([], [0.8, np.nan]):
+        with pytest.raises(StudyError, match="spread"):
+            statistics.spread(bad)
+
+
+def results_and_runs(skill_of):
+    rows, runs = [], {}
+    grid = [("e1", 1, 8, 1e-5), ("e2", 1, 16, 1e-5), ("e3", 2, 8, 1e-5), ("e4", 1, 8, 1e-4), ("e5", 3, 32, 1e-3)]
+    for number, (name, layers, units, rate) in enumerate(grid):
+        for repeat in (1, 2):
+            key = f"{name}-held-out-ResNet50-{repeat}"
+            row = {"key": key, "experiment": name, "protocol": "held-out", "backbone": "ResNet50", "repeat": repeat}
+            rows.append({**row, "layers": layers, "units": units, "learning_rate": rate, "learning_time_seconds": 10.0 * layers})
+            runs[key] = judged(skill=skill_of(layers, units, rate), trained=10 * number + repeat)
+    return pd.DataFrame(rows), runs
+
+
+def test_the_effect_of_a_factor_compares_what_differs_in_it_alone():
+    results, runs = results_and_runs(lambda layers, units, rate: 4.0 if layers == 2 else 0.3)
+    layers = statistics.factor_effects(results, runs, "layers")
+    assert layers[["first_experiment", "second_experiment"]].to_numpy().tolist() == [["e1", "e3"]]
+    row = layers.iloc[0]
+    assert (row["first"], row["second"], row["verdict"], row["time_ratio"]) == (1, 2, "higher", 2.0)
+    assert 0 < row["low"] <= row["difference"] <= row["high"]
+    expected = [runs[f"{e}-held-out-ResNet50-{r}"]["correct"].mean() for e in ("e3", "e1") for r in (1, 2)]
+    assert row["difference"] == pytest.approx(np.mean(expected[:2]) - np.mean(expected[2:]))
+    assert row["notes"] == []
+    units = statistics.factor_effects(results, runs, "units")
+    assert units[["first", "second", "verdict"]].to_numpy().tolist() == [[8, 16, "not distinguishable"]]
+    assert units["low"].item() < 0 < units["high"].item()
+    assert statistics.factor_effects(results, runs, "backbone").empty
+
+
+def test_a_run_without_predictions_is_named():
+    results, runs = results_and_runs(lambda *_: 1.0)
+    del runs["e2-held-out-ResNet50-1"]
+    with pytest.raises(StudyError, match="e2-held-out-ResNet50-1"):
+        statistics.factor_effects(results, runs, "units")
+
+
+def test_ten_thousand_resamples_of_the_real_size_take_seconds_and_little_memory():
+    import time
+    import tracemalloc
+
+    table = table_of(np.random.default_rng(1).random(2487) < 0.9)
+    tracemalloc.start()
+    started = time.monotonic()
+    statistics.accuracy(table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6
+    assert time.monotonic() - started < 20
