@@ -1,8 +1,10 @@
 """One stage of dvc.yaml as one Prefect task: its process, its log, its progress, its outcome."""
 
+import contextvars
 import functools
 import json
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -37,7 +39,6 @@ def run_stage(stage, action, slot=None, all_slots=(), reason=None, transfer=None
     if action == "keep":
         return Completed(name="Cached", message="nothing that it depends on has changed", data={"changed": []})
     log = get_run_logger()
-    watcher = Watcher(stage["name"], log)
     note = failure_note(stage["name"])
     note.unlink(missing_ok=True)
     environment = {"PYTHONUNBUFFERED": "1", **slots.environment(slot, all_slots)}
@@ -45,29 +46,31 @@ def run_stage(stage, action, slot=None, all_slots=(), reason=None, transfer=None
     if slot:
         log.info("runs on slot %s", slot)
     answered = ask_source(stage, log)
-    try:
+    with Watcher(stage["name"], log) as watcher:
         call = functools.partial(launcher.here().call, environment=environment, on_line=watcher.line, stage=stage["name"])
-        if action == "incomplete":
-            answer = call("command", line=stage["meta"]["incomplete"])
-        elif transfer:
-            answer = call("reproduce_elsewhere", force=action == "force", **transfer)
-        else:
-            answer = call("reproduce", force=action == "force")
-    except launcher.Stopped as stopped:
-        return Cancelled(message=str(stopped))
+        try:
+            if action == "incomplete":
+                answer = call("command", line=stage["meta"]["incomplete"])
+            elif transfer:
+                answer = call("reproduce_elsewhere", force=action == "force", **transfer)
+            else:
+                answer = call("reproduce", force=action == "force")
+        except launcher.Stopped as stopped:
+            return Cancelled(message=str(stopped))
     result = {"slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
+    if answer["outcome"] != "unchanged":
+        for path in map(Path, stage["meta"].get("artifacts", [])):
+            if path.exists() or answer["outcome"] == "ran":  # a stage that failed may have written why
+                artifacts.publish(path, stage["name"])
     if answer["outcome"] in ("failed", "crashed"):
         if not note.exists():
             write_json(note, {"reason": watcher.error or answer["reason"]})
         told = json.loads(note.read_text(encoding="utf-8")).get("reason", answer["reason"])
         return Failed(message=told, data=result)
-    watcher.finish()
     if answered is not None and answer["outcome"] == "ran":
         source.remember(stage["name"], answered)
     if answer["outcome"] == "unchanged":
         return Completed(name="Cached", message="what it depends on is the same again", data=result)
-    for path in stage["meta"].get("artifacts", []):
-        artifacts.publish(Path(path), stage["name"])
     if action == "incomplete":
         return Completed(name="Incomplete", message=reason, data=result)
     return Completed(message=f"ran {result['seconds']} s because of: {'; '.join(answer['changed']) or 'it was asked to'}", data=result)
@@ -90,31 +93,47 @@ def failure_note(name):
 
 
 class Watcher:
-    """Passes a stage's lines to the task's log, and moves its progress artifact by lines such as `[ 37%] fine-tune 12/32`."""
+    """Passes a stage's lines to the task's log, and moves its progress artifact by lines such as `[ 37%] fine-tune 12/32`.
+
+    The artifact is moved by a thread of its own: a slow server must not hold up a stage whose output is not read.
+    """
 
     def __init__(self, name, log):
-        self.name, self.log, self.artifact, self.error, self.moved = name, log, None, None, 0.0
+        self.name, self.log, self.error, self.latest = name, log, None, None
+        self.changed, self.ended = threading.Event(), False
+        self.mover = threading.Thread(target=contextvars.copy_context().run, args=[self.move], daemon=True)
+
+    def __enter__(self):
+        self.mover.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        self.changed.set()
 
     def line(self, text):
         self.log.info("%s", text)
         if text.startswith("error: "):
             self.error = text.removeprefix("error: ")
         if found := PROGRESS.match(text):
-            self.move(int(found[1]), found[2])
+            self.latest = int(found[1]), found[2]
+            self.changed.set()
 
-    def move(self, percent, description):
-        if self.artifact and time.monotonic() - self.moved < 1 and percent < 100:
-            return
-        self.moved = time.monotonic()
+    def move(self):
+        """Show the latest progress, at most every second, until the stage has ended and its last line is shown."""
+        artifact, shown = None, None
         try:
-            if self.artifact is None:
-                self.artifact = create_progress_artifact(percent, key=artifacts.key(self.name, "progress"), description=description)
-            else:
-                update_progress_artifact(self.artifact, percent, description=description)
-        except Exception as error:  # noqa: BLE001
-            self.log.warning("the progress could not be shown: %s", error)
-
-    def finish(self):
-        if self.artifact:
-            self.moved = 0.0
-            self.move(100, "done")
+            while not self.ended:
+                self.changed.wait()
+                self.changed.clear()
+                if self.latest == shown:
+                    continue
+                percent, description = shown = self.latest
+                if artifact is None:
+                    artifact = create_progress_artifact(percent, key=artifacts.key(self.name, "progress"), description=description)
+                else:
+                    update_progress_artifact(artifact, percent, description=description)
+                if not self.ended:
+                    time.sleep(1)
+        except Exception as error:  # noqa: BLE001 - a page that does not move is no reason to fail a stage
+            self.log.warning("the progress cannot be shown: %s", error)

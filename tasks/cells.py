@@ -237,7 +237,7 @@ def augment(rng, image):
     return np.asarray(moved)
 
 
-def draw_training_set(images, size, seed, processes=None):
+def draw_training_set(images, size, seed, magnification=1.0, processes=None):
     """Draw `images` augmented cells of equal classes, each from a photograph of its own, shuffled.
 
     Returns:
@@ -245,19 +245,19 @@ def draw_training_set(images, size, seed, processes=None):
         The same seed gives the same bytes whatever the number of processes.
     """
     labels = np.random.default_rng([seed, 0]).permutation(np.arange(images) % len(CLASSES))
-    jobs = [(int(label), size, seed, number) for number, label in enumerate(labels)]
+    jobs = [(int(label), size, seed, number, magnification) for number, label in enumerate(labels)]
     return np.stack(in_processes(draw_training_image, jobs, "draw", processes)), labels
 
 
-def draw_training_image(label, size, seed, number):
+def draw_training_image(label, size, seed, number, magnification):
     """Draw image `number` of a training set: uint8 (size, size, 3)."""
     rng = np.random.default_rng([seed, 1, number])
     height = round(1.5 * size)  # drawn larger, so that squashing smooths it as it smooths a real image
-    picture = augment(rng, draw_photograph(rng, CLASSES[label], height * 4 // 3, height))
+    picture = augment(rng, draw_photograph(rng, CLASSES[label], height * 4 // 3, height, magnification))
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def write_sample(folder, photographs, copies, width, height, seed, processes=None):
+def write_sample(folder, photographs, copies, width, height, seed, magnification=1.0, processes=None):
     """Write a data set made as the real one was: photographs are split first, then each side is augmented.
 
     folder/photographs/ holds `photographs` originals of each class, twice as large as the images; folder/images/TRAIN and TEST hold
@@ -284,7 +284,7 @@ def write_sample(folder, photographs, copies, width, height, seed, processes=Non
                 path = f"{split}/{cell_class}/_{place % len(members)}_{suffixes[place]}.jpeg"
                 paths[original].append(path)
                 truth[path] = str(original)
-        jobs += [(str(folder), cell_class, original, paths[original], width, height, seed) for original in originals]
+        jobs += [(str(folder), cell_class, original, paths[original], width, height, seed, magnification) for original in originals]
         for split in ("TRAIN", "TEST", "TEST_SIMPLE"):
             (folder / "images" / split / cell_class).mkdir(parents=True, exist_ok=True)
     (folder / "photographs").mkdir(exist_ok=True)
@@ -295,10 +295,10 @@ def write_sample(folder, photographs, copies, width, height, seed, processes=Non
     return truth
 
 
-def write_photograph(folder, cell_class, name, paths, width, height, seed):
+def write_photograph(folder, cell_class, name, paths, width, height, seed, magnification):
     """Draw photograph `name` and write it and its images at `paths`."""
     rng = np.random.default_rng([seed, 1, int(name[6:11])])
-    original = draw_photograph(rng, cell_class, 2 * width, 2 * height)
+    original = draw_photograph(rng, cell_class, 2 * width, 2 * height, magnification)
     Image.fromarray(original).save(Path(folder, "photographs", name), quality=90)
     small = np.asarray(Image.fromarray(original).resize((width, height), Image.Resampling.BILINEAR))
     for path in paths:

@@ -31,7 +31,7 @@ def bring(dataset, folder):
         from tasks.cells import write_sample
 
         drawn = dataset.sample
-        write_sample(folder, drawn.photographs, drawn.copies, drawn.width, drawn.height, drawn.seed)
+        write_sample(folder, drawn.photographs, drawn.copies, drawn.width, drawn.height, drawn.seed, drawn.magnification)
         return {"reference": "drawn", "version": None, "ignored": Counter()}
     if dataset.source == "kaggle":
         from tasks.kaggle_source import fetch

@@ -57,6 +57,7 @@ class Sample(Section):
     copies: Positive = 8  # augmented images made of one photograph
     width: Annotated[int, Field(ge=16, le=2048)] = 160
     height: Annotated[int, Field(ge=16, le=2048)] = 120
+    magnification: Annotated[float, Field(ge=0.5, le=2)] = 1.0  # 1: cells as large in the picture as in the real data
     seed: Seed = 1
 
 
@@ -122,6 +123,7 @@ class Pretrain(Section):
     """Pre-training on freshly drawn cells, where ImageNet's weights are out of reach."""
 
     images: Positive = 4000
+    magnification: Annotated[float, Field(ge=0.5, le=2)] = 1.0
     epochs: Positive = 1
     batch_size: Positive = 32
     learning_rate: Rate = 1e-3

@@ -1,0 +1,224 @@
+"""The flow on a toy study: real processes, real DVC, a real Prefect server; only the stages sleep instead of training."""
+
+import os
+import signal
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows import artifacts, server, slots
+from tests.toy import Toy, wait_for
+
+TOLERANCE = 4.0  # seconds between the end of a stage and the start of the next on its slot, on two busy cores
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    """A Prefect server for all tests of this file, in a folder of its own."""
+    before, folder = Path.cwd(), tmp_path_factory.mktemp("server")
+    os.chdir(folder)
+    home = os.environ.get("PREFECT_HOME")
+    os.environ["PREFECT_HOME"] = str(folder / "prefect")
+    try:
+        with server.running(port=0, services=False) as url:
+            os.chdir(before)
+            yield url
+    finally:
+        os.chdir(before)
+        os.environ.pop("PREFECT_HOME") if home is None else os.environ.__setitem__("PREFECT_HOME", home)
+
+
+@pytest.fixture(scope="module")
+def toy(api, tmp_path_factory):
+    """A study that has run once, on three slots, one of which two stages share."""
+    toy = Toy(tmp_path_factory.mktemp("toys") / "study", api)
+    toy.write("fail-download", "")  # the first try fails; the flow tries again after some seconds
+    process = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
+    wait_for(lambda: toy.events("download"))
+    wait_for(lambda: "Retry 1/1" in toy.folder.joinpath("output.txt").read_text())
+    (toy.folder / "fail-download").unlink()
+    process.wait(120)
+    toy.output = toy.folder.joinpath("output.txt").read_text()
+    assert process.returncode == 0, toy.output
+    toy.first = toy.events()
+    return toy
+
+
+def ask(api, what, **body):
+    return httpx.post(f"{api}/{what}/filter", json=body).raise_for_status().json()
+
+
+def last_run(toy, position=0):
+    """The task runs of this study's latest flow run, by name."""
+    runs = ask(toy.api, "flow_runs", sort="START_TIME_DESC")
+    tasks = wait_for(lambda: settled(toy.api, runs[position]["id"]))
+    return runs[position], {task["name"]: task for task in tasks}
+
+
+def settled(api, run):
+    """The flow run's task runs, once the server has been told the last state of each."""
+    tasks = ask(api, "task_runs", flow_runs={"id": {"any_": [run]}})
+    return tasks if tasks and all(task["state_type"] not in ("RUNNING",) for task in tasks) else None
+
+
+def test_no_slot_is_used_twice_and_none_idles_while_work_waits(toy):
+    runs = defaultdict(list)
+    for name, events in toy.first.items():
+        if name != "download":
+            started, ended = events
+            runs[started["slot"]].append((started["at"], ended["at"]))
+    assert set(runs) == {"x", "y"} and sum(map(len, runs.values())) == 7
+    waiting_until = max(start for spans in runs.values() for start, _ in spans)
+    for device, spans in runs.items():
+        capacity = {"x": 1, "y": 2}[device]
+        spans.sort()
+        for moment, _ in spans:
+            assert sum(start <= moment < stop for start, stop in spans) <= capacity
+        # When a stage ends while others still wait, one starts in its place.
+        ends = sorted(stop for _, stop in spans if stop < waiting_until - TOLERANCE)
+        starts = [start for start, _ in spans[capacity:]]
+        for stop, start in zip(ends, starts, strict=False):
+            assert start - stop < TOLERANCE
+
+
+def test_tasks_are_named_tagged_logged_and_told_why(toy):
+    run, tasks = last_run(toy)
+    assert run["state_type"] == "COMPLETED"
+    assert set(tasks) == {"download", "report", *(f"train@{name}" for name in "abcdefg")}
+    assert set(tasks["train@c"]["tags"]) >= {"train", "gpu"}
+    assert "work.py" in tasks["train@c"]["state"]["message"]
+    logs = ask(toy.api, "logs", logs={"task_run_id": {"any_": [tasks["train@c"]["id"]]}})
+    assert "[ 50%] work 2/4" in [line["message"] for line in logs]
+    assert len(toy.first["download"]) == 3  # started, failed; started again, ended
+    upstream = {
+        parent["id"] for inputs in tasks["report"]["task_inputs"].values() for parent in inputs if parent["input_type"] == "task_run"
+    }
+    assert upstream == {task["id"] for name, task in tasks.items() if name != "report"}
+
+
+def test_artifacts_show_progress_tables_and_the_report_with_its_figure(toy):
+    run, _ = last_run(toy)
+    found = {item["key"]: item for item in ask(toy.api, "artifacts", flow_runs={"id": {"any_": [run["id"]]}}, sort="CREATED_DESC")}
+    assert found["train-c-progress"]["data"] == 100
+    assert "data:image/png;base64,iVBOR" in found["report-md"]["data"] and "# complete" in found["report-md"]["data"]
+    assert '"name": "g"' in found["results-csv"]["data"]
+    assert "train@g" in found["stages"]["data"]
+
+
+def test_lock_file_is_the_same_bytes_as_dvc_repro_leaves(toy):
+    twin = Toy(toy.folder.parent / "twin")
+    assert twin.run("dvc", "repro", "-q").returncode == 0
+    assert (twin.folder / "dvc.lock").read_text() == (toy.folder / "dvc.lock").read_text()
+    assert toy.changed() == []
+    # An added experiment goes to the place where DVC would put it, whoever runs it; only it and the report are run.
+    for study in (toy, twin):
+        study.forget_events()
+        study.set("habcdefg", 1.0)
+    assert toy.study("--slots", "x").returncode == 0
+    assert list(toy.events()) == ["h"]
+    assert twin.run("dvc", "repro", "-q").returncode == 0
+    assert (twin.folder / "dvc.lock").read_text() == (toy.folder / "dvc.lock").read_text()
+
+
+def test_unchanged_study_starts_nothing(toy):
+    toy.forget_events()
+    done = toy.study()
+    assert done.returncode == 0 and not toy.events(), done.stdout
+    _, tasks = last_run(toy)
+    assert {task["state_name"] for task in tasks.values()} == {"Cached"}
+    # Without a server to show it on, none is started for it.
+    alone = Toy.__new__(Toy)
+    alone.folder, alone.api = toy.folder, None
+    done = alone.study()
+    assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 10 stages has changed\n")
+
+
+def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_alone(toy):
+    toy.write("fail-c", "")
+    toy.write("kill-d", "")
+    toy.set("abcdefg", 0.2)
+    done = toy.study("--slots", "x,y,z")
+    assert done.returncode == 1, done.stdout
+    run, tasks = last_run(toy)
+    assert run["state_type"] == "FAILED" and "train@c: c was told to fail" in run["state"]["message"]
+    assert {name for name, task in tasks.items() if task["state_name"] == "Failed"} == {"train@c", "train@d"}
+    assert tasks["report"]["state_name"] == "Incomplete"
+    assert (toy.folder / "report.md").read_text().startswith("# incomplete\n\nof a b e f g ")
+    assert "c was told to fail" in (toy.folder / ".study/failures/c.json").read_text()
+    assert "killed by signal 9" in (toy.folder / ".study/failures/d.json").read_text()
+    assert toy.changed() == ["report", "train@c", "train@d"]
+
+    (toy.folder / "fail-c").unlink()
+    (toy.folder / "kill-d").unlink()
+    toy.forget_events()
+    assert toy.study("--slots", "x").returncode == 0
+    assert list(toy.events()) == ["c", "d"]
+    assert (toy.folder / "report.md").read_text().startswith("# complete\n\nof a b c d e f g ")
+    assert not list((toy.folder / ".study/failures").iterdir())
+    assert toy.changed() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy, number):
+    toy.forget_events()
+    toy.set("abcdefg", 300 + number)
+    flow = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
+    wait_for(lambda: len(toy.events()) == 2)
+    if number == signal.SIGINT:
+        second = toy.study()
+        assert second.returncode == 1 and "another study is running in this checkout" in second.stdout
+    started = time.monotonic()
+    flow.send_signal(number)
+    wait_for(lambda: not toy.processes(), 10)
+    assert time.monotonic() - started < 10
+    assert flow.wait(5) != 0
+    assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
+
+    toy.set("abcdefg", 0.2)
+    assert toy.run("dvc", "status", "train@g").returncode == 0
+    done = toy.study("--slots", "x,y")
+    assert done.returncode == 0, done.stdout
+    assert toy.changed() == []
+
+
+def test_slots_are_devices(monkeypatch):
+    assert slots.find(["0", "1"]) == ["0", "1"]
+    assert slots.find(["0", "1"], per_gpu=2) == ["0#1", "1#1", "0#2", "1#2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a,-1,2")
+    assert slots.find("auto") == ["3", "GPU-5a"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert slots.find("auto") == ["cpu"]
+    with pytest.raises(ValueError, match="names no device"):
+        slots.find([])
+    assert slots.environment("1#2", ["1#1", "1#2"])["CUDA_VISIBLE_DEVICES"] == "1"
+    assert slots.environment("1", ["1"])["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert slots.environment(None, ["1"]) == {"CUDA_VISIBLE_DEVICES": "-1"}
+    monkeypatch.setattr(slots, "cores", lambda: 8)
+    assert slots.environment("cpu#1", slots.find(["cpu", "cpu"]))["OMP_NUM_THREADS"] == "4"
+
+
+def test_gpus_are_found_through_the_drivers_tool(monkeypatch, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 0\necho 1\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert slots.find("auto") == ["0", "1"]
+
+
+def test_images_are_embedded_as_far_as_there_is_room(tmp_path):
+    (tmp_path / "small.png").write_bytes(b"12")
+    (tmp_path / "large.png").write_bytes(b"1" * 1000)
+    text = "![s](small.png) ![l](large.png) ![n](none.png) ![w](https://example.org/x.png)"
+    assert artifacts.embed_images(text, tmp_path, largest=200) == (
+        "![s](data:image/png;base64,MTI=) *l: see large.png* *n: see none.png* ![w](https://example.org/x.png)"
+    )
+
+
+def test_no_stage_is_named_in_the_flows():
+    code = "\n".join(path.read_text() for path in Path(slots.__file__).parent.glob("*.py"))
+    for stage in ["validate", "prepare", "backbone", "tasks.download", "tasks.report", "tasks.finetune"]:
+        assert stage not in code, stage

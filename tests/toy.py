@@ -1,0 +1,150 @@
+"""A small study in a folder of its own: stages that sleep, tell their progress and write a file, under DVC like the real ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WORK = """
+import json, os, pathlib, sys, time
+name, seconds, out = sys.argv[1], float(sys.argv[2]), pathlib.Path(sys.argv[3])
+def note(event):
+    with open(f"events/{name}", "a") as file:
+        file.write(json.dumps({"event": event, "at": time.time(), "slot": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}) + "\\n")
+os.makedirs("events", exist_ok=True)
+note("start")
+if os.path.exists(f"kill-{name}"):
+    os.kill(os.getpid(), 9)
+if os.path.exists(f"fail-{name}"):
+    sys.exit(f"error: {name} was told to fail")
+for step in range(1, 5):
+    time.sleep(seconds / 4)
+    print(f"[{step * 25:3}%] work {step}/4", flush=True)
+out.parent.mkdir(parents=True, exist_ok=True)
+out.write_text(f"{name} {open('source.txt').read()}\\n")
+note("end")
+"""
+
+REPORT = """
+import base64, pathlib, sys
+made = sorted(path.name for path in pathlib.Path("data/results").iterdir())
+kind = "incomplete" if "--incomplete" in sys.argv else "complete"
+pathlib.Path("figure.png").write_bytes(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPj/HwADBwIAMCbHYQAAAABJRU5ErkJggg=="))
+text = pathlib.Path("data/raw").read_text()
+pathlib.Path("report.md").write_text(f"# {kind}\\n\\nof {' '.join(made)} from {text}\\n![a figure](figure.png)\\n")
+pathlib.Path("results.csv").write_text("name\\n" + "".join(f"{name}\\n" for name in made))
+"""
+
+DAG = """
+stages:
+  download:
+    cmd: python work.py download 0.1 data/raw
+    deps: [work.py]
+    outs: [data/raw]
+    meta: {source: cat source.txt, retries: 1}
+  train:
+    matrix: {name: "${names}"}
+    cmd: python work.py ${item.name} ${seconds} data/results/${item.name}
+    deps: [work.py, data/raw]
+    params: [seconds]
+    outs: ["data/results/${item.name}"]
+    meta: {gpu: true}
+  report:
+    cmd: python report.py
+    deps: [report.py, data/raw, data/results]
+    params: [names]
+    outs: [report.md, results.csv, figure.png]
+    meta: {incomplete: python report.py --incomplete, artifacts: [report.md, results.csv]}
+"""
+
+
+class Toy:
+    """A toy study in `folder`; its commands run there, against the Prefect server `api` if there is one."""
+
+    def __init__(self, folder, api=None, names="abcdefg", seconds=1.0):
+        self.folder, self.api = Path(folder), api
+        self.folder.mkdir()
+        for name, text in {"work.py": WORK, "report.py": REPORT, "dvc.yaml": DAG, "source.txt": "v1"}.items():
+            self.write(name, text)
+        self.write(".gitignore", "/events\n/.study\n/source.txt\n__pycache__\n")
+        self.set(names, seconds)
+        self.run("git", "init", "-q", ".")
+        self.run("dvc", "init", "-q")
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text)
+
+    def set(self, names, seconds):
+        self.write("params.yaml", f"seconds: {seconds}\nnames: [{', '.join(names)}]\n")
+
+    def environment(self):
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        variables |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+        variables.pop("CUDA_VISIBLE_DEVICES", None)
+        return variables | ({"PREFECT_API_URL": self.api} if self.api else {})
+
+    def start(self, *command, **options):
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment(), text=True, **options)
+
+    def run(self, *command):
+        """Run a command in the study's folder; returns its CompletedProcess, output and errors in `stdout`."""
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240
+        )
+
+    def study(self, *options):
+        return self.run(sys.executable, "-m", "flows.study", *options)
+
+    def events(self, name=None):
+        """What the stages noted, by stage, or of one: dictionaries with event, at (seconds), slot, pid."""
+        if name:
+            path = self.folder / "events" / name
+            return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        folder = self.folder / "events"
+        return {path.name: self.events(path.name) for path in sorted(folder.iterdir())} if folder.exists() else {}
+
+    def forget_events(self):
+        for path in (self.folder / "events").iterdir():
+            path.unlink()
+
+    def changed(self):
+        """Names of the stages that DVC holds for changed."""
+        return sorted(json.loads(self.run("dvc", "status", "--json").stdout.splitlines()[-1]))
+
+    def processes(self):
+        """Ids of all processes that work in this folder, but for those that have ended and wait to be collected."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and (entry / "cwd").resolve() == self.folder and "State:\tZ" not in (entry / "status").read_text():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+
+def wait_for(what, seconds=60):
+    """Wait until `what()` is true and return it.
+
+    Raises:
+        TimeoutError: it was not within `seconds`.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if result := what():
+            return result
+        time.sleep(0.1)
+    raise TimeoutError(f"not within {seconds} s")
+
+
+def end(process, number=signal.SIGTERM, seconds=20):
+    """Send a signal and wait for the process to end; returns the seconds it took."""
+    started = time.monotonic()
+    process.send_signal(number)
+    process.wait(seconds)
+    return time.monotonic() - started
