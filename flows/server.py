@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 
 from flows import SERVER, running_server
@@ -19,7 +18,7 @@ from tasks.errors import StudyError
 from tasks.files import write_json
 
 PORT = 4200  # Prefect's own default
-START_LIMIT = 180  # seconds; about 15 on a small machine
+START_LIMIT = 300  # seconds; some ten are usual
 
 
 @contextlib.contextmanager
@@ -28,14 +27,14 @@ def running(host="127.0.0.1", port=None, services=True):
 
     Args:
         host: the address it listens at; "0.0.0.0" for other machines to reach it.
-        port: 4200 by default, or a free one where that is taken.
+        port: 4200 by default, or a free one where that is taken; 0 for any free one.
         services: also run what schedules, notices late runs and fires automations; one run alone needs none of it.
 
     Raises:
         StudyError: the port is taken or the server does not start.
     """
-    if port is None:
-        port = PORT if is_free(host, PORT) else free_port(host)
+    if not port:
+        port = PORT if port is None and is_free(host, PORT) else free_port(host)
     elif not is_free(host, port):
         raise StudyError(f"port {port} is taken: choose another with --port, or 0 for any")
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
@@ -96,7 +95,7 @@ def wait_until_healthy(process, url):
             with urllib.request.urlopen(url, timeout=5) as answer:
                 if answer.status == 200:
                     return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.1)
     raise StudyError(f"Prefect's server was not ready after {START_LIMIT} s")
 

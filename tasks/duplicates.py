@@ -2,10 +2,12 @@
 
 import numpy as np
 
-# Two hashes of 16 words of 16 bits that differ in at most this many bits have a word in common: only such pairs are compared.
-MOST_BITS = 15
+# The hash is 16 words of 16 bits, low frequencies first. The first three hardly differ within one data set; two hashes that differ
+# in at most MOST_BITS bits have one of the other 13 words in common, so only such pairs are compared.
+WORDS = slice(3, 16)
+MOST_BITS = 12
 # Pairs further apart than this in a run of equal words are not compared: thousands of nearly blank images stay affordable.
-LONGEST_RUN = 500
+LONGEST_RUN = 200
 
 
 def same_bytes(inventory):
@@ -56,7 +58,7 @@ def nearly_same(inventory, bits):
     # Distance and row of the best partner in one number, so that the order of comparing does not matter; 0: another split, 1: the same.
     none = (MOST_BITS + 1) * len(hashed)
     best = np.full((2, len(hashed)), none)
-    for word in words.T:
+    for word in words.T[WORDS]:
         order = np.lexsort((*longs.T, word))
         begins = np.arange(len(order))
         for step in range(1, LONGEST_RUN + 1):

@@ -20,7 +20,7 @@ def entry_point(main):
             print(f"error: {error}", file=sys.stderr, flush=True)
             return 1
         except KeyboardInterrupt:
-            print("stopped: interrupted; nothing half-written was kept", file=sys.stderr, flush=True)
+            print("stopped: interrupted; nothing half-written was left, the same command goes on", file=sys.stderr, flush=True)
             return 130
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

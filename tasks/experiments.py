@@ -49,7 +49,7 @@ def experiment_sections(study, summaries, links):
         for summary in group:
             link = links.get((name, summary["series"]))
             blocks.append(image(f"Loss and accuracy of {name} over the epochs, {summary['series']}", link) if link else "")
-        runs = [run for summary in group for run in summary["runs"] + summary["failed"]]
+        runs = [run for summary in group for run in summary["every"]]
         blocks.append(run_figures(runs[0]) if len(runs) == 1 else runs_table(runs, study.params))
     return blocks
 

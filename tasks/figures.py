@@ -115,7 +115,7 @@ def draw_comparison(path, rows, intervals):
     experiments = list(dict.fromkeys(row["experiment"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     names = {row["experiment"]: describe_experiment(row) for row in rows}
-    figure, (left, right) = new_figure(9, 1.5 + 0.52 * len(experiments), 1, 2, sharey=True)
+    figure, (left, right) = new_figure(9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments), 1, 2, sharey=True)
     for row in rows:
         number = series.index(row["series"])
         look = style(number) | {"linestyle": "none", "markersize": 8}
@@ -135,7 +135,7 @@ def draw_comparison(path, rows, intervals):
     right.set_title("Learning time")
     right.set_xlabel("minutes")
     if len(series) > 1:
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(series), 3))
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(series), 4))
     save(figure, path)
 
 

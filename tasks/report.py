@@ -22,8 +22,8 @@ from tasks.published import published_section
 from tasks.results import by_series, read_runs, read_split, results_table, summaries_of
 
 PROTOCOLS = {
-    "published": "`published` (all images merged, then split at random, so copies of one photograph are on both sides)",
-    "held-out": "`held-out` (the data set's own TEST is the test, validation is cut off TRAIN)",
+    "published": "`published` (all images merged, then split at random, so copies of one photograph fall on both sides)",
+    "held-out": "`held-out` (the data set's own TEST is the test, validation is cut off TRAIN by photograph)",
 }
 
 
@@ -132,7 +132,7 @@ def draw_figures(folder, summaries):
 def write_study(study, summaries, validation, source, sizes, controls, warnings, links):
     """Return the text of study.md. `links` are the figures' paths, as draw_figures and draw_mistakes return them."""
     params = study.params
-    runs = [run for summary in summaries for run in summary["runs"] + summary["failed"]]
+    runs = [run for summary in summaries for run in summary["every"]]
     sections = [
         f"# {listed(params.backbones)} fine-tuned on {'drawn blood cells (sample)' if is_sample(study) else 'blood cells'}",
         *notices(study, runs, validation, warnings),

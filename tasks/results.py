@@ -186,17 +186,19 @@ def architecture(backbone, layers, units):
 def summaries_of(runs):
     """Return one dict for each protocol, backbone and experiment, its repeats averaged.
 
-    Keys: the axes and factors, series (how tables and figures call protocol and backbone), runs (those that did not fail), failed
-    (those that did), and, None where every repeat failed, accuracy (mean test accuracy, a share), seconds (mean learning time),
+    Keys: the axes and factors, series (how tables and figures call protocol and backbone), every (its runs), runs (those that
+    did not fail), and, None where every repeat failed, accuracy (mean test accuracy, a share), seconds (mean learning time),
     time (the same as text).
     """
     several = len({run["backbone"] for run in runs}) > 1
     summaries = {}
     for run in runs:
-        empty = {name: run[name] for name in ("experiment", "protocol", "backbone", *FACTORS)} | {"runs": [], "failed": []}
+        empty = {name: run[name] for name in ("experiment", "protocol", "backbone", *FACTORS)} | {"every": [], "runs": []}
         empty["series"] = f"{run['backbone']}, {run['protocol']}" if several else run["protocol"]
         summary = summaries.setdefault((run["protocol"], run["backbone"], run["experiment"]), empty)
-        summary["failed" if run["failed"] else "runs"].append(run)
+        summary["every"].append(run)
+        if not run["failed"]:
+            summary["runs"].append(run)
     for summary in summaries.values():
         done = summary["runs"]
         summary["accuracy"] = sum(run["test_accuracy"] for run in done) / len(done) if done else None

@@ -7,35 +7,18 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import httpx
 import pytest
 
-from flows import artifacts, server, slots
-from tests.toy import Toy, wait_for
+from flows import artifacts, slots
+from tests.toy import Toy, ask, serving, settled, wait_for
 
 TOLERANCE = 4.0  # seconds between the end of a stage and the start of the next on its slot, on two busy cores
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory):
-    """A Prefect server for all tests of this file, in a folder of its own."""
-    before, folder = Path.cwd(), tmp_path_factory.mktemp("server")
-    os.chdir(folder)
-    home = os.environ.get("PREFECT_HOME")
-    os.environ["PREFECT_HOME"] = str(folder / "prefect")
-    try:
-        with server.running(port=0, services=False) as url:
-            os.chdir(before)
-            yield url
-    finally:
-        os.chdir(before)
-        os.environ.pop("PREFECT_HOME") if home is None else os.environ.__setitem__("PREFECT_HOME", home)
-
-
-@pytest.fixture(scope="module")
-def toy(api, tmp_path_factory):
+def toy(tmp_path_factory):
     """A study that has run once, on three slots, one of which two stages share."""
-    toy = Toy(tmp_path_factory.mktemp("toys") / "study", api)
+    toy = Toy(tmp_path_factory.mktemp("toys") / "study", serving().api)
     toy.write("fail-download", "")  # the first try fails; the flow tries again after some seconds
     process = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
     wait_for(lambda: toy.events("download"))
@@ -48,21 +31,11 @@ def toy(api, tmp_path_factory):
     return toy
 
 
-def ask(api, what, **body):
-    return httpx.post(f"{api}/{what}/filter", json=body).raise_for_status().json()
-
-
 def last_run(toy, position=0):
     """The task runs of this study's latest flow run, by name."""
     runs = ask(toy.api, "flow_runs", sort="START_TIME_DESC")
     tasks = wait_for(lambda: settled(toy.api, runs[position]["id"]))
     return runs[position], {task["name"]: task for task in tasks}
-
-
-def settled(api, run):
-    """The flow run's task runs, once the server has been told the last state of each."""
-    tasks = ask(api, "task_runs", flow_runs={"id": {"any_": [run]}})
-    return tasks if tasks and all(task["state_type"] not in ("RUNNING",) for task in tasks) else None
 
 
 def test_no_slot_is_used_twice_and_none_idles_while_work_waits(toy):

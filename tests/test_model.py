@@ -15,7 +15,7 @@ hardware.use_fast_kernels()
 import keras  # noqa: E402
 from keras.src.legacy.saving import legacy_h5_format  # noqa: E402  (the format of the published weights files)
 
-from tasks import backbone, fused_adam, model, settings, training  # noqa: E402
+from tasks import backbone, fused_adam, model, resume, settings, training  # noqa: E402
 from tasks.errors import StudyError  # noqa: E402
 
 
@@ -63,12 +63,12 @@ def test_fused_adam_walks_as_keras_adam_does(data):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def fit(data, rate=1e-2, epochs=2, **changes):
+def fit(data, rate=1e-2, epochs=2, state=None, **changes):
     images, labels = data
     network = small_model()
     network.compile(optimizer=fused_adam.adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     profile = settings.Training(epochs=epochs, batch_size=16, **changes)
-    history = training.fit(network, images, labels, np.arange(60), np.arange(60, 80), profile, rate, 1, "fine-tune")
+    history = training.fit(network, images, labels, np.arange(60), np.arange(60, 80), profile, rate, 1, "fine-tune", state)
     return network, history
 
 
@@ -90,6 +90,51 @@ def test_fit_is_repeatable(data):
     assert history["loss"].tolist() == again["loss"].tolist()
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_killed_fit_goes_on_as_if_it_never_stopped(data, tmp_path, monkeypatch, capsys):
+    whole, expected = fit(data, epochs=4)
+    # The kill comes while the third epoch is trained: what is on disk is what the second one left.
+    with monkeypatch.context() as patch:
+        patch.setattr(training.resume, "save", dying_after(2, training.resume.save))
+        with pytest.raises(KeyboardInterrupt):
+            fit(data, epochs=4, state=tmp_path)
+    resumed, history = fit(data, epochs=4, state=tmp_path)
+    assert "resumed after epoch 2 of 4" in capsys.readouterr().out
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["loss"].tolist() == expected["loss"].tolist()
+    for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def dying_after(epoch, save):
+    def save_and_die(folder, model, history):
+        save(folder, model, history)
+        if len(history) == epoch:
+            raise KeyboardInterrupt
+
+    return save_and_die
+
+
+def test_a_damaged_state_costs_one_epoch(data, tmp_path, capsys):
+    _, expected = fit(data, epochs=3, state=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-2.npz", "epoch-3.npz"]
+    newest = tmp_path / "epoch-3.npz"
+    newest.write_bytes(newest.read_bytes()[:-200])
+    _, history = fit(data, epochs=3, state=tmp_path)
+    output = capsys.readouterr()
+    assert "epoch-3.npz is damaged" in output.err and "resumed after epoch 2 of 3" in output.out
+    assert history["loss"].tolist() == expected["loss"].tolist()
+    assert (tmp_path / "epoch-3.damaged").exists()
+
+
+def test_changed_settings_start_anew(tmp_path):
+    (tmp_path / "split.json").write_text("{}")
+    first = resume.fingerprint({"epochs": 2}, [tmp_path / "split.json"])
+    assert resume.fingerprint({"epochs": 2}, [tmp_path / "split.json"]) == first
+    assert resume.fingerprint({"epochs": 3}, [tmp_path / "split.json"]) != first
+    (tmp_path / "split.json").write_text("[]")
+    assert resume.fingerprint({"epochs": 2}, [tmp_path / "split.json"]) != first
 
 
 def test_a_loss_that_is_not_a_number_stops_at_once(data):

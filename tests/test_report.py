@@ -325,9 +325,7 @@ def test_results_older_than_params_are_refused(small, tmp_path):
 
 
 def summaries_of_published(rows):
-    return [
-        row | {"experiment": row["model"], "series": "published", "accuracy": row["test_acc"], "runs": [row], "failed": []} for row in rows
-    ]
+    return [row | {"experiment": row["model"], "series": "published", "accuracy": row["test_acc"], "runs": [row]} for row in rows]
 
 
 def test_groups_and_marks_are_the_published_ones():

@@ -1,12 +1,18 @@
 """A small study in a folder of its own: stages that sleep, tell their progress and write a file, under DVC like the real ones."""
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,7 +21,8 @@ import json, os, pathlib, sys, time
 name, seconds, out = sys.argv[1], float(sys.argv[2]), pathlib.Path(sys.argv[3])
 def note(event):
     with open(f"events/{name}", "a") as file:
-        file.write(json.dumps({"event": event, "at": time.time(), "slot": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}) + "\\n")
+        slot = os.environ.get("CUDA_VISIBLE_DEVICES")
+        file.write(json.dumps({"event": event, "at": time.time(), "slot": slot}) + "\\n")
 os.makedirs("events", exist_ok=True)
 note("start")
 if os.path.exists(f"kill-{name}"):
@@ -101,7 +108,7 @@ class Toy:
         return self.run(sys.executable, "-m", "flows.study", *options)
 
     def events(self, name=None):
-        """What the stages noted, by stage, or of one: dictionaries with event, at (seconds), slot, pid."""
+        """What the stages noted, by stage, or of one: dictionaries with event, at (seconds), slot."""
         if name:
             path = self.folder / "events" / name
             return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -148,3 +155,25 @@ def end(process, number=signal.SIGTERM, seconds=20):
     process.send_signal(number)
     process.wait(seconds)
     return time.monotonic() - started
+
+
+@functools.cache
+def serving():
+    """A toy study that `python -m flows.serve` serves, for all tests of this session; its `api` is the server's address."""
+    toy = Toy(Path(tempfile.mkdtemp()) / "served", names="ab", seconds=0.2)
+    process = toy.start(sys.executable, "-m", "flows.serve", "--port", "0", stdout=open(toy.folder / "serve.txt", "w"), stderr=-2)
+    atexit.register(shutil.rmtree, toy.folder.parent, ignore_errors=True)
+    atexit.register(end, process, signal.SIGTERM)
+    wait_for(lambda: "open  " in (toy.folder / "serve.txt").read_text() or process.poll() is not None, 300)
+    toy.api, toy.process = json.loads((toy.folder / ".study/server.json").read_text())["api"], process
+    return toy
+
+
+def ask(api, what, **body):
+    return httpx.post(f"{api}/{what}/filter", json=body).raise_for_status().json()
+
+
+def settled(api, run):
+    """The flow run's task runs, once the server has been told the last state of each."""
+    tasks = ask(api, "task_runs", flow_runs={"id": {"any_": [run]}})
+    return tasks if tasks and all(task["state_type"] not in ("RUNNING",) for task in tasks) else None

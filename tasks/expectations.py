@@ -1,0 +1,280 @@
+"""What the images must be: the rules, as a Great Expectations suite, and the judging.
+
+Great Expectations takes ten seconds to import, so that is done inside the functions.
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tasks.duplicates import nearly_same, same_bytes
+
+OFFENDERS = 20  # kept of each rule
+# Unaugmented copies of TEST: no protocol trains or tests on them, so their classes may be small.
+UNUSED_SPLITS = {"TEST_SIMPLE"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: every row of `table` must meet it in each of `columns`.
+
+    `expectation` is a class of great_expectations.expectations and `arguments` its own. `detail` names the column that says
+    what is wrong with an offender.
+    """
+
+    name: str
+    severity: str  # error, warning, off
+    description: str
+    expected: str
+    fix: str
+    table: str  # images: every file; decoded: the readable ones; folders: a row for each class of each split
+    columns: tuple
+    expectation: str
+    arguments: dict
+    detail: str | None = None
+
+
+def rules_for(settings, common_size):
+    """Return the rules, with severities and bounds from `settings`, a settings.Validation.
+
+    Args:
+        common_size: 'WIDTHxHEIGHT' of most images.
+    """
+    leave_out = "or leave them out with dataset.exclude in the profile"
+    null, between, one_of = "ExpectColumnValuesToBeNull", "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeInSet"
+    modes = list(settings.allowed_modes)
+    return [
+        Rule(
+            "unreadable",
+            settings.unreadable,
+            "Every file is an image that decodes to its last pixel.",
+            "JPEG, PNG, WebP, TIFF or BMP, one still image a file",
+            f"fetch these files again, {leave_out}",
+            *("images", ("readable",), one_of, {"value_set": [True]}, "error"),
+        ),
+        Rule(
+            "mode",
+            settings.mode,
+            "Every image has an allowed colour mode.",
+            ", ".join(modes),
+            "convert them, or add the mode to validation.allowed_modes in the profile: they are then converted to RGB",
+            *("decoded", ("mode",), one_of, {"value_set": modes}, "mode"),
+        ),
+        Rule(
+            "size",
+            settings.size,
+            "Every image has the size that most have.",
+            f"{common_size} pixels",
+            f"look at them, {leave_out}; where sizes may differ set validation.size: off",
+            *("decoded", ("size",), one_of, {"value_set": [common_size]}, "size"),
+        ),
+        Rule(
+            "duplicate_across",
+            settings.duplicate_across,
+            "No file is in two splits or two classes.",
+            "no other file with the same bytes in another split or class",
+            "a copy in TEST is answered from memory, a copy in another class is labelled wrongly: keep one, "
+            "with dataset.exclude in the profile",
+            *("images", ("same_bytes_across",), null, {}, "same_bytes_across"),
+        ),
+        Rule(
+            "duplicate_within",
+            settings.duplicate_within,
+            "No file is twice in a class.",
+            "no other file with the same bytes in the same split and class",
+            "keep one of each, with dataset.exclude in the profile",
+            *("images", ("same_bytes_within",), null, {}, "same_bytes_within"),
+        ),
+        Rule(
+            "near_duplicate_across",
+            settings.near_duplicate_across,
+            "No image is nearly the same as one of another split.",
+            f"more than {settings.near_duplicate_bits} of 256 bits of the perceptual hash differ",
+            "look at the pairs on the page; keep one of each, with dataset.exclude in the profile",
+            *("decoded", ("near_duplicate_across",), null, {}, "near_duplicate_across"),
+        ),
+        Rule(
+            "small_class",
+            settings.small_class,
+            "Every class has images enough in each split to be divided.",
+            f"at least {settings.smallest_class} images of a class in a split",
+            "add images, leave the class out with dataset.exclude, or lower validation.smallest_class in the profile",
+            *("folders", ("images",), between, {"min_value": settings.smallest_class}, "images"),
+        ),
+        Rule(
+            "imbalance",
+            settings.imbalance,
+            "No class is much larger than another of the same split.",
+            f"the largest class at most {settings.largest_imbalance:g} times the smallest",
+            "read the accuracy by class, not the mean; add images of the small class, or raise validation.largest_imbalance",
+            *("folders", ("imbalance",), between, {"max_value": settings.largest_imbalance}, "imbalance"),
+        ),
+        Rule(
+            "empty_class",
+            "error",
+            "No class folder is empty.",
+            "at least one image in each folder",
+            "put images there, or remove the folder at the source",
+            *("folders", ("empty",), one_of, {"value_set": [False]}, None),
+        ),
+        Rule(
+            "classes",
+            "error",
+            "There is something to tell apart.",
+            "at least two classes",
+            "give the images of each class in a folder of their own: SPLIT/CLASS or CLASS",
+            *("folders", ("classes",), between, {"min_value": 2}, None),
+        ),
+        # Every other rule passes where there is no value: Great Expectations skips nulls.
+        Rule(
+            "complete",
+            "error",
+            "The inventory knows everything of every image.",
+            "no missing value",
+            "this is a mistake in tasks/inventory.py",
+            *("images", ("path", "split", "class", "readable"), "ExpectColumnValuesToNotBeNull", {}, None),
+        ),
+        Rule(
+            "complete_decoded",
+            "error",
+            "The inventory knows everything of every readable image.",
+            "no missing value",
+            "this is a mistake in tasks/inventory.py",
+            "decoded",
+            ("width", "height", "format", "mode", "bytes", "sha256", "brightness", "phash"),
+            *("ExpectColumnValuesToNotBeNull", {}, None),
+        ),
+    ]
+
+
+def tables_of(inventory, folders, near_duplicate_bits):
+    """Return the tables that rules are about: what each row must be judged by stands in a column.
+
+    Args:
+        inventory: DataFrame of inventory.SCHEMA.
+        folders: the class folders that exist, SPLIT/CLASS.
+
+    Returns:
+        dict of DataFrames: images, decoded, folders.
+    """
+    images = inventory.copy()
+    images["same_bytes_across"], images["same_bytes_within"] = same_bytes(inventory)
+    images["near_duplicate_across"], images["near_duplicate_within"] = nearly_same(inventory, near_duplicate_bits)
+    images["size"] = images["width"].astype("Int64").astype("string") + "x" + images["height"].astype("Int64").astype("string")
+    decoded = images[images["readable"]]
+
+    counts = Counter(zip(inventory["split"], inventory["class"], strict=True))
+    existing = {tuple(folder.split("/", 1)) for folder in folders}
+    splits = {split for split, _ in existing} - UNUSED_SPLITS
+    classes = {cell_class for _, cell_class in existing}
+    rows = [
+        {
+            "path": f"{split}/{cell_class}",
+            "split": split,
+            "class": cell_class,
+            "images": counts[split, cell_class],
+            "empty": (split, cell_class) in existing and not counts[split, cell_class],
+            "classes": len(classes),
+        }
+        # A class that a split lacks is one of zero images.
+        for split, cell_class in sorted({(split, name) for split in splits for name in classes} | existing)
+    ]
+    places = pd.DataFrame(rows)
+    used = ~places["split"].isin(UNUSED_SPLITS)
+    largest = places.groupby("split")["images"].transform("max")
+    places["imbalance"] = (largest / places["images"]).where(used & (places["images"] > 0)).round(2)
+    # Only empty and lonely folders of an unused split are judged.
+    places["images"] = places["images"].where(used).astype("Int64")
+    return {"images": images, "decoded": decoded, "folders": places}
+
+
+def load_great_expectations():
+    """Import Great Expectations, with its usage statistics off; it takes ten seconds."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations
+
+    return great_expectations
+
+
+def judge(tables, rules):
+    """Judge the tables by the rules.
+
+    Args:
+        tables: as tables_of returns.
+        rules: as rules_for returns.
+
+    Returns:
+        dict: verdict ('passed', 'warnings', 'failed'), rules (a dict each: rule, severity, description, expected, found, passed,
+        count, offenders, details, fix) and great_expectations (statistics of each table's validation). The same data gives the
+        same values.
+    """
+    outcomes, statistics = {}, {}
+    for table in ("images", "decoded", "folders"):
+        applied = [rule for rule in rules if rule.table == table and rule.severity != "off"]
+        outcomes |= validate(table, tables[table], applied, statistics)
+    judged = [judged_rule(rule, tables[rule.table], outcomes) for rule in rules]
+    failed = {rule["severity"] for rule in judged if not rule["passed"]}
+    verdict = "failed" if "error" in failed else "warnings" if "warning" in failed else "passed"
+    return {"verdict": verdict, "rules": judged, "great_expectations": statistics}
+
+
+def validate(name, table, rules, statistics):
+    """Run Great Expectations on one table; return the row numbers that offend against each rule, and add to `statistics`."""
+    gx = load_great_expectations()
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_pandas("pandas").add_dataframe_asset(name)
+    suite = context.suites.add(gx.ExpectationSuite(name=name))
+    for rule in rules:
+        expectation = getattr(gx.expectations, rule.expectation)
+        for column in rule.columns:
+            # The meta of an expectation comes back with its result.
+            suite.add_expectation(expectation(column=column, **rule.arguments, description=rule.description, meta={"rule": rule.name}))
+    definition = gx.ValidationDefinition(name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
+    result = context.validation_definitions.add(definition).run(
+        # The index finds an offender's row.
+        batch_parameters={"dataframe": table.reset_index(drop=True)},
+        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+    )
+    offending = {rule.name: set() for rule in rules}
+    expectations = []
+    for one in result.results:
+        if one.exception_info and one.exception_info.get("raised_exception"):
+            raise RuntimeError(f"{one.expectation_config.type}: {one.exception_info}")
+        offending[one.expectation_config.meta["rule"]] |= set(one.result.get("unexpected_index_list") or [])
+        kept = {key: one.result[key] for key in ("element_count", "unexpected_count", "unexpected_percent") if key in one.result}
+        kwargs = {key: value for key, value in one.expectation_config.kwargs.items() if key != "batch_id"}
+        expectations.append({"type": one.expectation_config.type, "kwargs": kwargs, "success": one.success, **kept})
+    keys = ("evaluated_expectations", "successful_expectations", "unsuccessful_expectations", "success_percent")
+    statistics[name] = {key: result.statistics[key] for key in keys} | {"version": gx.__version__, "expectations": expectations}
+    return {name: sorted(rows) for name, rows in offending.items()}
+
+
+def judged_rule(rule, table, outcomes):
+    """Return one rule's part of the result."""
+    rows = table.iloc[outcomes.get(rule.name, [])]
+    details = rows[rule.detail].astype("string").fillna("").tolist() if rule.detail else [""] * len(rows)
+    things = "class folders" if rule.table == "folders" else "images"
+    if rule.severity == "off":
+        found = "not judged: turned off in the profile"
+    elif rows.empty:
+        found = f"all {len(table):,} {things}"
+    else:
+        found = f"{len(rows):,} of {len(table):,} {things}"
+        if rule.name in ("unreadable", "mode", "size"):
+            kinds = Counter(details).most_common(4)
+            found += ": " + "; ".join(f"{kind} ({count:,})" if count > 1 else kind for kind, count in kinds)
+    return {
+        "rule": rule.name,
+        "severity": rule.severity,
+        "description": rule.description,
+        "expected": rule.expected,
+        "found": found,
+        "passed": rows.empty,
+        "count": len(rows),
+        "offenders": rows["path"].tolist()[:OFFENDERS],
+        "details": details[:OFFENDERS],
+        "fix": rule.fix,
+    }

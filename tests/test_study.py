@@ -1,0 +1,124 @@
+"""One tiny study from end to end, and everything a user does with it afterwards."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import make_repository, python, run
+
+KEYS = ["narrow-published-MobileNet-1", "deep-published-MobileNet-1"]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A repository in which the flow has run the tiny study once; `repository.output` is what it printed."""
+    folder = make_repository(tmp_path_factory.mktemp("study"))
+    result = python("flows.study", cwd=folder)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    (folder / ".study" / "output").write_text(result.stdout + result.stderr)
+    return folder
+
+
+def dvc(repository, *arguments):
+    result = run([sys.executable, "-m", "dvc", *arguments], repository)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_the_study_ends_with_the_table_and_where_the_report_lies(repository):
+    output = (repository / ".study" / "output").read_text()
+    assert "narrow" in output and "deep" in output
+    assert "reports/study.md" in output
+    results = pd.read_csv(repository / "reports" / "results.csv")
+    assert results["experiment"].tolist() == ["narrow", "deep"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_fine_tune_writes_what_it_measured(repository, key):
+    results = repository / "data" / "results" / key
+    metrics = json.loads((results / "metrics.json").read_text())
+    history = pd.read_csv(results / "history.csv")
+    predictions = pd.read_parquet(results / "predictions.parquet")
+    split = json.loads((repository / "data" / "splits" / "published.json").read_text())
+
+    assert history["epoch"].tolist() == [1, 2]
+    assert metrics["train"]["loss"] == pytest.approx(history["loss"].iloc[-1], rel=1e-4)
+    assert metrics["learning_time_seconds"] == pytest.approx(history["seconds"].sum(), rel=1e-4)
+    assert metrics["learning_rate_applied"] == pytest.approx(30 * metrics["learning_rate"])
+    assert (repository / "data" / "models" / key / "model.keras").stat().st_size > 1e6
+
+    columns = [f"probability_{name}" for name in split["classes"]]
+    np.testing.assert_allclose(predictions[columns].sum(axis=1), 1, atol=1e-5)
+    for part in ("validation", "test"):
+        rows = predictions[predictions["split"] == part]
+        assert len(rows) == len(split[part]) == metrics[part]["images"]
+        chosen = rows[columns].to_numpy().argmax(axis=1)
+        accuracy = (np.array(split["classes"])[chosen] == rows["truth"]).mean()
+        assert metrics[part]["accuracy"] == pytest.approx(accuracy)
+    assert metrics["validation"]["accuracy"] == pytest.approx(history["validation_accuracy"].iloc[-1], rel=1e-4)
+
+
+def test_nothing_is_left_over(repository):
+    assert not list((repository / "data").rglob("*.partial*"))
+    assert not (repository / ".study" / "resume").exists() or not any((repository / ".study" / "resume").rglob("*.npz"))
+    assert run(["git", "status", "--porcelain"], repository).stdout.split() in ([], ["??", "dvc.lock"])
+
+
+def test_dvc_has_nothing_to_do_after_the_flow(repository):
+    lock = (repository / "dvc.lock").read_bytes()
+    assert "Data and pipelines are up to date" in dvc(repository, "repro")
+    assert (repository / "dvc.lock").read_bytes() == lock
+
+
+def test_a_second_run_ends_at_once_and_says_so(repository):
+    before = (repository / "reports" / "study.md").stat().st_mtime_ns
+    result = python("flows.study", cwd=repository)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "nothing" in (result.stdout + result.stderr).lower()
+    assert (repository / "reports" / "study.md").stat().st_mtime_ns == before
+
+
+def would_run(repository, monkeypatch_text):
+    """The stages that `dvc repro` would run with params.yaml so changed."""
+    params = repository / "params.yaml"
+    text = params.read_text()
+    try:
+        params.write_text(monkeypatch_text(text))
+        status = json.loads(dvc(repository, "status", "--json"))
+    finally:
+        params.write_text(text)
+    return sorted(status)
+
+
+def test_changing_one_experiment_retrains_that_one_alone(repository):
+    stages = would_run(repository, lambda text: text.replace("units: 4", "units: 5"))
+    assert stages == ["finetune@narrow-published-MobileNet-1", "report"]
+
+
+def test_adding_an_experiment_is_one_line(repository):
+    stages = would_run(repository, lambda text: text + "  wide: {layers: 1, units: 32, learning_rate: 1.0e-5}\n")
+    assert stages == ["finetune@wide-published-MobileNet-1", "report"]
+
+
+def test_dvc_shows_metrics_and_plots(repository):
+    metrics = json.loads(dvc(repository, "metrics", "show", "--json"))
+    files = metrics[""]["data"]
+    assert sorted(files) == sorted(f"data/results/{key}/metrics.json" for key in KEYS)
+    dvc(repository, "plots", "show", "-o", str(repository / "plots"))
+    page = (repository / "plots" / "index.html").read_text()
+    assert all(key in page for key in KEYS)
+
+
+def test_data_and_models_travel_through_a_remote(repository, tmp_path):
+    """Another checkout gets everything by `dvc pull`, and has nothing to do."""
+    run([sys.executable, "-m", "dvc", "remote", "add", "--local", "-d", "store", str(tmp_path / "store")], repository)
+    dvc(repository, "push")
+    other = tmp_path / "other"
+    shutil.copytree(repository, other, ignore=shutil.ignore_patterns("cache", "tmp", "data", ".study", "plots", "reports"))
+    dvc(other, "pull")
+    assert (other / "reports" / "results.csv").read_bytes() == (repository / "reports" / "results.csv").read_bytes()
+    assert "Data and pipelines are up to date" in dvc(other, "repro")
