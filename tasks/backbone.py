@@ -17,7 +17,8 @@ from tasks import hardware
 
 hardware.use_fast_kernels()
 
-import keras  # noqa: E402  (its backend reads the environment when it is imported)
+with hardware.without_native_log():
+    import keras  # its backend reads the environment when it is imported
 import numpy as np  # noqa: E402
 
 from tasks import cells, settings  # noqa: E402
@@ -146,7 +147,9 @@ def skip_residual_branches(backbone):
 def main(name):
     profile = settings.load().profile
     size, backbone = profile.images.size, profile.backbone
-    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
+    with hardware.without_native_log():
+        gpus = hardware.gpu_names()
+    _, features = hardware.processor()
     keras.config.set_dtype_policy(hardware.choose_precision(profile.training.precision, gpus, features))
     keras.utils.set_random_seed(backbone.pretrain.seed if backbone.weights == "pretrain" else backbone.seed)
     match backbone.weights:

@@ -20,8 +20,8 @@ UNUSED_SPLITS = {"TEST_SIMPLE"}
 class Rule:
     """One rule: every row of `table` must meet it in each of `columns`.
 
-    `expectation` is a class of great_expectations.expectations and `arguments` its own. `detail` names the column that says
-    what is wrong with an offender.
+    `expectation` is a class of great_expectations.expectations and `arguments` its own. What is wrong with an offender is said by
+    the column `detail`, in the words of `says`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Rule:
     expectation: str
     arguments: dict
     detail: str | None = None
+    says: str = "{}"
 
 
 def rules_for(settings, common_size):
@@ -77,7 +78,7 @@ def rules_for(settings, common_size):
             "no other file with the same bytes in another split or class",
             "a copy in TEST is answered from memory, a copy in another class is labelled wrongly: keep one, "
             "with dataset.exclude in the profile",
-            *("images", ("same_bytes_across",), null, {}, "same_bytes_across"),
+            *("images", ("same_bytes_across",), null, {}, "same_bytes_across", "same bytes as {}"),
         ),
         Rule(
             "duplicate_within",
@@ -85,7 +86,7 @@ def rules_for(settings, common_size):
             "No file is twice in a class.",
             "no other file with the same bytes in the same split and class",
             "keep one of each, with dataset.exclude in the profile",
-            *("images", ("same_bytes_within",), null, {}, "same_bytes_within"),
+            *("images", ("same_bytes_within",), null, {}, "same_bytes_within", "same bytes as {}"),
         ),
         Rule(
             "near_duplicate_across",
@@ -93,7 +94,7 @@ def rules_for(settings, common_size):
             "No image is nearly the same as one of another split.",
             f"more than {settings.near_duplicate_bits} of 256 bits of the perceptual hash differ",
             "look at the pairs on the page; keep one of each, with dataset.exclude in the profile",
-            *("decoded", ("near_duplicate_across",), null, {}, "near_duplicate_across"),
+            *("decoded", ("near_duplicate_across",), null, {}, "near_duplicate_across", "looks like {}"),
         ),
         Rule(
             "small_class",
@@ -101,7 +102,7 @@ def rules_for(settings, common_size):
             "Every class has images enough in each split to be divided.",
             f"at least {settings.smallest_class} images of a class in a split",
             "add images, leave the class out with dataset.exclude, or lower validation.smallest_class in the profile",
-            *("folders", ("images",), between, {"min_value": settings.smallest_class}, "images"),
+            *("folders", ("images",), between, {"min_value": settings.smallest_class}, "images", "{} images"),
         ),
         Rule(
             "imbalance",
@@ -109,7 +110,7 @@ def rules_for(settings, common_size):
             "No class is much larger than another of the same split.",
             f"the largest class at most {settings.largest_imbalance:g} times the smallest",
             "read the accuracy by class, not the mean; add images of the small class, or raise validation.largest_imbalance",
-            *("folders", ("imbalance",), between, {"max_value": settings.largest_imbalance}, "imbalance"),
+            *("folders", ("imbalance",), between, {"max_value": settings.largest_imbalance}, "imbalance", "1 to {}"),
         ),
         Rule(
             "empty_class",
@@ -255,7 +256,7 @@ def validate(name, table, rules, statistics):
 def judged_rule(rule, table, outcomes):
     """Return one rule's part of the result."""
     rows = table.iloc[outcomes.get(rule.name, [])]
-    details = rows[rule.detail].astype("string").fillna("").tolist() if rule.detail else [""] * len(rows)
+    details = [rule.says.format(value) for value in rows[rule.detail]] if rule.detail else [""] * len(rows)
     things = "class folders" if rule.table == "folders" else "images"
     if rule.severity == "off":
         found = "not judged: turned off in the profile"

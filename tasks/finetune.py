@@ -12,7 +12,8 @@ from tasks import hardware
 
 hardware.use_fast_kernels()
 
-import keras  # noqa: E402  (its backend reads the environment when it is imported)
+with hardware.without_native_log():
+    import keras  # its backend reads the environment when it is imported
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
@@ -65,7 +66,9 @@ def main(experiment_name, protocol, backbone_name, repeat):
     split = read_json(f"data/splits/{protocol}.json")
     labels = inventory["class"].map({name: index for index, name in enumerate(split["classes"])}).to_numpy()
 
-    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
+    with hardware.without_native_log():
+        gpus = hardware.gpu_names()
+    _, features = hardware.processor()
     precision = hardware.choose_precision(training.precision, gpus, features)
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)

@@ -3,6 +3,7 @@
 Import this module and call `use_fast_kernels()` before Keras: TensorFlow reads its environment when it is imported.
 """
 
+import contextlib
 import os
 import platform
 import sys
@@ -17,6 +18,25 @@ def use_fast_kernels():
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+@contextlib.contextmanager
+def without_native_log():
+    """Send what TensorFlow's C++ code writes to the terminal nowhere.
+
+    While it is loaded and looks for GPUs it logs a dozen lines, "failed call to cuInit" on every machine without one, before its own
+    log level is read. Python's exceptions are not touched.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def processor():

@@ -33,7 +33,7 @@ def toy(tmp_path_factory):
 
 def last_run(toy, position=0):
     """The task runs of this study's latest flow run, by name."""
-    runs = ask(toy.api, "flow_runs", sort="START_TIME_DESC")
+    runs = ask(toy.api, "flow_runs", sort="START_TIME_DESC", flows={"name": {"any_": ["study"]}})
     tasks = wait_for(lambda: settled(toy.api, runs[position]["id"]))
     return runs[position], {task["name"]: task for task in tasks}
 

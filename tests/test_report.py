@@ -14,11 +14,12 @@ import numpy
 import pandas
 import pytest
 
-from tasks import findings, published, report
 from tasks.errors import StudyError
-from tasks.experiments import result_rows
-from tasks.markdown import duration, milliseconds, rate, seconds_of
-from tasks.results import read_runs, runs_of
+from tasks.report import __main__ as report
+from tasks.report import findings, published
+from tasks.report.experiments import result_rows
+from tasks.report.markdown import duration, milliseconds, rate, seconds_of
+from tasks.report.results import read_runs, runs_of
 from tasks.settings import load
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,9 +1,9 @@
 """Section 5 of the report: what the accuracies are worth. Intervals, both protocols, controls without training, spread, pairs."""
 
 from tasks.controls import NAMES, accuracies, leak_warning
-from tasks.markdown import between, bold, bullets, counted, listed, percent, points, points_between, table
 from tasks.predictions import per_photograph, photographs_known
-from tasks.results import by_series
+from tasks.report.markdown import between, bold, bullets, counted, listed, percent, points, points_between, table
+from tasks.report.results import by_series
 from tasks.statistics import accuracy, difference, expected_calibration_error, mcnemar, spread
 
 NEAR = 5  # percentage points between a control and the model below which the split is warned of

@@ -9,17 +9,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from tasks import figures, settings
+from tasks import settings
 from tasks.errors import StudyError, entry_point
-from tasks.evidence import add_intervals, evidence_section, leak_notices
-from tasks.experiments import TABLE_HEAD, basic_settings, experiment_sections, result_rows, result_section
 from tasks.files import new_file, new_folder, read_json, write_text
-from tasks.findings import findings_section
-from tasks.markdown import counted, listed, plain_table, rate
-from tasks.mistakes import draw_mistakes, mistakes_section
-from tasks.model_card import write_card
-from tasks.published import published_section
-from tasks.results import by_series, read_runs, read_split, results_table, summaries_of
+from tasks.report import figures
+from tasks.report.evidence import add_intervals, evidence_section, leak_notices
+from tasks.report.experiments import TABLE_HEAD, basic_settings, experiment_sections, result_rows, result_section
+from tasks.report.findings import findings_section
+from tasks.report.markdown import counted, listed, plain_table, rate
+from tasks.report.mistakes import draw_mistakes, mistakes_section
+from tasks.report.model_card import write_card
+from tasks.report.published import published_section
+from tasks.report.results import by_series, read_runs, read_split, results_table, summaries_of
 
 PROTOCOLS = {
     "published": "`published` (all images merged, then split at random, so copies of one photograph fall on both sides)",

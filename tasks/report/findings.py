@@ -1,7 +1,7 @@
 """Section 6 of the report: what each factor did to accuracy and time, said only where the data support it."""
 
-from tasks.markdown import bold, bullets, listed, percent, points, points_between, rate, table
-from tasks.results import by_series, results_table
+from tasks.report.markdown import bold, bullets, listed, percent, points, points_between, rate, table
+from tasks.report.results import by_series, results_table
 from tasks.statistics import factor_effects
 
 FACTORS = {"units": ("Units of the hidden layers", str), "layers": ("Hidden layers", str), "learning_rate": ("Learning rate", rate)}

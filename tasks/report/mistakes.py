@@ -2,10 +2,10 @@
 
 import numpy
 
-from tasks import figures
-from tasks.markdown import bold, image, percent, table
 from tasks.predictions import photographs_known
-from tasks.results import by_series, chosen
+from tasks.report import figures
+from tasks.report.markdown import bold, image, percent, table
+from tasks.report.results import by_series, chosen
 from tasks.statistics import confusion, expected_calibration_error, most_confident_errors, per_class, reliability
 
 ERRORS = 20

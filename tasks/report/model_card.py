@@ -1,10 +1,10 @@
 """The model card of the best held-out model, in the headings of Mitchell et al. 2019, Model Cards for Model Reporting."""
 
 from tasks.controls import NAMES, accuracies
-from tasks.markdown import between, bullets, duration, listed, percent, rate
-from tasks.mistakes import class_table
 from tasks.predictions import classes_of, per_photograph, photographs_known
-from tasks.results import architecture, chosen
+from tasks.report.markdown import between, bullets, duration, listed, percent, rate
+from tasks.report.mistakes import class_table
+from tasks.report.results import architecture, chosen
 from tasks.statistics import accuracy, expected_calibration_error
 
 WEIGHTS = {"imagenet": "ImageNet weights", "pretrain": "weights pre-trained on drawn cells", "random": "random weights"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tasks.errors import StudyError
 from tasks.files import read_json
-from tasks.markdown import duration, milliseconds, rate
 from tasks.predictions import judge
+from tasks.report.markdown import duration, milliseconds, rate
 
 SPLITS = ("train", "validation", "test")
 # The factors of an experiment, in the order in which they are told: column of the table, phrase of a section's title, wording of a value.

@@ -1,7 +1,7 @@
 """The report's figures. The same numbers give the same bytes; no line is told from another by its colour alone."""
 
 from tasks.files import new_file
-from tasks.markdown import rate
+from tasks.report.markdown import rate
 
 # Okabe and Ito's palette, safe for colour-blind readers (https://jfly.uni-koeln.de/color/), its yellow left out: too pale on white.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]

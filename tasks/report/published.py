@@ -4,7 +4,7 @@ import csv
 import math
 from pathlib import Path
 
-from tasks.markdown import bold, bullets, listed, milliseconds, percent, points, rate, seconds_of, table
+from tasks.report.markdown import bold, bullets, listed, milliseconds, percent, points, rate, seconds_of, table
 
 NUMBERS = ("learning_rate", "train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
 

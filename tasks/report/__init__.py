@@ -1,0 +1,1 @@
+"""Stage report: python -m tasks.report; see __main__.py."""
