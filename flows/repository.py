@@ -133,6 +133,51 @@ def order_lock(names):
     return {}
 
 
+def offer(stages):
+    """Push what these stages made to DVC's remote; returns {"entries": their entries of dvc.lock}, by which another checkout pulls it."""
+    with open_repo() as repo:
+        if stages:
+            repo.push(targets=stages)
+    entries = read_lock().get("stages", {})
+    return {"entries": {name: plain(entries[name]) for name in stages}}
+
+
+def adopt(entries):
+    """Write entries of another checkout's dvc.lock into this one's, and pull what they stand for."""
+    with open_repo() as repo:
+        with repo.lock:
+            data = read_lock() or {"schema": "2.0"}
+            data["stages"] = dict(data.get("stages", {})) | entries
+            write_lock(data)
+    with open_repo() as repo:
+        if entries:
+            repo.pull(targets=list(entries), force=True)
+    return {}
+
+
+def reproduce_elsewhere(stage, entries, force=False):
+    """Like `reproduce`, in a checkout that has what other stages made only by way of DVC's remote.
+
+    Args:
+        entries: those of dvc.lock for the stages that it depends on.
+
+    Returns:
+        as `reproduce`, and "entries": that of this stage
+    """
+    adopt(entries)
+    answer = reproduce(stage, force)
+    return answer if answer["outcome"] == "failed" else answer | offer([stage])
+
+
+def plain(value):
+    """Dictionaries, lists and scalars in place of the YAML parser's own classes, which also hold the layout of a file."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
+
+
 def read_lock():
     from dvc.utils.serialize import parse_yaml_for_update
 
@@ -148,4 +193,4 @@ def write_lock(data):
     write_text("dvc.lock", dumps_yaml(data))
 
 
-ACTIONS = {action.__name__: action for action in [inspect, reproduce, command, order_lock]}
+ACTIONS = {action.__name__: action for action in [inspect, reproduce, reproduce_elsewhere, command, order_lock, offer, adopt]}

@@ -5,6 +5,7 @@ import subprocess
 from collections import Counter
 
 CPU = "cpu"
+WORKER = "worker"  # of a cluster, whose own environment says which device is its
 
 
 def find(slots="auto", per_gpu=1):
@@ -50,6 +51,8 @@ def environment(slot, slots):
 
     Slots on the processor share its cores evenly, so that two runs do not fight for them.
     """
+    if slot == WORKER:
+        return {}
     device = slot.partition("#")[0] if slot else CPU
     if device != CPU:
         return {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}

@@ -2,7 +2,7 @@
 
 import contextvars
 import functools
-import json
+import logging
 import re
 import threading
 import time
@@ -15,13 +15,21 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows import STATE, artifacts, launcher, slots, source
 from tasks.errors import StudyError
-from tasks.files import write_json
+from tasks.files import read_json, write_json
 
 PROGRESS = re.compile(r"\[ *(\d+)%\] *(.*)")
 
 
+def is_news(record):
+    """Drop what Prefect logs of every failed state, with an empty traceback: the line that follows says it as well."""
+    return not (record.exc_info and record.exc_info[0] is None)
+
+
+logging.getLogger("prefect.task_runs").addFilter(is_news)
+
+
 @task
-def run_stage(stage, action, slot=None, all_slots=(), reason=None, transfer=None):
+def run_stage(stage, action, slot=None, all_slots=(), reason=None, entries=None):
     """Do one stage's share of a study.
 
     Args:
@@ -30,7 +38,7 @@ def run_stage(stage, action, slot=None, all_slots=(), reason=None, transfer=None
             or "keep" (nothing changed).
         slot: the slot that it may use, of `all_slots`.
         reason: of "incomplete".
-        transfer: arguments of flows.repository.reproduce_elsewhere, where the stage runs in another checkout.
+        entries: where the stage runs in another checkout, the entries of dvc.lock for the stages that it depends on.
 
     Returns:
         A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed or Cancelled. Its result is
@@ -51,8 +59,8 @@ def run_stage(stage, action, slot=None, all_slots=(), reason=None, transfer=None
         try:
             if action == "incomplete":
                 answer = call("command", line=stage["meta"]["incomplete"])
-            elif transfer:
-                answer = call("reproduce_elsewhere", force=action == "force", **transfer)
+            elif entries is not None:
+                answer = call("reproduce_elsewhere", force=action == "force", entries=entries)
             else:
                 answer = call("reproduce", force=action == "force")
         except launcher.Stopped as stopped:
@@ -63,10 +71,7 @@ def run_stage(stage, action, slot=None, all_slots=(), reason=None, transfer=None
             if path.exists() or answer["outcome"] == "ran":  # a stage that failed may have written why
                 artifacts.publish(path, stage["name"])
     if answer["outcome"] in ("failed", "crashed"):
-        if not note.exists():
-            write_json(note, {"reason": watcher.error or answer["reason"]})
-        told = json.loads(note.read_text(encoding="utf-8")).get("reason", answer["reason"])
-        return Failed(message=told, data=result)
+        return Failed(message=failure(note, watcher.error or answer["reason"]), data=result)
     if answered is not None and answer["outcome"] == "ran":
         source.remember(stage["name"], answered)
     if answer["outcome"] == "unchanged":
@@ -85,6 +90,13 @@ def ask_source(stage, log):
     except StudyError as error:
         log.warning("%s", error)
         return None
+
+
+def failure(note, reason):
+    """The reason that the stage wrote itself into the file `note`; where it could not, `reason`, which is then written there."""
+    if not note.exists():
+        write_json(note, {"reason": reason})
+    return read_json(note).get("reason", reason)
 
 
 def failure_note(name):

@@ -26,10 +26,10 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
-from flows import launcher, repository, server
+from flows import cluster, launcher, repository, server
 from flows import slots as slot_list
 from flows.lock import sole_study
-from flows.stage import run_stage
+from flows.stage import failure, failure_note, run_stage
 from tasks.errors import StudyError, entry_point
 
 RETRY_DELAYS = [5, 30, 120]  # seconds
@@ -56,7 +56,9 @@ def study(slots: str | list[str] = "auto", per_gpu: int = 1, force: list[str] | 
             stages = found["stages"]
             order = found["lock"] + [stage["name"] for stage in stages if stage["name"] not in found["lock"]]
             show(stages, {})
-            states = run_all(stages, slot_list.find(slots, per_gpu), force or [], cluster=None)
+            with cluster.connect(dask) if dask else contextlib.nullcontext() as runner:
+                elsewhere = bool(runner and found["remote"])
+                states = run_all(stages, slot_list.find(slots, per_gpu), force or [], runner, elsewhere)
             show(stages, states)
             return conclude(states)
         finally:
@@ -66,13 +68,15 @@ def study(slots: str | list[str] = "auto", per_gpu: int = 1, force: list[str] | 
             asked.stop()
 
 
-def run_all(stages, slots, force, cluster):
+def run_all(stages, slots, force, runner=None, elsewhere=False):
     """Run each stage as soon as the stages that it depends on are done and a slot is free, if it needs one.
 
     Args:
         stages: as flows.repository.inspect gives them, in an order in which they can run.
         slots: names of all slots.
         force: names of stages to run even if nothing changed.
+        runner: of flows.cluster, which gives the stages that need a slot to its workers; None: they run on `slots`.
+        elsewhere: whether these workers have checkouts of their own.
 
     Returns:
         The final state of each stage's task, by the stage's name.
@@ -85,21 +89,37 @@ def run_all(stages, slots, force, cluster):
             if name in futures or not all(other in states for other in upstream):
                 continue
             action, reason = decide(stage, {other: states[other] for other in upstream}, name in force)
-            slot = None
-            if stage["meta"].get("gpu") and action in ("reproduce", "force"):
-                if not free:
-                    continue
-                slot = taken[name] = free.popleft()
-            # What cannot run becomes NotReady by Prefect's own rule; an incomplete report must not.
-            after = [futures[other] if action == "skip" else allow_failure(futures[other]) for other in upstream]
-            futures[name] = task_of(stage).submit(stage, action, slot=slot, all_slots=slots, reason=reason, wait_for=after)
+            options = {"stage": stage, "action": action, "reason": reason}
+            needs_slot = stage["meta"].get("gpu") and action in ("reproduce", "force")
+            if needs_slot and runner:
+                entries = launcher.here().call("offer", stages=upstream)["entries"] if elsewhere else None
+                options |= {"slot": slot_list.WORKER, "entries": entries}
+                futures[name] = cluster.submit(runner, task_of(stage), options, [states[other] for other in upstream])
+            elif needs_slot and not free:
+                continue
+            else:
+                if needs_slot:
+                    options["slot"] = taken[name] = free.popleft()
+                # What cannot run becomes NotReady by Prefect's own rule; an incomplete report must not.
+                after = [futures[other] if action == "skip" else allow_failure(futures[other]) for other in upstream]
+                futures[name] = task_of(stage).submit(**options, all_slots=slots, wait_for=after)
             futures[name].add_done_callback(lambda _, name=name: done.put(name))
         name = done.get()
         futures[name].wait()
         states[name] = futures[name].state
         if name in taken:
             free.append(taken.pop(name))
+        elif runner:
+            bring_home(name, states[name], elsewhere)
     return states
+
+
+def bring_home(name, state, elsewhere):
+    """Have in this checkout what a stage on a worker made, or why it failed."""
+    if state.is_failed():
+        failure(failure_note(name), state.message)
+    elif elsewhere and state.is_completed() and "entries" in (made := state.result() or {}):
+        launcher.here().call("adopt", entries=made["entries"])
 
 
 def decide(stage, upstream, forced):

@@ -12,18 +12,20 @@ import pytest
 from flows import artifacts, slots
 from tests.toy import Toy, ask, serving, settled, wait_for
 
-TOLERANCE = 4.0  # seconds between the end of a stage and the start of the next on its slot, on two busy cores
-
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """A study that has run once, on three slots, one of which two stages share."""
     toy = Toy(tmp_path_factory.mktemp("toys") / "study", serving().api)
     toy.write("fail-download", "")  # the first try fails; the flow tries again after some seconds
+    toy.write("hold-a", "")
     process = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
     wait_for(lambda: toy.events("download"))
     wait_for(lambda: "Retry 1/1" in toy.folder.joinpath("output.txt").read_text())
     (toy.folder / "fail-download").unlink()
+    # While one stage takes long, the others must be done on the slots that it leaves.
+    wait_for(lambda: len(toy.events()) == 8 and all(len(toy.events(name)) == 2 for name in "bcdefg"), 120)
+    (toy.folder / "hold-a").unlink()
     process.wait(120)
     toy.output = toy.folder.joinpath("output.txt").read_text()
     assert process.returncode == 0, toy.output
@@ -45,17 +47,11 @@ def test_no_slot_is_used_twice_and_none_idles_while_work_waits(toy):
             started, ended = events
             runs[started["slot"]].append((started["at"], ended["at"]))
     assert set(runs) == {"x", "y"} and sum(map(len, runs.values())) == 7
-    waiting_until = max(start for spans in runs.values() for start, _ in spans)
     for device, spans in runs.items():
-        capacity = {"x": 1, "y": 2}[device]
-        spans.sort()
         for moment, _ in spans:
-            assert sum(start <= moment < stop for start, stop in spans) <= capacity
-        # When a stage ends while others still wait, one starts in its place.
-        ends = sorted(stop for _, stop in spans if stop < waiting_until - TOLERANCE)
-        starts = [start for start, _ in spans[capacity:]]
-        for stop, start in zip(ends, starts, strict=False):
-            assert start - stop < TOLERANCE
+            assert sum(start <= moment < stop for start, stop in spans) <= {"x": 1, "y": 2}[device]
+    # The one that was held ended last, and it alone had its slot: nothing idled, or the fixture had waited in vain.
+    assert max(toy.first, key=lambda name: toy.first[name][-1]["at"]) == "a"
 
 
 def test_tasks_are_named_tagged_logged_and_told_why(toy):
@@ -107,7 +103,7 @@ def test_unchanged_study_starts_nothing(toy):
     alone = Toy.__new__(Toy)
     alone.folder, alone.api = toy.folder, None
     done = alone.study()
-    assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 10 stages has changed\n")
+    assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 9 stages has changed\n")
 
 
 def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_alone(toy):
@@ -138,7 +134,9 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy, number):
     toy.forget_events()
-    toy.set("abcdefg", 300 + number)
+    toy.set("abcdefg", number)
+    for name in "ab":
+        toy.write(f"hold-{name}", "")
     flow = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
     wait_for(lambda: len(toy.events()) == 2)
     if number == signal.SIGINT:
@@ -151,8 +149,9 @@ def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy, 
     assert flow.wait(5) != 0
     assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
 
+    for name in "ab":
+        (toy.folder / f"hold-{name}").unlink()
     toy.set("abcdefg", 0.2)
-    assert toy.run("dvc", "status", "train@g").returncode == 0
     done = toy.study("--slots", "x,y")
     assert done.returncode == 0, done.stdout
     assert toy.changed() == []

@@ -29,6 +29,8 @@ if os.path.exists(f"kill-{name}"):
     os.kill(os.getpid(), 9)
 if os.path.exists(f"fail-{name}"):
     sys.exit(f"error: {name} was told to fail")
+while os.path.exists(f"hold-{name}"):
+    time.sleep(0.05)
 for step in range(1, 5):
     time.sleep(seconds / 4)
     print(f"[{step * 25:3}%] work {step}/4", flush=True)
@@ -78,7 +80,7 @@ class Toy:
         self.folder.mkdir()
         for name, text in {"work.py": WORK, "report.py": REPORT, "dvc.yaml": DAG, "source.txt": "v1"}.items():
             self.write(name, text)
-        self.write(".gitignore", "/events\n/.study\n/source.txt\n__pycache__\n")
+        self.write(".gitignore", "/data\n/events\n/hold-*\n/.study\n/source.txt\n__pycache__\n")
         self.set(names, seconds)
         self.run("git", "init", "-q", ".")
         self.run("dvc", "init", "-q")
@@ -114,6 +116,11 @@ class Toy:
             return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         folder = self.folder / "events"
         return {path.name: self.events(path.name) for path in sorted(folder.iterdir())} if folder.exists() else {}
+
+    def call(self, method, path, **options):
+        """Call the server's API; returns what it answers, if anything."""
+        answer = httpx.request(method, f"{self.api}/{path}", timeout=60, **options).raise_for_status()
+        return answer.json() if answer.content else None
 
     def forget_events(self):
         for path in (self.folder / "events").iterdir():
@@ -170,7 +177,7 @@ def serving():
 
 
 def ask(api, what, **body):
-    return httpx.post(f"{api}/{what}/filter", json=body).raise_for_status().json()
+    return httpx.post(f"{api}/{what}/filter", json=body, timeout=60).raise_for_status().json()
 
 
 def settled(api, run):

@@ -1,0 +1,114 @@
+"""Grouping by photograph, on drawn cells whose photograph is known, and on bad input."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.cells import draw_photograph, write_sample
+from tasks.group import group
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Images of the size the sample profile draws: 4 classes x 5 photographs x 5 copies, and TEST_SIMPLE."""
+    folder = tmp_path_factory.mktemp("sample")
+    truth = write_sample(folder, photographs=5, copies=5, width=160, height=120, seed=11, processes=1)
+    return folder, truth
+
+
+def precision_recall(truth, found):
+    """Of pairs of images: the share of those put together that belong together, and of those that belong that are together."""
+    pairs = lambda groups: sum(comb(count, 2) for count in Counter(groups).values())  # noqa: E731
+    both = pairs(zip(truth, found, strict=True))
+    return both / max(pairs(found), 1), both / pairs(truth)
+
+
+def run_group(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-m", "tasks.group"], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.0])
+def test_photographs_are_found(sample, share):
+    """With all originals, with half of them (the rest is clustered), with none."""
+    folder, truth = sample
+    originals = sorted((folder / "photographs").iterdir())
+    originals = originals[: round(share * len(originals))]
+    table = group([folder / "images" / path for path in truth], originals)
+    precision, recall = precision_recall(truth.values(), table["photograph"])
+    assert precision >= 0.99 and recall >= 0.95
+    matched = table["method"] == "matched"
+    right = table["photograph"] == list(truth.values())
+    if share:
+        assert matched.mean() >= 0.9 * share and right[matched].mean() >= 0.99
+    else:
+        assert not matched.any() and table["photograph"].str.startswith("group-").all()
+    assert table["path"].tolist() == [str(folder / "images" / path) for path in truth]
+
+
+def test_one_image_per_photograph_is_alone(sample):
+    folder, truth = sample
+    one_each = {photograph: path for path, photograph in truth.items()}
+    table = group([folder / "images" / path for path in one_each.values()])
+    assert set(table["method"]) == {"alone"} and table["photograph"].is_unique
+
+
+def test_overlapping_photographs_count_as_one(tmp_path):
+    """One field taken twice: both names would let the same white cell into training and validation."""
+    scene = Image.fromarray(draw_photograph(np.random.default_rng(4), "NEUTROPHIL", 400, 300))
+    scene.crop((0, 0, 360, 270)).save(tmp_path / "a.png")
+    scene.crop((40, 30, 400, 300)).save(tmp_path / "b.png")
+    table = group([tmp_path / "b.png", tmp_path / "a.png"], [tmp_path / "a.png", tmp_path / "b.png"])
+    assert table["photograph"].tolist() == ["a.png", "a.png"] and set(table["method"]) == {"matched"}
+
+
+def test_bad_pictures_are_alone_and_equal_ones_together(tmp_path):
+    (tmp_path / "empty.jpeg").write_bytes(b"")
+    (tmp_path / "text.jpeg").write_text("not an image")
+    for name, colour in [("black", 0), ("white", 255), ("white_again", 255), ("grey", 90)]:
+        Image.new("RGB", (32, 24), (colour,) * 3).save(tmp_path / f"{name}.png")
+    Image.new("L", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("RGB", (9, 700), (200, 10, 10)).save(tmp_path / "tall.png")
+    paths = sorted(tmp_path.iterdir())
+    table = group(paths, [tmp_path / "text.jpeg", tmp_path / "black.png"])
+    table.index = [path.stem for path in paths]
+    assert table.loc["white", "photograph"] == table.loc["white_again", "photograph"]
+    assert table["photograph"].nunique() == len(paths) - 1
+    assert table["method"].value_counts().to_dict() == {"alone": len(paths) - 2, "clustered": 2}
+    assert group([]).empty
+
+
+def test_stage(sample, tmp_path):
+    """The stage as dvc runs it, twice: the same bytes."""
+    folder, truth = sample
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/raw").symlink_to(folder)
+    paths = [path for path in truth if not path.startswith("TRAIN")]
+    pd.DataFrame({"path": paths, "split": [path.split("/")[0] for path in paths]}).to_parquet(tmp_path / "data/inventory.parquet")
+    done = run_group(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(paths)} images of 4 photographs (20 originals)" in done.stdout and "%]" in done.stdout
+    first = (tmp_path / "data/photographs.parquet").read_bytes()
+    table = pd.read_parquet(tmp_path / "data/photographs.parquet")
+    assert table["path"].tolist() == paths and list(table.columns) == ["path", "photograph", "method"]
+    assert table["photograph"].tolist() == [truth[path] for path in paths]
+    assert run_group(tmp_path).returncode == 0 and (tmp_path / "data/photographs.parquet").read_bytes() == first
+
+
+def test_missing_input_names_the_fix(tmp_path):
+    done = run_group(tmp_path)
+    assert done.returncode == 1 and "inventory.parquet is missing" in done.stderr and "Traceback" not in done.stderr
+    (tmp_path / "data").mkdir()
+    pd.DataFrame({"path": ["TRAIN/A/x.jpeg"]}).to_parquet(tmp_path / "data/inventory.parquet")
+    done = run_group(tmp_path)
+    assert done.returncode == 1 and "TRAIN/A/x.jpeg" in done.stderr and not (tmp_path / "data/photographs.parquet").exists()
