@@ -27,10 +27,10 @@ ui: setup  ## start Prefect's server, serve the deployments and print the addres
 	$(BIN)/python -m flows.serve
 
 test: setup  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: setup  ## run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the virtual environment and everything a run made, but not DVC's cache
-	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/model_card.md reports/figures reports/validation
+	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/model_card.md reports/summary.txt reports/figures reports/validation

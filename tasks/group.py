@@ -4,11 +4,11 @@ Augmentation turns, shifts, shears, mirrors and rescales the brightness of a pho
 all of that but the mirror, so one side of each comparison is described twice, plain and mirrored. An image's features vote for
 the references that hold their nearest neighbours (one FLANN index over all of them); the few with most votes are checked: RANSAC fits
 an affine map, the reference is laid over the image, and they are one photograph if enough features agree and the grey values
-correlate. On the real data true pairs have 19 and more agreeing features and correlate above 0.8; others have at most 8 and
-correlate below 0.5: the thresholds lie in between and are not delicate.
+correlate. For 60 real images, true pairs had 19 and more agreeing features, others at most 8, and correlated below 0.45: the thresholds
+lie in between and are not delicate. Of 12,515 real images all but 15 are matched: one original is missing. It takes 12 ms an image.
 
-1. matched: with an original photograph, where the data set has them. Photographs that overlap (one white cell taken twice) count as
-   one, under the first one's name.
+1. matched: with an original photograph, where the data set has them. Photographs that overlap count as one, under
+   the first one's name: the real data holds 20 scenes that were taken twice, two of them once in TRAIN and once in TEST.
 2. clustered: the images left over, and all of them when there are no originals, are compared with all images in the same way. What
    is linked, over any number of steps, is one group; linked to a matched image it takes that one's photograph.
 3. alone: nothing resembles it, or it cannot be read.
@@ -190,7 +190,7 @@ def connect(pictures, queries, what, photographs=None):
         For each picture the first place of its group. Groups of two different `photographs` (by place, None: unknown) stay apart.
     """
     groups = list(range(len(pictures)))
-    known = list(photographs or groups and [None] * len(groups))
+    known = list(photographs) if photographs else [None] * len(pictures)
 
     def root(place):
         while groups[place] != place:

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
+import pandas  # noqa: F401  pyarrow would import it, in every process anew
 import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.fft import dct
@@ -84,7 +85,8 @@ def take_inventory(folder, paths, size, images, processes=None, meanwhile=None):
     length = max(1, min(64, (16 << 20) // (3 * size * size)))
     chunks = [(start, paths[start : start + length]) for start in range(0, len(paths), length)]
     progress = Progress("decode", len(paths), "images")
-    # Fork: a spawned process would import pandas and scipy again. Nothing here has threads or TensorFlow at this point.
+    # Fork: a spawned process would import pandas and scipy again. There is neither a thread nor TensorFlow here at this point.
+    Image.init()
     pool = ProcessPoolExecutor(
         processes or len(os.sched_getaffinity(0)),
         mp_context=multiprocessing.get_context("fork"),

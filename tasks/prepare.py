@@ -48,8 +48,8 @@ def held_out(inventory, photographs, split):
     # A photograph has one class; where grouping joined two, it counts for the more frequent one.
     class_of = train["class"].groupby(groups).agg(lambda classes: classes.value_counts(sort=True).index[0])
     sides = cut(class_of, {"train": split.train / kept, "validation": split.validation / kept}, split.seed, "photographs")
-    parts = {name: np.flatnonzero(photographs.isin(chosen) & (inventory["split"] == "TRAIN")).tolist() for name, chosen in sides.items()}
-    return parts | {"test": np.flatnonzero(inventory["split"] == "TEST").tolist()}
+    parts = {name: train.index[groups.isin(chosen)].tolist() for name, chosen in sides.items()}
+    return parts | {"test": inventory.index[inventory["split"] == "TEST"].tolist()}
 
 
 def cut(classes, fractions, seed, what="images"):
@@ -94,6 +94,8 @@ def main():
     # TEST_SIMPLE is not grouped; an image without a photograph is one of its own.
     photographs = photographs.fillna(inventory["path"])
     split = study.profile.split
+    # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy are black.
+    inventory = inventory[inventory["readable"]]
     with new_folder("data/splits") as folder:
         for protocol, make in PROTOCOLS.items():
             try:

@@ -98,7 +98,9 @@ class Validation(Section):
     near_duplicate_across: Severity = "warning"
     small_class: Severity = "error"
     imbalance: Severity = "warning"
-    allowed_modes: Annotated[list[str], Field(min_length=1)] = ["RGB"]
+    allowed_modes: Annotated[list[Literal["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"]], Field(min_length=1)] = [
+        "RGB"
+    ]
     smallest_class: Annotated[int, Field(ge=5)] = 10  # images per class in a split
     largest_imbalance: Annotated[float, Field(gt=1)] = 3.0  # largest class / smallest class
     near_duplicate_bits: Annotated[int, Field(ge=0, le=12)] = 10  # of the perceptual hash's 256 that may differ

@@ -11,7 +11,7 @@ from tests.conftest import python
 def write_inventory(folder, counts):
     """Write data/inventory.parquet with `counts[(split, class)]` images, and photographs.parquet with five copies of each photograph."""
     rows = [
-        {"path": f"{split}/{cell_class}/{number}.jpeg", "split": split, "class": cell_class}
+        {"path": f"{split}/{cell_class}/{number}.jpeg", "split": split, "class": cell_class, "readable": True}
         for (split, cell_class), count in counts.items()
         for number in range(count)
     ]
@@ -73,6 +73,18 @@ def test_impossible_splits_are_refused(workspace, counts, protocols, expected):
     assert expected in result.stderr
     assert not (workspace / "data/splits").exists()
     assert not list((workspace / "data").glob(".*"))
+
+
+def test_unreadable_images_are_left_out(workspace):
+    inventory = write_inventory(workspace, COUNTS)
+    inventory.loc[[3, 40, 70], "readable"] = False
+    inventory.to_parquet(workspace / "data" / "inventory.parquet")
+    assert python("tasks.prepare", cwd=workspace).returncode == 0
+    for protocol in ("published", "held-out"):
+        split = json.loads((workspace / f"data/splits/{protocol}.json").read_text())
+        used = split["train"] + split["validation"] + split["test"]
+        assert not {3, 40, 70} & set(used)
+        assert len(used) == 100 - sum(inventory["split"][[3, 40, 70]] != "TEST_SIMPLE")
 
 
 def test_a_class_of_three_is_in_every_part(workspace):

@@ -60,14 +60,20 @@ def main():
     with new_file(reports / "results.csv") as temporary:
         results_table(runs).to_csv(temporary, index=False, lineterminator="\n")
 
+    summary = summarise(study, summaries, runs, warnings)
+    write_text(reports / "summary.txt", summary)
+    print(f"\n{summary}", end="")
+
+
+def summarise(study, summaries, runs, warnings):
+    """Return the results tables and where the report lies, as plain text for a terminal."""
+    lines = []
     for name, group in by_series(summaries).items():
-        print(f"\n{name}" + (" (sample: drawn images)" if is_sample(study) else ""))
-        print(plain_table(TABLE_HEAD, result_rows(group)))
-    for reason in failures(runs):
-        print(f"failed: {reason}")
-    for warning in warnings:
-        print(warning.replace("**", ""))
-    print(f"\nThe report is {reports / 'study.md'}, its numbers are {reports / 'results.csv'}, its figures {reports / 'figures'}/")
+        lines += [name + (" (sample: drawn images)" if is_sample(study) else ""), plain_table(TABLE_HEAD, result_rows(group)), ""]
+    lines += [f"failed: {reason}" for reason in failures(runs)]
+    lines += [warning.replace("**", "") for warning in warnings]
+    lines += ["The report is reports/study.md, its numbers are reports/results.csv, its figures reports/figures/"]
+    return "\n".join(lines) + "\n"
 
 
 def say(share, what):
