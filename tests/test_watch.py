@@ -111,7 +111,7 @@ def test_the_end_of_serving_ends_all(toy):
     toy.forget_events()
     start(toy, "study/study")
     wait_for(lambda: toy.events("a"))
-    end(toy.process, seconds=30)
+    end(toy.process)
     wait_for(lambda: not toy.processes(), 15)
     assert not (toy.folder / ".study/server.json").exists()
     serving.cache_clear()

@@ -119,7 +119,11 @@ class Toy:
 
     def call(self, method, path, **options):
         """Call the server's API; returns what it answers, if anything."""
-        answer = httpx.request(method, f"{self.api}/{path}", timeout=60, **options).raise_for_status()
+        # The server answers 503 while its database is busy; Prefect's own client asks again as well.
+        answer = wait_for(
+            lambda: a if (a := httpx.request(method, f"{self.api}/{path}", timeout=60, **options)).status_code != 503 else None
+        )
+        answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def forget_events(self):
@@ -142,7 +146,7 @@ class Toy:
         return found
 
 
-def wait_for(what, seconds=60):
+def wait_for(what, seconds=120):
     """Wait until `what()` is true and return it.
 
     Raises:
@@ -156,12 +160,17 @@ def wait_for(what, seconds=60):
     raise TimeoutError(f"not within {seconds} s")
 
 
-def end(process, number=signal.SIGTERM, seconds=20):
-    """Send a signal and wait for the process to end; returns the seconds it took."""
-    started = time.monotonic()
+def end(process, number=signal.SIGTERM, seconds=60):
+    """Send a signal and wait for the process to end.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not within `seconds`; it is killed.
+    """
     process.send_signal(number)
-    process.wait(seconds)
-    return time.monotonic() - started
+    try:
+        process.wait(seconds)
+    finally:
+        process.kill()
 
 
 @functools.cache
@@ -177,6 +186,7 @@ def serving():
 
 
 def ask(api, what, **body):
+    """Call a filter of the server's API; returns the list of what it found."""
     return httpx.post(f"{api}/{what}/filter", json=body, timeout=60).raise_for_status().json()
 
 
