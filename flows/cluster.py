@@ -6,29 +6,36 @@ stage depends on and pushes what it made. Without a remote all workers must work
 
 import contextlib
 
+from prefect.logging import get_run_logger
+
 from flows import launcher
 
 
 @contextlib.contextmanager
 def connect(address):
-    """Connect to the scheduler at `address` and yield Prefect's task runner for it; what runs there is stopped with the block."""
-    from prefect_dask import DaskTaskRunner
+    """Connect to the scheduler at `address` and yield a function that submits a task to a worker with a free GPU.
 
-    with DaskTaskRunner(address=address) as runner:
-        try:
-            yield runner
-        finally:
-            with contextlib.suppress(Exception):  # a worker that is gone runs nothing
-                runner.client.run(launcher.stop_here)
-
-
-def submit(runner, task, parameters, upstream):
-    """Submit a task to a worker with a free GPU.
-
-    Args:
-        upstream: final states of the tasks that it comes after, for the edges of the graph.
+    It takes the task, its parameters and the final states of the tasks that it comes after, and returns a future of Prefect's. What runs
+    or waits in the cluster for this study ends with the block.
     """
+    from prefect_dask import DaskTaskRunner
     from prefect_dask.task_runners import PrefectDaskFuture
 
-    future = runner.client.submit(task, parameters=parameters, wait_for=upstream, return_type="state", resources={"GPU": 1}, pure=False)
-    return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
+    submitted = []
+
+    def submit(task, parameters, upstream):
+        future = client.submit(task, parameters=parameters, wait_for=upstream, return_type="state", resources={"GPU": 1}, pure=False)
+        submitted.append(future)
+        return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
+
+    with DaskTaskRunner(address=address) as runner:
+        client = runner.client
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        if not any(worker["resources"].get("GPU") for worker in workers):
+            get_run_logger().warning("no worker of %s offers a GPU; waiting for `dask worker %s --resources GPU=1`", address, address)
+        try:
+            yield submit
+        finally:
+            with contextlib.suppress(Exception):  # a cluster that is gone runs nothing
+                client.cancel(submitted, force=True)  # first, or the next in the queue would start in place of what is stopped
+                client.run(launcher.stop_here)

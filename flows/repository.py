@@ -81,12 +81,11 @@ def reproduce(stage, force=False):
     """Run one stage if DVC finds that it must be run.
 
     Returns:
-        {"outcome": "ran" | "unchanged" | "failed", "changed": why it ran, as `inspect` says it, "reason": of a failure}
+        {"outcome": "ran" | "unchanged" | "failed", "reason": of a failure}
     """
     from dvc.exceptions import DvcException
 
     with open_repo() as repo:
-        changed = describe(repo.status([stage]).get(stage, []))
         try:
             ran = repo.reproduce(stage, single_item=True, force=force)
         except DvcException as error:
@@ -94,7 +93,7 @@ def reproduce(stage, force=False):
             while cause.__cause__:
                 cause = cause.__cause__
             return {"outcome": "failed", "reason": readable(str(cause))}
-    return {"outcome": "ran" if ran else "unchanged", "changed": changed}
+    return {"outcome": "ran" if ran else "unchanged"}
 
 
 def readable(reason):

@@ -5,6 +5,7 @@ python -m flows.server PORT      what `running` starts; not for users
 
 import atexit
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -127,6 +128,7 @@ def serve(host, port):
 
     def end_with_parent():
         sys.stdin.read()
+        logging.getLogger("uvicorn.error").disabled = True  # of requests that end with it
         server.should_exit = True
         time.sleep(6)
         os._exit(1)

@@ -4,6 +4,8 @@ import os
 import subprocess
 from collections import Counter
 
+from tasks.errors import StudyError
+
 CPU = "cpu"
 WORKER = "worker"  # of a cluster, whose own environment says which device is its
 
@@ -18,12 +20,15 @@ def find(slots="auto", per_gpu=1):
 
     Returns:
         Names: the device's id, with `#1`, `#2` ... where it is shared.
+
+    Raises:
+        StudyError: no device is named, or `per_gpu` is less than 1.
     """
     devices = [str(device).strip() for device in (visible_gpus() or [CPU] if slots == "auto" else slots)]
     if not devices or not all(devices):
-        raise ValueError(f"slots: {slots!r} names no device: give 'auto', or ids such as ['0', '1'], or ['cpu']")
+        raise StudyError(f"slots: {slots!r} names no device: give 'auto', or ids such as ['0', '1'], or ['cpu']")
     if per_gpu < 1:
-        raise ValueError(f"per_gpu: must be 1 or more, not {per_gpu}")
+        raise StudyError(f"per_gpu: must be 1 or more, not {per_gpu}")
     total, seen, names = Counter(devices * per_gpu), Counter(), []
     for device in devices * per_gpu:
         seen[device] += 1

@@ -14,6 +14,11 @@ SEEN = STATE / "sources.json"
 PATIENCE = 120  # seconds
 
 
+def is_source(stage):
+    """Whether a stage's meta names a command that tells the state of its source."""
+    return isinstance(stage["meta"].get("source"), str)
+
+
 def ask(stage):
     """Return what the stage's command prints now.
 

@@ -29,23 +29,23 @@ logging.getLogger("prefect.task_runs").addFilter(is_news)
 
 
 @task
-def run_stage(stage, action, slot=None, all_slots=(), reason=None, entries=None):
+def run_stage(stage, action, why, slot=None, all_slots=(), entries=None):
     """Do one stage's share of a study.
 
     Args:
         stage: as flows.repository.inspect gives it.
         action: "reproduce" (DVC decides whether it must run), "force" (it must), "incomplete" (run its other command on what there is),
             or "keep" (nothing changed).
+        why: the reason for this action.
         slot: the slot that it may use, of `all_slots`.
-        reason: of "incomplete".
         entries: where the stage runs in another checkout, the entries of dvc.lock for the stages that it depends on.
 
     Returns:
         A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed or Cancelled. Its result is
-        a dictionary {"changed": what made it run, "slot", "seconds", ...}.
+        a dictionary {"why", "slot", "seconds", "outcome", ...}.
     """
     if action == "keep":
-        return Completed(name="Cached", message="nothing that it depends on has changed", data={"changed": []})
+        return Completed(name="Cached", message=why, data={"why": why})
     log = get_run_logger()
     note = failure_note(stage["name"])
     note.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ def run_stage(stage, action, slot=None, all_slots=(), reason=None, entries=None)
                 answer = call("reproduce", force=action == "force")
         except launcher.Stopped as stopped:
             return Cancelled(message=str(stopped))
-    result = {"slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
+    result = {"why": why, "slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
     if answer["outcome"] != "unchanged":
         for path in map(Path, stage["meta"].get("artifacts", [])):
             if path.exists() or answer["outcome"] == "ran":  # a stage that failed may have written why
@@ -77,13 +77,13 @@ def run_stage(stage, action, slot=None, all_slots=(), reason=None, entries=None)
     if answer["outcome"] == "unchanged":
         return Completed(name="Cached", message="what it depends on is the same again", data=result)
     if action == "incomplete":
-        return Completed(name="Incomplete", message=reason, data=result)
-    return Completed(message=f"ran {result['seconds']} s because of: {'; '.join(answer['changed']) or 'it was asked to'}", data=result)
+        return Completed(name="Incomplete", message=why, data=result)
+    return Completed(message=f"ran {result['seconds']} s because of {why}", data=result)
 
 
 def ask_source(stage, log):
     """The source's state before the stage brings its data, for flows.watch to compare; None where there is no source or no answer."""
-    if "source" not in stage["meta"]:
+    if not source.is_source(stage):
         return None
     try:
         return source.ask(stage)
@@ -112,7 +112,7 @@ class Watcher:
 
     def __init__(self, name, log):
         self.name, self.log, self.error, self.latest = name, log, None, None
-        self.changed, self.ended = threading.Event(), False
+        self.changed, self.ended = threading.Event(), threading.Event()
         self.mover = threading.Thread(target=contextvars.copy_context().run, args=[self.move], daemon=True)
 
     def __enter__(self):
@@ -120,7 +120,7 @@ class Watcher:
         return self
 
     def __exit__(self, *_):
-        self.ended = True
+        self.ended.set()
         self.changed.set()
 
     def line(self, text):
@@ -133,11 +133,12 @@ class Watcher:
 
     def move(self):
         """Show the latest progress, at most every second, until the stage has ended and its last line is shown."""
-        artifact, shown = None, None
+        artifact, shown, ended = None, None, False
         try:
-            while not self.ended:
+            while not ended:
                 self.changed.wait()
                 self.changed.clear()
+                ended = self.ended.is_set()
                 if self.latest == shown:
                     continue
                 percent, description = shown = self.latest
@@ -145,7 +146,6 @@ class Watcher:
                     artifact = create_progress_artifact(percent, key=artifacts.key(self.name, "progress"), description=description)
                 else:
                     update_progress_artifact(artifact, percent, description=description)
-                if not self.ended:
-                    time.sleep(1)
+                self.ended.wait(1)
         except Exception as error:  # noqa: BLE001 - a page that does not move is no reason to fail a stage
             self.log.warning("the progress cannot be shown: %s", error)

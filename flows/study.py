@@ -9,7 +9,8 @@ Stages, what they depend on and what is changed come from DVC; no stage is named
     retries: 2            it may be tried again, where a failure can pass by itself
     incomplete: COMMAND   what to run instead where some of the stages that it depends on have failed
     artifacts: [FILES]    what to show on its page
-    source: true          flows/watch.py runs it again when the data has changed at its source
+    source: COMMAND       prints another text when the data has changed at its source; then flows/watch.py runs the stage again
+    summary: FILE         what to print at the end
 """
 
 import argparse
@@ -18,6 +19,7 @@ import contextlib
 import queue
 import signal
 import sys
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 from prefect import allow_failure, flow
@@ -56,26 +58,25 @@ def study(slots: str | list[str] = "auto", per_gpu: int = 1, force: list[str] | 
             stages = found["stages"]
             order = found["lock"] + [stage["name"] for stage in stages if stage["name"] not in found["lock"]]
             show(stages, {})
-            with cluster.connect(dask) if dask else contextlib.nullcontext() as runner:
-                elsewhere = bool(runner and found["remote"])
-                states = run_all(stages, slot_list.find(slots, per_gpu), force or [], runner, elsewhere)
+            with cluster.connect(dask) if dask else contextlib.nullcontext() as submit:
+                elsewhere = bool(submit and found["remote"])
+                states = run_all(stages, slot_list.find(slots, per_gpu), force or [], submit, elsewhere)
             show(stages, states)
             return conclude(states)
         finally:
             # Entered however the study ends, cancelled from the page too: nothing may train on without it.
-            with contextlib.suppress(launcher.Stopped):
-                asked.call("order_lock", names=order, on_line=log.info)
             asked.stop()
+            repository.order_lock(order)
 
 
-def run_all(stages, slots, force, runner=None, elsewhere=False):
+def run_all(stages, slots, force, submit=None, elsewhere=False):
     """Run each stage as soon as the stages that it depends on are done and a slot is free, if it needs one.
 
     Args:
         stages: as flows.repository.inspect gives them, in an order in which they can run.
         slots: names of all slots.
         force: names of stages to run even if nothing changed.
-        runner: of flows.cluster, which gives the stages that need a slot to its workers; None: they run on `slots`.
+        submit: of flows.cluster, gives a stage that needs a slot to a worker; None: they run on `slots`.
         elsewhere: whether these workers have checkouts of their own.
 
     Returns:
@@ -88,13 +89,13 @@ def run_all(stages, slots, force, runner=None, elsewhere=False):
             name, upstream = stage["name"], stage["upstream"]
             if name in futures or not all(other in states for other in upstream):
                 continue
-            action, reason = decide(stage, {other: states[other] for other in upstream}, name in force)
-            options = {"stage": stage, "action": action, "reason": reason}
+            action, why = decide(stage, {other: states[other] for other in upstream}, name in force)
+            options = {"stage": stage, "action": action, "why": why}
             needs_slot = stage["meta"].get("gpu") and action in ("reproduce", "force")
-            if needs_slot and runner:
+            if needs_slot and submit:
                 entries = launcher.here().call("offer", stages=upstream)["entries"] if elsewhere else None
                 options |= {"slot": slot_list.WORKER, "entries": entries}
-                futures[name] = cluster.submit(runner, task_of(stage), options, [states[other] for other in upstream])
+                futures[name] = submit(task_of(stage), options, [states[other] for other in upstream])
             elif needs_slot and not free:
                 continue
             else:
@@ -109,7 +110,7 @@ def run_all(stages, slots, force, runner=None, elsewhere=False):
         states[name] = futures[name].state
         if name in taken:
             free.append(taken.pop(name))
-        elif runner:
+        elif submit:
             bring_home(name, states[name], elsewhere)
     return states
 
@@ -123,17 +124,19 @@ def bring_home(name, state, elsewhere):
 
 
 def decide(stage, upstream, forced):
-    """Choose what run_stage does with a stage whose upstream stages have ended in these states; returns (action, reason)."""
+    """Choose what run_stage does with a stage whose upstream stages have ended in these states; returns (action, why)."""
     missing = [name for name, state in upstream.items() if not state.is_completed() or state.name == "Incomplete"]
     if missing:
-        reason = "; ".join(f"{name}: {upstream[name].message}" for name in missing)
         only_failed = all(upstream[name].is_failed() for name in missing) and len(missing) < len(upstream)
-        return ("incomplete" if "incomplete" in stage["meta"] and only_failed else "skip"), f"without {reason}"
+        action = "incomplete" if "incomplete" in stage["meta"] and only_failed else "skip"
+        return action, "without " + "; ".join(f"{name}: {upstream[name].message}" for name in missing)
     if forced:
-        return "force", None
+        return "force", "a wish"
     # DVC decides again where an upstream stage ran: it may have made the same bytes as before.
-    ran = any(state.name != "Cached" for state in upstream.values())
-    return ("reproduce" if stage["changed"] or ran else "keep"), None
+    ran = [f"{name} that ran" for name, state in upstream.items() if state.name != "Cached"]
+    if why := stage["changed"] or ran:
+        return "reproduce", "; ".join(why)
+    return "keep", "nothing that it depends on has changed"
 
 
 def task_of(stage):
@@ -177,19 +180,23 @@ def main():
         "force": [name for name in options.force.split(",") if name],
         "dask": options.dask,
     }
-    signal.signal(signal.SIGTERM, interrupt)
-    if not PREFECT_API_URL.value():
-        # Where nothing is to be done and nobody watches, no server is started for it.
+    slot_list.find(chosen["slots"], chosen["per_gpu"])
+    with sole_study():  # refuse now, not when the server is up
         stages = inspect()
-        if not any(stage["changed"] for stage in stages) and not chosen["force"]:
-            print(f"nothing to do: none of the {len(stages)} stages has changed")
-            return 0
-        with sole_study():  # refuse now, not when the server is up
-            pass
-    with server.for_this_process():
-        state = study(**chosen, return_state=True)
-    print(state.message)
-    return 0 if state.is_completed() else 1
+    if unknown := set(chosen["force"]) - {stage["name"] for stage in stages}:
+        raise StudyError(f"--force: there is no stage {', '.join(sorted(unknown))}; `dvc stage list` names them")
+    signal.signal(signal.SIGTERM, interrupt)
+    if PREFECT_API_URL.value() or chosen["force"] or any(stage["changed"] for stage in stages):
+        with server.for_this_process():
+            state = study(**chosen, return_state=True)
+        done, message = state.is_completed(), state.message
+    else:  # nothing is to be done and nobody watches: no server is started for it
+        done, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
+    for path in (Path(stage["meta"]["summary"]) for stage in stages if "summary" in stage["meta"]):
+        if path.exists():
+            print(f"\n{path.read_text(encoding='utf-8').strip()}\n")
+    print(message)
+    return 0 if done else 1
 
 
 def inspect():

@@ -31,7 +31,7 @@ def watch():
     force, reasons = [], []
     for stage in stages:
         reasons += [f"{stage['name']}: {change}" for change in stage["changed"]]
-        if "source" not in stage["meta"]:
+        if not source.is_source(stage):
             continue
         now, before = source.ask(stage), source.seen().get(stage["name"])
         log.info("%s: %s", stage["name"], now)

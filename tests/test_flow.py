@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows import artifacts, slots
+from tasks.errors import StudyError
 from tests.toy import Toy, ask, serving, settled, wait_for
 
 
@@ -99,9 +100,7 @@ def test_unchanged_study_starts_nothing(toy):
     _, tasks = last_run(toy)
     assert {task["state_name"] for task in tasks.values()} == {"Cached"}
     # Without a server to show it on, none is started for it.
-    alone = Toy.__new__(Toy)
-    alone.folder, alone.api = toy.folder, None
-    done = alone.study()
+    done = toy.beside(api=None).study()
     assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 10 stages has changed\n")
 
 
@@ -159,7 +158,7 @@ def test_slots_are_devices(monkeypatch):
     assert slots.find("auto") == ["3", "GPU-5a"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert slots.find("auto") == ["cpu"]
-    with pytest.raises(ValueError, match="names no device"):
+    with pytest.raises(StudyError, match="names no device"):
         slots.find([])
     assert slots.environment("1#2", ["1#1", "1#2"])["CUDA_VISIBLE_DEVICES"] == "1"
     assert slots.environment("1", ["1"])["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"

@@ -67,7 +67,7 @@ def test_a_schedule_starts_the_study_only_when_something_changed(toy):
     assert [schedule["schedule"]["cron"] for schedule in watch["schedules"]] == ["0 6 * * *"]
     toy.forget_events()
     studies, watches = len(runs(toy, "study")), len(runs(toy, "watch"))
-    every = {"schedule": {"interval": 5, "anchor_date": datetime.datetime.now(datetime.UTC).isoformat()}, "active": True}
+    every = {"schedule": {"interval": 10, "anchor_date": datetime.datetime.now(datetime.UTC).isoformat()}, "active": True}
     toy.call("POST", f"deployments/{watch['id']}/schedules", json=[every])
 
     completed = lambda: [run for run in runs(toy, "watch")[: len(runs(toy, "watch")) - watches] if run["state_type"] == "COMPLETED"]  # noqa: E731
@@ -92,9 +92,10 @@ def test_a_schedule_starts_the_study_only_when_something_changed(toy):
 def test_a_change_of_parameters_is_seen(toy):
     wait_for(lambda: not any(run["state_type"] in ("RUNNING", "PENDING") for run in runs(toy, "watch")), 60)
     toy.set("ab", 0.4)
+    studies = len(runs(toy, "study"))
     message = ended(toy, start(toy, "watch/watch"))["message"]
     assert "started the study" in message and "params.yaml: seconds: modified" in message
-    wait_for(lambda: runs(toy, "study")[0]["state_type"] == "COMPLETED", 120)
+    wait_for(lambda: len(runs(toy, "study")) > studies and runs(toy, "study")[0]["state_type"] == "COMPLETED")
     assert toy.changed() == []
 
 

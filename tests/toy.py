@@ -1,6 +1,7 @@
 """A small study in a folder of its own: stages that sleep, tell their progress and write a file, under DVC like the real ones."""
 
 import atexit
+import copy
 import functools
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
+CLIENT = httpx.Client(timeout=60)
 
 WORK = """
 import json, os, pathlib, sys, time
@@ -85,6 +87,12 @@ class Toy:
         self.run("git", "init", "-q", ".")
         self.run("dvc", "init", "-q")
 
+    def beside(self, folder=None, api=None):
+        """The same study seen with another server or none, or a copy of it that lies in another folder."""
+        other = copy.copy(self)
+        other.folder, other.api = folder or self.folder, api
+        return other
+
     def write(self, name, text):
         (self.folder / name).write_text(text)
 
@@ -121,7 +129,7 @@ class Toy:
         """Call the server's API; returns what it answers, if anything."""
         # The server answers 503 while its database is busy; Prefect's own client asks again as well.
         answer = wait_for(
-            lambda: a if (a := httpx.request(method, f"{self.api}/{path}", timeout=60, **options)).status_code != 503 else None
+            lambda: a if (a := CLIENT.request(method, f"{self.api}/{path}", **options)).status_code != 503 else None
         )
         answer.raise_for_status()
         return answer.json() if answer.content else None
@@ -156,7 +164,7 @@ def wait_for(what, seconds=120):
     while time.monotonic() < until:
         if result := what():
             return result
-        time.sleep(0.1)
+        time.sleep(0.2)
     raise TimeoutError(f"not within {seconds} s")
 
 
@@ -187,7 +195,7 @@ def serving():
 
 def ask(api, what, **body):
     """Call a filter of the server's API; returns the list of what it found."""
-    return httpx.post(f"{api}/{what}/filter", json=body, timeout=60).raise_for_status().json()
+    return CLIENT.post(f"{api}/{what}/filter", json=body).raise_for_status().json()
 
 
 def settled(api, run):
