@@ -19,7 +19,7 @@ from tasks.errors import StudyError
 from tasks.files import write_json
 
 PORT = 4200  # Prefect's own default
-START_LIMIT = 300  # seconds; some ten are usual
+START_LIMIT = 1800  # seconds; some ten are usual, many more on a machine that is busy with other work
 
 
 @contextlib.contextmanager
