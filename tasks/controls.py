@@ -134,6 +134,10 @@ def accuracies(controls):
     return {control: controls[control]["accuracy"] for control in NAMES if control in controls}
 
 
+# Up to this share of test images, copies can move an accuracy by no more than the margin of the warning itself.
+MOST_SHARED = 0.05
+
+
 def leak_warning(control_accuracies, model_accuracy, points=5, shared=None):
     """Return a sentence if a control comes within `points` of the model, or beats it; else None.
 
@@ -155,9 +159,12 @@ def leak_warning(control_accuracies, model_accuracy, points=5, shared=None):
         return f"{found}. It has learnt next to nothing."
     if shared is None:
         return f"{found}. Either copies of the same photographs are on both sides, or colour alone decides; it does not test the model."
-    if shared > 0:
+    if shared > MOST_SHARED:
         return f"{found}. {shared:.0%} of the test images come from photographs that are in train too: it measures recognition of copies."
-    return f"{found}. No photograph is on both sides: it is no leak, but the model adds little to a comparison of colours."
+    few = (
+        f"Only {shared:.1%} of the test images come from photographs that are in train too" if shared else "No photograph is on both sides"
+    )
+    return f"{found}. {few}: it is no leak, but the model adds little to a comparison of colours."
 
 
 @entry_point

@@ -168,6 +168,8 @@ def test_the_warning_names_the_control_and_says_what_it_means():
     assert warn(0.90, 0.95, points=4) is None
     assert "copies of the same photographs" in warn(0.999, 0.9976)
     assert "no leak" in warn(0.62, 0.60, shared=0.0)
+    assert "Only 2.5% of the test images share a photograph with train: it is no leak" in warn(0.62, 0.60, shared=0.025)
+    assert "90% of the test images come from photographs that are in train too: it measures" in warn(0.99, 0.98, shared=0.9)
     assert "learnt next to nothing" in warn(0.20, 0.27)
     assert controls.leak_warning({}, 0.9) is None
 
