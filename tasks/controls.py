@@ -161,9 +161,7 @@ def leak_warning(control_accuracies, model_accuracy, points=5, shared=None):
         return f"{found}. Either copies of the same photographs are on both sides, or colour alone decides; it does not test the model."
     if shared > MOST_SHARED:
         return f"{found}. {shared:.0%} of the test images come from photographs that are in train too: it measures recognition of copies."
-    few = (
-        f"Only {shared:.1%} of the test images come from photographs that are in train too" if shared else "No photograph is on both sides"
-    )
+    few = f"Only {shared:.1%} of the test images share a photograph with train" if shared else "No photograph is on both sides"
     return f"{found}. {few}: it is no leak, but the model adds little to a comparison of colours."
 
 
