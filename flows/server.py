@@ -3,6 +3,7 @@
 python -m flows.server PORT      what `running` starts; not for users
 """
 
+import asyncio
 import atexit
 import contextlib
 import logging
@@ -117,13 +118,50 @@ def free_port(host):
         return trial.getsockname()[1]
 
 
+def patient(app, tries=10, pause=0.03):
+    """Wrap an ASGI application so that a request which meets a locked database is tried again here.
+
+    SQLite refuses at once to write in a transaction that began to read before another wrote. Prefect then answers 503, and its client
+    sleeps two seconds before it asks again: one in five starts of a task was held up by that.
+    """
+
+    async def patient_app(scope, receive, send):
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        request = [await receive()]
+        while request[-1].get("more_body"):
+            request.append(await receive())
+        for turn in range(tries):
+            left, refused = iter(request), False
+
+            async def receive_again(left=left):
+                return next(left, None) or await receive()
+
+            async def send_unless_refused(message, last=turn == tries - 1):
+                nonlocal refused
+                refused = refused or (message["type"] == "http.response.start" and message["status"] == 503 and not last)
+                if not refused:
+                    await send(message)
+
+            try:
+                await app(dict(scope), receive_again, send_unless_refused)
+            except Exception:
+                if not refused:
+                    raise
+            if not refused:
+                return
+            await asyncio.sleep(pause * (turn + 1))
+
+    return patient_app
+
+
 def serve(host, port):
     """Run the server until the input of this process closes."""
     import uvicorn
     from prefect.server.api.server import create_app
 
     server = uvicorn.Server(
-        uvicorn.Config(create_app(), host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
+        uvicorn.Config(patient(create_app()), host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
     )
 
     def end_with_parent():

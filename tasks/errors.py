@@ -2,7 +2,9 @@
 
 import errno
 import functools
+import signal
 import sys
+import threading
 
 
 class StudyError(Exception):
@@ -14,6 +16,9 @@ def entry_point(main):
 
     @functools.wraps(main)
     def command(*arguments):
+        if threading.current_thread() is threading.main_thread():
+            # A shell starts background jobs with SIGINT ignored; whoever sends it to a stage means to stop it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return main(*arguments) or 0
         except StudyError as error:
