@@ -1,7 +1,12 @@
-"""The flow on a toy study: real processes, real DVC, a real Prefect server; only the stages sleep instead of training."""
+"""The flow on a toy study: real processes, real DVC, a real Prefect server; only the stages sleep instead of training.
 
+The tests of the toy study run in the order in which they stand: each goes on with the study that the one before it left.
+"""
+
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -18,26 +23,45 @@ def toy(tmp_path_factory):
     """A study that has run once, on three slots, one of which two stages share."""
     toy = Toy(tmp_path_factory.mktemp("toys") / "study", serving().api)
     toy.write("fail-download", "")  # the first try fails; the flow tries again after some seconds
-    toy.write("hold-a", "")
-    process = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
-    wait_for(lambda: toy.events("download"))
-    wait_for(lambda: "Retry 1/1" in toy.folder.joinpath("output.txt").read_text())
-    (toy.folder / "fail-download").unlink()
-    # While one stage takes long, the others must be done on the slots that it leaves.
-    wait_for(lambda: len(toy.events()) == 8 and all(len(toy.events(name)) == 2 for name in "bcdefg"), 120)
-    (toy.folder / "hold-a").unlink()
+    with holding(toy, "a"):
+        process = start_flow(toy, "x,y,y")
+        wait_for(lambda: toy.events("download"))
+        wait_for(lambda: "Retry 1/1" in printed(toy))
+        (toy.folder / "fail-download").unlink()
+        # While one stage takes long, the others must be done on the slots that it leaves.
+        wait_for(lambda: len(toy.events()) == 8 and all(len(toy.events(name)) == 2 for name in "bcdefg"))
     process.wait(120)
-    toy.output = toy.folder.joinpath("output.txt").read_text()
-    assert process.returncode == 0, toy.output
+    assert process.returncode == 0, printed(toy)
     toy.first = toy.events()
     return toy
 
 
-def last_run(toy, position=0):
-    """The task runs of this study's latest flow run, by name."""
-    runs = ask(toy.api, "flow_runs", sort="START_TIME_DESC", flows={"name": {"any_": ["study"]}})
-    tasks = wait_for(lambda: settled(toy.api, runs[position]["id"]))
-    return runs[position], {task["name"]: task for task in tasks}
+@contextlib.contextmanager
+def holding(toy, names):
+    """While the block runs, these stages do not end once they have started."""
+    for name in names:
+        toy.write(f"hold-{name}", "")
+    try:
+        yield
+    finally:
+        for name in names:
+            (toy.folder / f"hold-{name}").unlink()
+
+
+def start_flow(toy, devices):
+    """Start a flow that goes on beside the test; `printed` tells what it has said."""
+    with open(toy.folder / "output.txt", "w") as output:
+        return toy.start(sys.executable, "-m", "flows.study", "--slots", devices, stdout=output, stderr=subprocess.STDOUT)
+
+
+def printed(toy):
+    return (toy.folder / "output.txt").read_text()
+
+
+def last_run(toy):
+    """This study's latest flow run, and its task runs by name."""
+    run = ask(toy.api, "flow_runs", sort="START_TIME_DESC", flows={"name": {"any_": ["study"]}})[0]
+    return run, {task["name"]: task for task in wait_for(lambda: settled(toy.api, run["id"]))}
 
 
 def test_no_slot_is_used_twice_and_none_idles_while_work_waits(toy):
@@ -63,9 +87,8 @@ def test_tasks_are_named_tagged_logged_and_told_why(toy):
     logs = ask(toy.api, "logs", logs={"task_run_id": {"any_": [tasks["train@c"]["id"]]}})
     assert "[ 50%] work 2/4" in [line["message"] for line in logs]
     assert len(toy.first["download"]) == 3  # started, failed; started again, ended
-    upstream = {
-        parent["id"] for inputs in tasks["report"]["task_inputs"].values() for parent in inputs if parent["input_type"] == "task_run"
-    }
+    inputs = [given for several in tasks["report"]["task_inputs"].values() for given in several]
+    upstream = {given["id"] for given in inputs if given["input_type"] == "task_run"}
     assert upstream == {task["id"] for name, task in tasks.items() if name != "report"}
 
 
@@ -131,24 +154,32 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
 
 def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy):
     toy.set("abcdefg", 0.3)
-    for name in "ab":
-        toy.write(f"hold-{name}", "")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        toy.forget_events()
-        flow = toy.start(sys.executable, "-m", "flows.study", "--slots", "x,y", stdout=open(toy.folder / "output.txt", "w"), stderr=-2)
-        wait_for(lambda: len(toy.events()) == 2, 120)
-        if number == signal.SIGINT:
-            second = toy.study()
-            assert second.returncode == 1 and "another study is running in this checkout" in second.stdout
-        flow.send_signal(number)
-        wait_for(lambda: set(toy.processes()) <= {flow.pid}, 10)  # noqa: B023 - called in this turn
-        assert flow.wait(60) != 0
-        assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
-    for name in "ab":
-        (toy.folder / f"hold-{name}").unlink()
+    with holding(toy, "ab"):
+        flow = flow_in_two_stages(toy)
+        second = toy.study()
+        assert second.returncode == 1 and "another study is running in this checkout" in second.stdout
+        end_and_look(toy, flow, signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            end_and_look(toy, flow_in_two_stages(toy), number)
     done = toy.study("--slots", "x,y")
     assert done.returncode == 0, done.stdout
     assert toy.changed() == []
+
+
+def flow_in_two_stages(toy):
+    """Start a flow on two slots; returns it once a stage has started on each."""
+    toy.forget_events()
+    flow = start_flow(toy, "x,y")
+    wait_for(lambda: len(toy.events()) == 2)
+    return flow
+
+
+def end_and_look(toy, flow, number):
+    """Send a signal to the flow, and see that within ten seconds nothing of it is left but itself, and that it fails."""
+    flow.send_signal(number)
+    wait_for(lambda: set(toy.processes()) <= {flow.pid}, 10)
+    assert flow.wait(60) != 0
+    assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
 
 
 def test_slots_are_devices(monkeypatch):
