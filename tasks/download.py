@@ -1,11 +1,14 @@
 """Bring the images in: from a zip, a folder, Kaggle, or drawn. Writes data/raw/ with source.json.
 
     python -m tasks.download
+    python -m tasks.download --source    print the state of the source and bring nothing: another text once the source has changed
 
 Whatever the source looks like, data/raw/ has one layout: images/SPLIT/CLASS/NAME, photographs/NAME, source.json.
 """
 
+import argparse
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -151,8 +154,15 @@ def describe(folder):
 
 
 @entry_point
-def main():
+def main(*arguments):
+    parser = argparse.ArgumentParser(prog="python -m tasks.download", description=__doc__.split("\n")[0])
+    parser.add_argument("--source", action="store_true", help="print the state of the source, and bring nothing")
+    options = parser.parse_args(arguments)
+
     dataset = settings.load().profile.dataset
+    if options.source:
+        print(json.dumps(source_state(dataset), sort_keys=True))
+        return
     with new_folder(RAW) as folder:
         source = bring(dataset, folder)
         ignored = source.pop("ignored")
@@ -167,4 +177,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

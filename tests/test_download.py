@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from flows import source
 from tasks import download, settings
 from tasks.errors import StudyError
-from tests.conftest import ENVIRONMENT, ROOT, TINY_PROFILE, python
+from tests.conftest import ENVIRONMENT, ROOT, TINY_PROFILE, python, run
 
 REAL_ZIP = ROOT.parent / "shared" / "data" / "blood-cells.zip"
 
@@ -379,3 +380,24 @@ def test_the_real_zip_is_understood():
         targets, ignored = plan("real", [e.filename for e in opened.infolist() if not e.is_dir()])
     assert (len(targets), ignored) == (12_881, {".xml": 343, ".csv": 2})
     assert len({Path(target).parent for target in targets.values()}) == 13
+
+
+def test_the_study_asks_its_source_by_the_command_in_dvc_yaml(workspace):
+    """What flows/watch.py runs: without such a command it never learns of new data."""
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    commands = [stage["meta"]["source"] for stage in stages.values() if "source" in stage.get("meta", {})]
+    assert len(commands) == 1 and source.is_source({"meta": {"source": commands[0]}})
+
+    profile = workspace / "profiles" / "tiny.yaml"
+    profile.write_text(profile.read_text().replace("source: sample", "source: archive\n  path: images.zip"))
+    zip_path = workspace / "images.zip"
+    zip_path.write_bytes(b"first")
+    first, again = (run(["sh", "-c", commands[0]], workspace) for _ in range(2))
+    assert first.returncode == 0 and first.stdout == again.stdout, first.stderr
+    zip_path.write_bytes(b"another")
+    changed = run(["sh", "-c", commands[0]], workspace)
+    assert changed.returncode == 0 and changed.stdout != first.stdout
+    zip_path.unlink()
+    gone = run(["sh", "-c", commands[0]], workspace)
+    assert gone.returncode == 1 and gone.stderr.startswith("error: images.zip: cannot be read")
+    assert not (workspace / "data").exists()
