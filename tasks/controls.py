@@ -118,7 +118,7 @@ def shared_photographs(split, inventory, photographs):
     known = photographs.set_index("path")
     missing = sorted(set(inventory["path"].iloc[[*split["train"], *split["validation"], *split["test"]]]) - set(known.index))
     if missing:
-        raise StudyError(f"data/photographs.parquet lacks {len(missing)} images, such as {missing[0]}: run photographs again")
+        raise StudyError(f"data/photographs.parquet lacks {len(missing)} images, such as {missing[0]}: run group again")
     of, method = (known[c].reindex(inventory["path"]).to_numpy(dtype=object) for c in ("photograph", "method"))
     share = {part: float(np.isin(of[split[part]].astype(str), of[split["train"]].astype(str)).mean()) for part in parts(split)}
     alone = int((method[split["test"]] == "alone").sum())

@@ -1,6 +1,10 @@
 """params.yaml and the profiles: what is refused, and that the message names the key and what is allowed."""
 
+import ast
+from pathlib import Path
+
 import pytest
+from ruamel.yaml import YAML
 
 from tasks import settings
 from tasks.errors import StudyError
@@ -69,3 +73,31 @@ def test_a_stage_with_wrong_settings_exits_with_one_line(workspace):
     assert result.returncode == 1
     assert result.stderr.startswith("error: params.yaml: backbones: missing")
     assert "Traceback" not in result.stderr
+
+
+def test_a_stage_depends_on_the_code_that_decides_its_result():
+    """A module that a stage imports and does not depend on would leave its old result in place when it changes."""
+    # Plumbing: it decides how a stage reads, waits and reports, not what it makes.
+    plumbing = {"errors", "files", "progress", "settings", "resume", "hardware"}
+    for name, stage in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        depends = {Path(dep).stem for dep in stage["deps"] if dep.startswith("tasks/")}
+        lacking = imported(name) - depends - plumbing
+        assert not lacking, f"{name}: add to its deps: {', '.join(sorted(lacking))}"
+
+
+def imported(module):
+    """Names of the modules of tasks/ that `module` loads, itself included, directly or through others."""
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or not (ROOT / "tasks" / name).with_suffix(".py").exists() and not (ROOT / "tasks" / name).is_dir():
+            continue
+        found.add(name)
+        path = ROOT / "tasks" / name
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module == "tasks":
+                    waiting += [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
+                    waiting.append(node.module.split(".")[1])
+    return found
