@@ -7,7 +7,6 @@ Imports are left out on both sides; they cost the same for ten images and for a 
 """
 
 import concurrent.futures
-import os
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from PIL import Image
 
 from tasks import cells, prepare, settings
 from tasks.expectations import judge, load_great_expectations, rules_for, tables_of
+from tasks.hardware import cores
 from tasks.inventory import list_images, take_inventory
 from tasks.validate import common_size
 
@@ -33,7 +33,7 @@ def decode(path):
 def bare(folder, paths):
     """Seconds to decode all images with all processors."""
     started = time.monotonic()
-    with concurrent.futures.ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with concurrent.futures.ProcessPoolExecutor(cores()) as pool:
         for _ in pool.map(decode, [str(folder / path) for path in paths], chunksize=64):
             pass
     return time.monotonic() - started

@@ -5,6 +5,7 @@ import subprocess
 from collections import Counter
 
 from tasks.errors import StudyError
+from tasks.hardware import cores
 
 CPU = "cpu"
 WORKER = "worker"  # of a cluster, whose own environment says which device is its
@@ -68,8 +69,3 @@ def environment(slot, slots):
         for name in ["OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"]:
             variables[name] = threads
     return variables
-
-
-def cores():
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -147,9 +147,7 @@ def skip_residual_branches(backbone):
 def main(name):
     profile = settings.load().profile
     size, backbone = profile.images.size, profile.backbone
-    with hardware.without_native_log():
-        gpus = hardware.gpu_names()
-    _, features = hardware.processor()
+    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
     keras.config.set_dtype_policy(hardware.choose_precision(profile.training.precision, gpus, features))
     keras.utils.set_random_seed(backbone.pretrain.seed if backbone.weights == "pretrain" else backbone.seed)
     match backbone.weights:

@@ -66,24 +66,22 @@ def main(experiment_name, protocol, backbone_name, repeat):
     split = read_json(f"data/splits/{protocol}.json")
     labels = inventory["class"].map({name: index for index, name in enumerate(split["classes"])}).to_numpy()
 
-    with hardware.without_native_log():
-        gpus = hardware.gpu_names()
-    _, features = hardware.processor()
+    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
     precision = hardware.choose_precision(training.precision, gpus, features)
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
     device = gpus[0] if gpus else "CPU"
     size = images.shape[1]
-    architecture = " - ".join([backbone_name, "F"] + [f"D({experiment.units})"] * experiment.layers)
-    print(f"{key}: {architecture}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True)
+    network = settings.architecture(backbone_name, experiment.layers, experiment.units)
+    print(f"{key}: {network}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True)
 
     model = starting_model(f"data/backbone/{backbone_name}", backbone_name, size, experiment, training.dropout, len(split["classes"]))
     model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     inputs = [f"data/splits/{protocol}.json", "data/inventory.parquet", f"data/backbone/{backbone_name}/backbone.weights.h5"]
     setting = {"experiment": experiment.model_dump(), "training": training.model_dump(), "seed": seed, "precision": precision, "size": size}
     states = Path(f".study/resume/{key}")
+    state = states / resume.fingerprint(setting, inputs)
     try:
-        state = states / resume.fingerprint(setting, inputs)
         history = fit(model, images, labels, split["train"], split["validation"], training, rate, seed, "fine-tune", state)
     except StudyError as error:
         write_json(failure, {"reason": str(error)})

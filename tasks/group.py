@@ -15,7 +15,6 @@ drawn images, which show less, a few false pairs reach 14 and 0.68. More than 99
 """
 
 import hashlib
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ import pandas as pd
 
 from tasks.errors import StudyError, entry_point
 from tasks.files import new_file
+from tasks.hardware import cores
 from tasks.progress import Progress
 
 WIDTH, SHRINK = 320, 2  # pixels: features are found at this width; grey values are compared at half of it
@@ -230,7 +230,7 @@ def connect(pictures, queries, least, what, photographs=None):
 def in_threads(function, items, what):
     """Return [function(item) for item in items], computed on all cores, with progress."""
     results, progress = [], Progress(what, len(items), "images")
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for result in pool.map(function, items):
             results.append(result)
             progress.update(len(results))

@@ -49,27 +49,33 @@ def processor():
     return fields.get("model name", platform.machine()), set(fields.get("flags", fields.get("Features", "")).split())
 
 
+def cores():
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def processor_name():
     """Return the processor's name with its widest vector instructions, `AMD EPYC (2 cores, avx2)`."""
     name, features = processor()
     widest = next((f for f in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx") if f in features), platform.machine())
-    return f"{name} ({len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count()} cores, {widest})"
+    return f"{name} ({cores()} cores, {widest})"
 
 
 def gpu_names():
     """Return the names of the GPUs that this process sees through Keras's backend; the one place that asks a framework."""
     import keras
 
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    with without_native_log():
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
-        return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-    if keras.backend.backend() == "jax":
-        import jax
+            gpus = tf.config.list_physical_devices("GPU")
+            return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+        if keras.backend.backend() == "jax":
+            import jax
 
-        return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
-    return []
+            return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
+        return []
 
 
 def choose_precision(setting, gpus, features):

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.fft import dct
 
 from tasks.errors import StudyError
+from tasks.hardware import cores
 from tasks.progress import Progress
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -88,7 +89,7 @@ def take_inventory(folder, paths, size, images, processes=None, meanwhile=None):
     # Fork: a spawned process would import pandas and scipy again. There is neither a thread nor TensorFlow here at this point.
     Image.init()
     pool = ProcessPoolExecutor(
-        processes or len(os.sched_getaffinity(0)),
+        processes or cores(),
         mp_context=multiprocessing.get_context("fork"),
         initializer=start_process,
         initargs=(os.fspath(folder), size, os.fspath(images), offset),

@@ -91,7 +91,7 @@ def main():
     study = settings.load()
     inventory = pd.read_parquet("data/inventory.parquet")
     photographs = inventory[["path"]].merge(pd.read_parquet("data/photographs.parquet"), on="path", how="left")["photograph"]
-    # TEST_SIMPLE is not grouped; an image without a photograph is one of its own.
+    # An image that no photograph is known of is one of its own.
     photographs = photographs.fillna(inventory["path"])
     split = study.profile.split
     # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy are black.

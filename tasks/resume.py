@@ -62,5 +62,5 @@ def states(folder):
 
 
 def forget(folder):
-    """Remove every state of a fine-tune, those of earlier settings among them: it succeeded, or starts anew."""
+    """Remove every state of a fine-tune, those of earlier settings among them: it succeeded."""
     shutil.rmtree(folder, ignore_errors=True)

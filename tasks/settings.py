@@ -33,6 +33,11 @@ class Experiment(Section):
     learning_rate: Rate
 
 
+def architecture(backbone, layers, units):
+    """Return e.g. `ResNet50 - F - D(8) - D(8)`: backbone, flatten, hidden dense layers."""
+    return " - ".join([backbone, "F", *[f"D({units})"] * layers])
+
+
 class Params(Section):
     """params.yaml: the profile's name and the axes of the fine-tune matrix."""
 

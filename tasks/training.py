@@ -18,9 +18,10 @@ EVALUATION_BATCH = 128
 class Watch(keras.callbacks.Callback):
     """Shows progress after every step, and stops at the first loss that is not a number."""
 
-    def __init__(self, progress, epoch, epochs, steps, learning_rate):
+    def __init__(self, progress, epoch, epochs, steps, batch_size, learning_rate):
         super().__init__()
-        self.progress, self.epoch, self.epochs, self.steps, self.learning_rate = progress, epoch, epochs, steps, learning_rate
+        self.progress, self.epoch, self.epochs = progress, epoch, epochs
+        self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
 
     def on_train_batch_end(self, batch, logs=None):
         # `loss` is the mean over the epoch so far: one NaN step makes it NaN.
@@ -30,7 +31,7 @@ class Watch(keras.callbacks.Callback):
                 f"{self.learning_rate:g}: lower the experiment's learning_rate in params.yaml, or learning_rate_scale in the profile"
             )
         done = (self.epoch - 1) * self.steps + batch + 1
-        self.progress.update(done * self.progress.batch_size, f"epoch {self.epoch}/{self.epochs}, loss {logs['loss']:.4f}")
+        self.progress.update(done * self.batch_size, f"epoch {self.epoch}/{self.epochs}, loss {logs['loss']:.4f}")
 
 
 def fit(model, images, labels, train, validation, training, learning_rate, seed, what, state=None):
@@ -54,7 +55,6 @@ def fit(model, images, labels, train, validation, training, learning_rate, seed,
     steps = len(Batches(images, train, training.batch_size, whole=True))
     batch_size = min(training.batch_size, len(train))
     progress = Progress(what, training.epochs * steps * batch_size, "images")
-    progress.batch_size = batch_size
     history = resume.restore(state, model) if state else []
     if history:
         print(f"resumed after epoch {len(history)} of {training.epochs}", flush=True)
@@ -64,7 +64,7 @@ def fit(model, images, labels, train, validation, training, learning_rate, seed,
         order = np.random.default_rng([seed, epoch]).permutation(train)
         reseed_dropout(model, [seed, epoch])
         batches = Batches(images, order, batch_size, labels, whole=True)
-        watch = Watch(progress, epoch, training.epochs, steps, learning_rate)
+        watch = Watch(progress, epoch, training.epochs, steps, batch_size, learning_rate)
         logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
         trained = time.monotonic() - started
         validation_loss, validation_accuracy = score(predict(model, images, validation, EVALUATION_BATCH), labels[validation])

@@ -82,12 +82,12 @@ def test_a_second_run_ends_at_once_and_says_so(repository):
     assert (repository / "reports" / "study.md").stat().st_mtime_ns == before
 
 
-def would_run(repository, monkeypatch_text):
+def would_run(repository, change):
     """The stages that `dvc repro` would run with params.yaml so changed."""
     params = repository / "params.yaml"
     text = params.read_text()
     try:
-        params.write_text(monkeypatch_text(text))
+        params.write_text(change(text))
         status = json.loads(dvc(repository, "status", "--json"))
     finally:
         params.write_text(text)

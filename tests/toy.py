@@ -128,9 +128,7 @@ class Toy:
     def call(self, method, path, **options):
         """Call the server's API; returns what it answers, if anything."""
         # The server answers 503 while its database is busy; Prefect's own client asks again as well.
-        answer = wait_for(
-            lambda: a if (a := CLIENT.request(method, f"{self.api}/{path}", **options)).status_code != 503 else None
-        )
+        answer = wait_for(lambda: a if (a := CLIENT.request(method, f"{self.api}/{path}", **options)).status_code != 503 else None)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

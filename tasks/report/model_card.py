@@ -4,7 +4,8 @@ from tasks.controls import NAMES, accuracies
 from tasks.predictions import classes_of, per_photograph, photographs_known
 from tasks.report.markdown import between, bullets, duration, listed, percent, rate
 from tasks.report.mistakes import class_table
-from tasks.report.results import architecture, chosen
+from tasks.report.results import chosen
+from tasks.settings import architecture
 from tasks.statistics import accuracy, expected_calibration_error
 
 WEIGHTS = {"imagenet": "ImageNet weights", "pretrain": "weights pre-trained on drawn cells", "random": "random weights"}

@@ -65,11 +65,10 @@ def read_runs(root, params, incomplete=False):
         failure = root / ".study/failures" / f"{run['key']}.json"
         reason = " ".join(read_json(failure)["reason"].split()) if failure.exists() else None
         if not incomplete:
-            stage = f"finetune@{run['experiment']}-{run['protocol']}-{run['backbone']}-{run['repeat']}"
             raise StudyError(
                 f"data/results/{run['key']}/{missing[0]} is missing"
                 + (f" (the run failed: {reason})" if reason else "")
-                + f": run `dvc repro {stage}`, or report what is there with `python -m tasks.report --incomplete`"
+                + f": run `dvc repro finetune@{run['key']}`, or report what is there with `python -m tasks.report --incomplete`"
             )
         runs.append(run | {"failed": reason or "not run"})
     return runs
@@ -176,11 +175,6 @@ def groups_of(experiments):
     for experiment in experiments:
         groups.setdefault(changed_factors(experiment, experiments[0]), []).append(experiment)
     return list(groups.values())
-
-
-def architecture(backbone, layers, units):
-    """Return e.g. `ResNet50 - F - D(8) - D(8)`: backbone, flatten, hidden dense layers."""
-    return " - ".join([backbone, "F", *[f"D({units})"] * layers])
 
 
 def summaries_of(runs):
