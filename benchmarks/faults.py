@@ -1,0 +1,314 @@
+"""What becomes of a study when something goes wrong: each fault is brought about, then the same command is run again.
+
+    python -m benchmarks.faults                     all of them; writes docs/faults.md
+    python -m benchmarks.faults --only "disk full"  those whose stage or fault holds these words; writes nothing
+
+One tiny study is run undisturbed and kept as it was before each of its stages. A fault starts from such a copy. It passes if the
+disturbed command failed without a traceback and left nothing half-written where results lie, and if the next run ended with the same
+results as the undisturbed one, with `dvc status` clean.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tests.conftest import ENVIRONMENT, make_repository
+
+NARROW = "narrow-published-MobileNet-1"
+DEEP = "deep-published-MobileNet-1"
+ORDER = [
+    "download", "validate", "group", "prepare", "backbone@MobileNet", f"finetune@{NARROW}", f"finetune@{DEEP}", "controls", "report",
+]  # fmt: skip
+RESULTS = ["data", "reports"]
+SEED = 1
+
+
+@dataclass
+class Fault:
+    """`when` is the moment of the signal, in one of three ways: a fraction of the stage's time, a file's pattern, or a text in its output.
+
+    Without a signal, `room` bytes are left on a disk of the study's own, or `damage` changes the study's folder before the command.
+    """
+
+    stage: str
+    what: str
+    when: float | str | re.Pattern | None = None
+    signal: int = signal.SIGKILL
+    whole: bool = True  # the signal goes to DVC and the stage, or to the stage alone
+    room: int | None = None
+    damage: object = None
+    message: str = ""  # that the disturbed command must print
+    flow: bool = False
+
+
+def truncate_newest_state(folder):
+    newest = sorted(folder.glob(".study/resume/*/*/epoch-*.npz"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+
+
+def faults():
+    """List all faults; the random moments are the same in every run."""
+    moments = random.Random(SEED)
+    killed = [Fault(stage, "kill -9", moments.uniform(0.1, 0.95)) for stage in ORDER[:4] for _ in range(3)]
+    tuned, last = f"finetune@{NARROW}", f"finetune@{DEEP}"
+    return [
+        *killed,
+        Fault("validate", "kill -9 while the array is written", "data/*images.partial*"),
+        Fault("backbone@MobileNet", "kill -9 in a step", re.compile(r"pre-train \d+/")),
+        Fault("backbone@MobileNet", "kill -9 while weights are saved", "data/backbone/.*.partial/*"),
+        Fault(tuned, "kill -9 in a step of the first epoch", re.compile(r"epoch 1/2, loss")),
+        Fault(tuned, "kill -9 between two epochs", re.compile(r"epoch 1/2: loss")),
+        Fault(tuned, "kill -9 in a step of the second epoch", re.compile(r"epoch 2/2, loss")),
+        Fault(tuned, "kill -9 while the state is saved", ".study/resume/*/*/.epoch-2.partial*"),
+        Fault(tuned, "kill -9 while the model is saved", "data/models/.*.partial/*"),
+        Fault(tuned, "kill -9 of the stage alone", re.compile(r"epoch 2/2, loss"), whole=False),
+        Fault(tuned, "SIGTERM", re.compile(r"epoch 1/2, loss"), signal.SIGTERM),
+        Fault(tuned, "Ctrl-C", re.compile(r"epoch 1/2, loss"), signal.SIGINT),
+        Fault(tuned, "kill -9, then a damaged state", re.compile(r"epoch 2/2: loss"), damage=truncate_newest_state),
+        Fault("controls", "kill -9", moments.uniform(0.3, 0.95)),
+        Fault("report", "kill -9", moments.uniform(0.3, 0.95)),
+        Fault("report", "kill -9 while figures are drawn", "reports/.figures.partial/*"),
+        Fault("prepare", "kill -9 while DVC commits", re.compile("Updating lock file")),
+        Fault(tuned, "kill -9 while DVC commits", f"data/results/{NARROW}/metrics.json"),
+        *(Fault(stage, "disk full", room=room) for stage, room in ROOM.items()),
+        Fault(last, "kill -9 of the flow", re.compile(r"epoch 2/2, loss"), flow=True),
+        Fault(last, "kill -9 of the flow's server", re.compile(r"epoch 1/2, loss"), flow=True, whole=False),
+        Fault(last, "Ctrl-C in the flow", re.compile(r"epoch 2/2, loss"), signal.SIGINT, flow=True),
+    ]
+
+
+# Bytes left for a stage: enough to begin with, too few to end.
+ROOM = {
+    "download": 80_000, "validate": 100_000, "group": 0, "prepare": 0, "backbone@MobileNet": 4_000_000,
+    f"finetune@{NARROW}": 8_000_000, "controls": 0, "report": 100_000,
+}  # fmt: skip
+
+
+def environment(folder):
+    return ENVIRONMENT | {"PYTHONPATH": str(folder), "PREFECT_HOME": str(folder / ".study" / "prefect")}
+
+
+def call(folder, *command):
+    """Run a command in a study; returns (exit status, everything that it printed)."""
+    done = subprocess.run(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+def command_of(stage):
+    """The stage's own command, as dvc.yaml has it."""
+    name, _, key = stage.partition("@")
+    return [sys.executable, "-m", f"tasks.{name}", *(key.split("-") if name == "finetune" else [key] if key else [])]
+
+
+def fingerprint(folder):
+    """{path: hash} of all results; times, the one thing that differs between two runs, are left out."""
+    found = {}
+    for path in sorted(path for top in RESULTS for path in (folder / top).rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if path.name in ("model.keras", "metrics.json") or "validation" in name:
+            continue  # hold the time of their making; what the model predicts is compared
+        content = path.read_bytes()
+        if path.name == "history.csv":
+            content = pd.read_csv(path).drop(columns=["seconds", "images_per_second"]).to_csv().encode()
+        found[name] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def half_written(folder):
+    return [str(path.relative_to(folder)) for top in RESULTS for path in (folder / top).rglob("*.partial*")]
+
+
+def copy(source, target):
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+
+
+@contextlib.contextmanager
+def small_disk(folder, source, room):
+    """A copy of a study on a file system of its own, filled but for `room` bytes; yields what fills it.
+
+    Needs the right to mount.
+    """
+    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) * 2 + 100_000_000
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        copy(source, folder)
+        filler = folder / ".study" / "filler"
+        filler.parent.mkdir(exist_ok=True)
+        with open(filler, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free - room)
+        yield filler
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def disturb(fault, folder, usual):
+    """Run a stage and send the fault's signal at its moment; returns (whether it was sent, exit status, output)."""
+    command = [sys.executable, "-m", "flows.study"] if fault.flow else [sys.executable, "-m", "dvc", "repro", "-s", fault.stage]
+    log = folder / ".study" / "output"
+    log.parent.mkdir(exist_ok=True)
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(folder), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    started = time.monotonic()
+    while process.poll() is None:
+        if isinstance(fault.when, float):
+            now = time.monotonic() - started >= fault.when * usual
+        elif isinstance(fault.when, str):
+            now = next(folder.glob(fault.when), None) is not None
+        else:
+            now = fault.when.search(log.read_text(errors="replace"))
+        if now:
+            send(fault, folder, process)
+            break
+        time.sleep(0.002)
+    sent = process.poll() is None or fault.signal == signal.SIGKILL and process.returncode == -signal.SIGKILL
+    status = process.wait(300)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    wait_for_the_end(folder)
+    return sent, status, log.read_text(errors="replace")
+
+
+def send(fault, folder, process):
+    with contextlib.suppress(ProcessLookupError):
+        if fault.whole and not fault.flow:
+            os.killpg(process.pid, fault.signal)
+        elif fault.flow and fault.whole:
+            process.send_signal(fault.signal)
+        else:
+            module = "flows.server" if fault.flow else "tasks."
+            for pid in processes(folder):
+                if module in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, fault.signal)
+
+
+def processes(folder):
+    """Ids of all processes that work in this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder and "State:\tZ" not in (entry / "status").read_text():
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_the_end(folder):
+    """Wait until nothing of a study runs.
+
+    Raises:
+        TimeoutError: something still does after a minute.
+    """
+    until = time.monotonic() + 60
+    while left := processes(folder):
+        if time.monotonic() > until:
+            raise TimeoutError(f"still running: {left}")
+        time.sleep(0.1)
+
+
+def judge(fault, before, reference, usual, folder):
+    """Bring a fault about in a copy of the study, run again; returns (what was seen, list of what was wrong)."""
+    wrong = []
+    if fault.room is not None:
+        with small_disk(folder, before, fault.room) as filler:
+            status, output = call(folder, *command_of(fault.stage))
+            wrong += [] if status == 1 and "the disk is full" in output else [f"exit status {status}, {output[-300:]}"]
+            wrong += ["a traceback"] if "Traceback" in output else []
+            wrong += [f"half-written: {name}" for name in half_written(folder)]
+            filler.unlink()
+            return f"exit status {status}: the disk is full", wrong + run_again(fault, folder, reference)
+    copy(before, folder)
+    sent, status, output = disturb(fault, folder, usual)
+    if not sent:
+        wrong.append("the moment was missed")
+    if fault.signal != signal.SIGKILL or not fault.whole:
+        wrong += ["a traceback"] if "Traceback" in output else []
+        wrong += [f"half-written: {name}" for name in half_written(folder)] if fault.signal != signal.SIGKILL else []
+    if fault.damage:
+        fault.damage(folder)
+    return f"exit status {status}", wrong + run_again(fault, folder, reference)
+
+
+def run_again(fault, folder, reference):
+    """The same command again; returns what differs from the undisturbed study."""
+    command = ["flows.study"] if fault.flow else ["dvc", "repro", "-s", fault.stage]
+    status, output = call(folder, sys.executable, "-m", *command)
+    wrong = [] if status == 0 else [f"the next run: exit status {status}, {output[-300:]}"]
+    if fault.damage and "is damaged" not in output:
+        wrong.append("no word about the damage")
+    found = fingerprint(folder)
+    if fault.flow:  # which also makes the report, in which learning times stand
+        reference, found = ({name: value for name, value in which.items() if name.startswith("data")} for which in (reference, found))
+    wrong += [f"differs: {name}" for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
+    wrong += [f"half-written: {name}" for name in half_written(folder)]
+    status, output = call(folder, sys.executable, "-m", "dvc", "status", "-q", *([] if fault.flow else [fault.stage]))
+    return wrong + ([f"dvc status: {output or status}"] if status else [])
+
+
+def undisturbed(scratch):
+    """Run the study stage by stage; returns ({stage: copy before it}, {stage: results after it}, {stage: seconds})."""
+    folder = make_repository(Path(scratch, "study"))
+    before, after, usual = {}, {}, {}
+    for stage in ORDER:
+        before[stage] = Path(scratch, "before", stage)
+        copy(folder, before[stage])
+        started = time.monotonic()
+        status, output = call(folder, sys.executable, "-m", "dvc", "repro", "-s", stage)
+        if status:
+            sys.exit(output)
+        usual[stage] = time.monotonic() - started
+        after[stage] = fingerprint(folder)
+        print(f"undisturbed: {stage}, {usual[stage]:.0f} s", flush=True)
+    return before, after, usual
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", metavar="WORDS", help="faults whose stage or name holds these words")
+    options = parser.parse_args()
+    chosen = [fault for fault in faults() if options.only in f"{fault.stage} {fault.what}"]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        before, after, usual = undisturbed(scratch)
+        for number, fault in enumerate(chosen):
+            folder = Path(scratch, f"fault-{number}").resolve()
+            folder.mkdir()
+            reference = after["report"] if fault.flow else after[fault.stage]
+            seen, wrong = judge(fault, before[fault.stage], reference, usual[fault.stage], folder)
+            shutil.rmtree(folder)
+            at = f" at {fault.when:.0%} of its time" if isinstance(fault.when, float) else ""
+            rows.append((fault.stage, fault.what + at, seen, "; ".join(wrong) or "same results, status clean"))
+            print(" | ".join(rows[-1]), "| FAILED" if wrong else "", flush=True)
+    failed = sum(row[3] != "same results, status clean" for row in rows)
+    if not options.only:
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        Path("docs/faults.md").write_text(HEADER.format(count=len(rows), failed=failed) + table + "\n", encoding="utf-8")
+    print(f"{len(rows)} faults, {failed} failed")
+    return 1 if failed else 0
+
+
+HEADER = """# Faults and what becomes of the study
+
+Made by `python -m benchmarks.faults`: {count} faults, {failed} failed. Each was brought about in a tiny study (MobileNet, 32 px, 100 drawn
+images); then the same command was run again and its results were compared with those of an undisturbed study.
+
+| stage | fault | the disturbed command | the next run |
+|---|---|---|---|
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

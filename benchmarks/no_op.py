@@ -1,0 +1,78 @@
+"""What an unchanged study of 12,500 images costs: `dvc repro` against `dvc --version`, and the flow.
+
+    python -m benchmarks.no_op [--images 12500]
+
+The goals: `dvc repro` at most 1.5 times `dvc --version` plus one second; the flow at most 8 s beside its imports. The images are
+drawn and downloaded for real; what the other stages make is stood in for by small files that DVC is told to take for theirs.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from tests.conftest import ENVIRONMENT, TINY_PROFILE, make_repository
+
+ROUNDS = 3
+COPIES = 25
+
+
+def seconds(*command):
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", *command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
+    return time.monotonic() - started
+
+
+def environment():
+    return ENVIRONMENT | {"PYTHONPATH": os.getcwd(), "PREFECT_HOME": f"{os.getcwd()}/.study/prefect"}
+
+
+def stand_in():
+    """Make every output that is missing, and tell DVC that it is the stage's."""
+    with Repo() as repo:
+        outs = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs]
+    for path in outs:
+        if not path.exists():
+            folder = not path.suffix
+            path.mkdir(parents=True) if folder else path.parent.mkdir(parents=True, exist_ok=True)
+            (path / "file" if folder else path).write_text(str(path))
+    seconds("dvc", "commit", "-f", "-q")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.no_op", description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=12_500)
+    options = parser.parse_args(arguments)
+    here = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        make_repository(Path(folder))
+        os.chdir(folder)
+        photographs = options.images // (4 * COPIES)
+        profile = TINY_PROFILE.replace("photographs: 5, copies: 5", f"photographs: {photographs}, copies: {COPIES}")
+        Path("profiles/tiny.yaml").write_text(profile)
+        seconds("dvc", "repro", "-q", "-s", "download")
+        stand_in()
+        seconds("dvc", "repro", "-q")
+        rounds = [
+            (seconds("dvc", "--version"), seconds("dvc", "repro"), seconds("flows.study", "--help"), seconds("flows.study"))
+            for _ in range(ROUNDS)
+        ]
+        os.chdir(here)
+    version, repro, imports, flow = (statistics.median(column) for column in zip(*rounds, strict=True))
+    images = 4 * photographs * COPIES
+    ratio = repro / (version + 1)
+    print(f"no-op of {images} images, dvc repro / (dvc --version + 1 s): {repro:.1f} s / {version + 1:.1f} s = {ratio:.2f} (goal: 1.5)")
+    print(f"no-op of {images} images, the flow beside its imports: {flow:.1f} s - {imports:.1f} s = {flow - imports:.1f} s (goal: 8 s)")
+    return [("no-op: dvc repro / (dvc --version + 1 s)", ratio, 1.5), ("no-op: the flow beside its imports, s", flow - imports, 8)]
+
+
+if __name__ == "__main__":
+    main()

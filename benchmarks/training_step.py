@@ -1,0 +1,81 @@
+"""A training step with the study's input against one with a constant batch: the goal is at most 1.02 on a processor, 1.05 on a GPU.
+
+    python -m benchmarks.training_step [--backbone ResNet50] [--size 64] [--batch-size 32] [--steps 20]
+
+What differs is what the input costs: reading the rows of a batch from the memory-mapped array and handing them over.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+
+from tasks import hardware
+
+hardware.use_fast_kernels()
+
+with hardware.without_native_log():
+    import keras
+import numpy as np  # noqa: E402
+
+from tasks.fused_adam import adam  # noqa: E402
+from tasks.model import Batches, assemble, build_backbone  # noqa: E402
+
+IMAGES = 12_500
+GOAL = {True: 1.05, False: 1.02}
+ROUNDS = 5
+
+
+class Constant(keras.utils.PyDataset):
+    """The same batch, again and again, from memory."""
+
+    def __init__(self, batch, steps):
+        super().__init__()
+        self.batch, self.steps = batch, steps
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+def seconds(model, batches):
+    started = time.perf_counter()
+    model.fit(batches, verbose=0, shuffle=False)
+    return time.perf_counter() - started
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="ResNet50")
+    parser.add_argument("--size", type=int, default=64, help="px")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=20, help="in each of the rounds")
+    options = parser.parse_args(arguments)
+    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
+    keras.config.set_dtype_policy(hardware.choose_precision("auto", gpus, features))
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 4, IMAGES)
+    model = assemble(build_backbone(options.backbone, options.size), options.backbone, 1, 32, 0.5, 4)
+    model.compile(optimizer=adam(1e-5), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        images = np.lib.format.open_memmap(file.name, "w+", "uint8", (IMAGES, options.size, options.size, 3))
+        for start in range(0, IMAGES, 1000):
+            images[start : start + 1000] = random.integers(0, 256, images[start : start + 1000].shape, "uint8")
+        images = np.load(file.name, mmap_mode="r")
+        rows = random.permutation(IMAGES)[: options.steps * options.batch_size]
+        real = Batches(images, rows, options.batch_size, labels, whole=True)
+        constant = Constant(real[0], options.steps)
+        seconds(model, constant)
+        # In turns, so that a change of the machine's speed meets both.
+        rounds = [(seconds(model, constant), seconds(model, real)) for _ in range(ROUNDS)]
+    base, mine = (statistics.median(column) / options.steps for column in zip(*rounds, strict=True))
+    ratio, goal = statistics.median(theirs / ours for ours, theirs in rounds), GOAL[bool(gpus)]
+    what = f"training step, study's input / constant batch, {options.backbone}, {options.size} px"
+    print(f"{what}: {mine * 1e3:.0f} ms / {base * 1e3:.0f} ms = {ratio:.3f} (goal: {goal})")
+    return [(what, ratio, goal)]
+
+
+if __name__ == "__main__":
+    main()
