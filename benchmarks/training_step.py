@@ -14,7 +14,7 @@ from tasks import hardware
 
 hardware.use_fast_kernels()
 
-with hardware.without_native_log():
+with hardware.quick_import():
     import keras
 import numpy as np  # noqa: E402
 

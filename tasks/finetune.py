@@ -12,7 +12,7 @@ from tasks import hardware
 
 hardware.use_fast_kernels()
 
-with hardware.without_native_log():
+with hardware.quick_import():
     import keras  # its backend reads the environment when it is imported
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402

@@ -24,18 +24,19 @@ class FusedAdam(keras.optimizers.Adam):
 
         step = tf.cast(self.iterations.value, tf.float32) + 1.0
         beta_1, beta_2 = tf.constant(self.beta_1, tf.float32), tf.constant(self.beta_2, tf.float32)
-        rate = tf.cast(learning_rate, tf.float32)
+        rate, epsilon = tf.cast(learning_rate, tf.float32), tf.constant(self.epsilon, tf.float32)
+        beta_1_power, beta_2_power = beta_1**step, beta_2**step
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             index = self._get_variable_index(variable)
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.value.handle,
                 m=self._momentums[index].value.handle,
                 v=self._velocities[index].value.handle,
-                beta1_power=beta_1**step,
-                beta2_power=beta_2**step,
+                beta1_power=beta_1_power,
+                beta2_power=beta_2_power,
                 lr=rate,
                 beta1=beta_1,
                 beta2=beta_2,
-                epsilon=tf.constant(self.epsilon, tf.float32),
+                epsilon=epsilon,
                 grad=gradient,
             )

@@ -104,7 +104,9 @@ class Batches(keras.utils.PyDataset):
 
 def predict(model, images, rows, batch_size):
     """Return the class probabilities of the images in `rows`: float32 (len(rows), classes)."""
-    return np.asarray(model.predict(Batches(images, rows, batch_size), verbose=0), "float32")
+    # Filled up to whole batches: a last one of another size would be traced anew, which takes longer than it.
+    filled = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
+    return np.asarray(model.predict(Batches(images, filled, batch_size), verbose=0), "float32")[: len(rows)]
 
 
 def score(probabilities, labels):

@@ -35,7 +35,7 @@ def save(folder, model, history):
 
 
 def restore(folder, model):
-    """Set a compiled model to the newest whole state below `folder` and return its history; [] where there is none.
+    """Set a compiled and built model to the newest whole state below `folder` and return its history; [] where there is none.
 
     A state that cannot be read is set aside with a warning, and the epoch before it is used.
     """
@@ -45,7 +45,6 @@ def restore(folder, model):
                 history = json.loads(str(arrays["history"]))
                 weights = [arrays[name] for name in sorted(arrays.files) if name.startswith("weight_")]
                 optimizer = [arrays[name] for name in sorted(arrays.files) if name.startswith("optimizer_")]
-            model.optimizer.build(model.trainable_variables)
             model.set_weights(weights)
             for variable, value in zip(model.optimizer.variables, optimizer, strict=True):
                 variable.assign(value)
