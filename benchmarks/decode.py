@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
+from benchmarks import tell
 from tasks import cells, prepare, settings
 from tasks.expectations import judge, load_great_expectations, rules_for, tables_of
 from tasks.hardware import cores
@@ -66,8 +67,7 @@ def main(folder=None):
         rounds = [(bare(folder, paths), ours(folder, paths, folders)) for _ in range(3)]
     ratio = sorted(mine / base for base, mine in rounds)[1]
     base, mine = (sorted(column)[1] for column in zip(*rounds, strict=True))
-    print(f"validate + prepare / bare decode, {len(paths)} images: {mine:.1f} s / {base:.1f} s = {ratio:.2f} (goal: 1.3)")
-    return [("validate + prepare / bare decode", ratio, 1.3)]
+    tell(f"validate + prepare / bare decode, {len(paths)} images", ratio, 1.3, f"{mine:.1f} s / {base:.1f} s")
 
 
 if __name__ == "__main__":

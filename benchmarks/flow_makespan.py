@@ -3,7 +3,7 @@
     python -m benchmarks.flow_makespan [--seconds 10] [--slots 1,2,4,7]
 
 The makespan is the time from the start of the first stage's task to the end of the last one's; the ideal one is that of the sleeps alone,
-`ceil(7 / slots)` of them one after the other. `all` is the whole flow run, with reading the DAG before and the tables after. Prefect's
+`ceil(7 / slots)` of them one after the other. The whole flow run, with reading the DAG before and the tables after, is told beside it. Prefect's
 server runs already, as with `make ui`. For `dvc repro` both are the time of the command.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks import tell
 from flows import server
 
 STAGES = 7
@@ -47,12 +48,11 @@ def main():
         Path(".gitignore").write_text("/data\n/prefect\n")
         for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
             subprocess.run(command, check=True)
-        print(f"{'':14} {'ideal':>7} {'makespan':>9} {'ratio':>6} {'all':>7} {'ratio':>6}", flush=True)
         set_turn(0, options.seconds)
         started = time.monotonic()
         subprocess.run(["dvc", "repro", "-q"], check=True)
         taken = time.monotonic() - started
-        tell("dvc repro", options.seconds * STAGES, taken, taken)
+        report("dvc repro", options.seconds * STAGES, taken, taken)
         with server.running(port=0, services=False) as api:
             for turn, slots in enumerate(map(int, options.slots.split(",")), start=1):
                 set_turn(turn, options.seconds)
@@ -64,7 +64,7 @@ def main():
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
-                tell(f"flow, {slots} slots", options.seconds * math.ceil(STAGES / slots), *measured(api))
+                report(f"flow, {slots} slots", options.seconds * math.ceil(STAGES / slots), *measured(api))
 
 
 def set_turn(turn, seconds):
@@ -87,8 +87,8 @@ def moment(text):
     return datetime.fromisoformat(text).timestamp()
 
 
-def tell(what, ideal, makespan, whole):
-    print(f"{what:14} {ideal:7.1f} {makespan:9.1f} {makespan / ideal:6.2f} {whole:7.1f} {whole / ideal:6.2f}", flush=True)
+def report(what, ideal, makespan, whole):
+    tell(f"{what} / ideal makespan", makespan / ideal, 1.15, f"{makespan:.1f} s / {ideal:.1f} s; {whole:.1f} s with what is before and after")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ with hardware.quick_import():
     import keras
 import numpy as np  # noqa: E402
 
+from benchmarks import tell  # noqa: E402
 from tasks.fused_adam import adam  # noqa: E402
 from tasks.model import Batches, assemble, build_backbone  # noqa: E402
 
@@ -73,8 +74,7 @@ def main(arguments=None):
     base, mine = (statistics.median(column) / options.steps for column in zip(*rounds, strict=True))
     ratio, goal = statistics.median(theirs / ours for ours, theirs in rounds), GOAL[bool(gpus)]
     what = f"training step, study's input / constant batch, {options.backbone}, {options.size} px"
-    print(f"{what}: {mine * 1e3:.0f} ms / {base * 1e3:.0f} ms = {ratio:.3f} (goal: {goal})")
-    return [(what, ratio, goal)]
+    tell(what, ratio, goal, f"{mine * 1e3:.0f} ms / {base * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":

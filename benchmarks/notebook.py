@@ -1,0 +1,134 @@
+"""The study against the notebook's way of it, on the same images: the goal is at most 0.5 on a processor, 0.125 on a big GPU.
+
+    python -m benchmarks.notebook [--experiments 2] [--epochs 4] [--photographs 20] [--size 64]
+
+The notebook's way: the fits in series in one process, the JPEGs decoded in every epoch by keras.utils.image_dataset_from_directory,
+float32, TensorFlow's defaults, Keras's Adam. Ours is the whole flow with all its stages, started with the images there, as the
+notebook is. Both begin with random weights. The second row is an epoch alone, which is what a study of many long epochs comes to.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import tell
+from tests.conftest import ENVIRONMENT, make_repository
+
+BATCH = 32
+PROFILE = """\
+dataset:
+  source: sample
+  sample: {{photographs: {photographs}, copies: 8, width: 320, height: 240, seed: 1}}
+images: {{size: {size}}}
+validation: {{}}
+split: {{train: 0.64, validation: 0.16, test: 0.20, seed: 1}}
+backbone: {{weights: random}}
+training: {{epochs: {epochs}, batch_size: 32, dropout: 0.5, precision: auto, seed: 1}}
+"""
+
+
+def notebook(folder, size, epochs, experiments):
+    """What the published study did, in this process; prints the seconds of each epoch as JSON."""
+    import keras
+
+    seconds = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.started = time.monotonic()
+
+        def on_epoch_end(self, epoch, logs=None):
+            seconds.append((epoch, time.monotonic() - self.started))
+
+    parts = {
+        part: keras.utils.image_dataset_from_directory(Path(folder, part), image_size=(size, size), batch_size=BATCH, verbose=False)
+        for part in ("train", "validation", "test")
+    }
+    prepare = keras.applications.resnet50.preprocess_input
+    parts = {part: batches.map(lambda images, labels: (prepare(images), labels)) for part, batches in parts.items()}
+    for _ in range(experiments):
+        keras.backend.clear_session()
+        model = keras.Sequential([keras.applications.ResNet50(include_top=False, weights=None, input_shape=(size, size, 3))])
+        for layer in [keras.layers.Flatten(), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.5), keras.layers.Dense(4, "softmax")]:
+            model.add(layer)
+        model.compile(optimizer=keras.optimizers.Adam(1e-5), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(parts["train"], validation_data=parts["validation"], epochs=epochs, verbose=0, callbacks=[Clock()])
+        model.evaluate(parts["test"], verbose=0)
+    print(json.dumps(seconds))
+
+
+def timed(command, environment):
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return time.monotonic() - started, done.stdout
+
+
+def link_images(target):
+    """Lay out the study's own split as the folders that image_dataset_from_directory reads."""
+    inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
+    split = json.loads(Path("data/splits/published.json").read_text())
+    for part in ("train", "validation", "test"):
+        for row in split[part]:
+            path, label = inventory.loc[row, ["path", "class"]]
+            link = Path(target, part, label, path.replace("/", "_"))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path("data/raw/images", path).resolve())
+
+
+def later(epochs):
+    """Median seconds of the epochs after each fit's first, which traces the graph."""
+    return statistics.median(seconds for epoch, seconds in epochs if epoch > 0)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.notebook", description=__doc__.splitlines()[0])
+    parser.add_argument("--experiments", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=4, help="at least 2")
+    parser.add_argument("--photographs", type=int, default=20, help="of each class; eight images are made of each")
+    parser.add_argument("--size", type=int, default=64, help="px")
+    parser.add_argument("--slots", default="auto", help="of the flow, as for python -m flows.study")
+    parser.add_argument("--notebook", metavar="FOLDER", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.notebook:
+        return notebook(options.notebook, options.size, options.epochs, options.experiments)
+    here = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        make_repository(Path(folder))
+        os.chdir(folder)
+        Path("profiles/bench.yaml").write_text(PROFILE.format(**vars(options)))
+        names = [f"  fit{number}: {{layers: 1, units: 8, learning_rate: 1.0e-5}}\n" for number in range(options.experiments)]
+        axes = "backbones: [ResNet50]\nprotocols: [published]\nrepeats: [1]\nexperiments:\n"
+        Path("params.yaml").write_text("profile: bench\n" + axes + "".join(names))
+        ours = ENVIRONMENT | {"PYTHONPATH": folder, "PREFECT_HOME": f"{folder}/.study/prefect"}
+        defaults = {name: value for name, value in ENVIRONMENT.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | {"PYTHONPATH": here}
+        timed(["dvc", "repro", "-q", "-s", "download"], ours)
+        study, _ = timed(["flows.study", "--slots", options.slots], ours)
+        link_images("notebook")
+        its = ["benchmarks.notebook", "--notebook", str(Path("notebook").resolve())]
+        for name in ("size", "epochs", "experiments"):
+            its += [f"--{name}", str(getattr(options, name))]
+        theirs, printed = timed(its, defaults)
+        histories = [pd.read_csv(path) for path in Path("data/results").glob("*/history.csv")]
+        os.chdir(here)
+    ours_epoch = later([(row.epoch - 1, row.seconds) for history in histories for row in history.itertuples()])
+    theirs_epoch = later(json.loads(printed.splitlines()[-1]))
+    images = 4 * options.photographs * 8
+    what = f"ResNet50, {options.size} px, {images} images"
+    fits = f"{options.experiments} fits of {options.epochs} epochs"
+    tell(f"whole study / the notebook's way, {what}, {fits}", study / theirs, 0.5, f"{study:.0f} s / {theirs:.0f} s")
+    tell(f"an epoch of it, {what}", ours_epoch / theirs_epoch, 0.5, f"{ours_epoch:.1f} s / {theirs_epoch:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
