@@ -21,8 +21,8 @@ setup: .venv/installed  ## create the virtual environment from the lock file wit
 	touch $@
 
 # Without a GPU two fine-tunes of one thread each take two thirds of the time of one after the other: one imports while one trains.
-SLOTS ?= $(if $(shell command -v nvidia-smi),auto,cpu$(COMMA)cpu)
 COMMA := ,
+SLOTS ?= $(if $(shell command -v nvidia-smi),auto,cpu$(COMMA)cpu)
 
 run: setup  ## run the study that params.yaml names (default: the drawn sample) and print the results table
 	$(BIN)/python -m flows.study --slots $(SLOTS)
@@ -37,4 +37,4 @@ bench: setup  ## run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the virtual environment and everything a run made, but not DVC's cache
-	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/model_card.md reports/summary.txt reports/figures reports/validation
+	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/times.csv reports/model_card.md reports/summary.txt reports/figures reports/validation

@@ -7,6 +7,7 @@ Writes data/backbone/NAME/backbone.weights.h5 and backbone.json (where the weigh
 
 import hashlib
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -139,7 +140,7 @@ def set_momentum(backbone, momentum):
 def skip_residual_branches(backbone):
     """Set the last gamma of each residual branch of a ResNet to zero, so that the network begins shallow (Goyal et al. 2017)."""
     for layer in backbone.layers:
-        if layer.name.endswith("_3_bn"):
+        if re.fullmatch(r"conv\d_block\d+_3_bn", layer.name):  # MobileNet's conv_pw_3_bn is on its only path
             layer.gamma.assign(np.zeros(layer.gamma.shape))
 
 

@@ -106,6 +106,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
         "images_per_second": float(history["images_per_second"].iloc[1:].mean() if len(history) > 1 else last["images_per_second"]),
         "device": device,
         "processor": hardware.processor_name(),
+        "threads": hardware.threads(),
         "precision": precision,
         "versions": {"python": sys.version.split()[0], "keras": keras.__version__, **backend_version()},
         "seed": seed,

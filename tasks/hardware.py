@@ -70,6 +70,11 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads():
+    """Return how many threads an operation may use: with another number sums round otherwise, and training amplifies it."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or cores())
+
+
 def processor_name():
     """Return the processor's name with its widest vector instructions, `AMD EPYC (2 cores, avx2)`."""
     name, features = processor()

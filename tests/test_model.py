@@ -209,6 +209,14 @@ def test_imagenet_weights_come_through_keras_applications(monkeypatch, tmp_path,
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["ResNet50", "MobileNet"])
+def test_skipping_residual_branches_leaves_a_way_through(name):
+    network = model.build_backbone(name, 32)
+    backbone.skip_residual_branches(network)
+    images = np.random.default_rng(1).normal(size=(4, 32, 32, 3))
+    assert np.ptp(np.asarray(network(images, training=True)), axis=0).max() > 0
+
+
 def test_a_local_weights_file_must_be_the_real_one(tmp_path):
     with pytest.raises(StudyError, match="backbone.file: there is no .*resnet.h5"):
         backbone.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))

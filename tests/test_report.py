@@ -133,7 +133,7 @@ def write_run(root, run, number, accuracy, inventory, split, random):
     factors = {name: run[name] for name in ("experiment", "protocol", "backbone", "repeat", "layers", "units", "learning_rate")}
     rest = {
         "learning_rate_applied": run["learning_rate"] * 10, "learning_time_seconds": 60.0 + 1.234567 * number, "epochs": 12,
-        "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "precision": "float32",
+        "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "threads": 2, "precision": "float32",
         "versions": {"keras": "3"}, "seed": 2,
     }  # fmt: skip
     write_json(folder / "metrics.json", factors | figures | rest)
@@ -246,9 +246,10 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
 
 
 def test_results_csv_has_one_sorted_row_a_run(study):
-    table = pandas.read_csv(study[0] / "reports/results.csv")
+    table, times = (pandas.read_csv(study[0] / "reports" / name) for name in ("results.csv", "times.csv"))
+    assert list(times["key"]) == list(table["key"])
     assert list(table["key"]) == [f"mn_resultset{i}-{p}-ResNet50-1" for p in ("published", "held-out") for i in range(1, 8)]
-    assert table["learning_time"][1] == "0:01:01.234567" and table["learning_time_ms"][1] == 61234
+    assert times["learning_time"][1] == "0:01:01.234567" and times["learning_time_ms"][1] == 61234
 
 
 def test_every_link_resolves(study):

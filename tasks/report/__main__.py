@@ -1,4 +1,4 @@
-"""Write the study's report: reports/study.md in the shape of the published one, results.csv, figures/ and model_card.md.
+"""Write the study's report: reports/study.md in the shape of the published one, results.csv, times.csv, figures/ and model_card.md.
 
 python -m tasks.report                   every run that params.yaml names must be there
 python -m tasks.report --incomplete      report what is there, and name what is missing as failed
@@ -20,7 +20,7 @@ from tasks.report.markdown import counted, listed, plain_table, rate
 from tasks.report.mistakes import draw_mistakes, mistakes_section
 from tasks.report.model_card import write_card
 from tasks.report.published import published_section
-from tasks.report.results import by_series, read_runs, read_split, results_table, summaries_of
+from tasks.report.results import TIMES, by_series, read_runs, read_split, results_table, summaries_of
 
 PROTOCOLS = {
     "published": "`published` (all images merged, then split at random, so copies of one photograph fall on both sides)",
@@ -57,8 +57,10 @@ def main():
     write_text(reports / "study.md", text)
     held_out = leak_notices([summary for summary in summaries if summary["protocol"] == "held-out"], controls)
     write_text(reports / "model_card.md", write_card(study, summaries, controls, source, sizes, held_out))
-    with new_file(reports / "results.csv") as temporary:
-        results_table(runs).to_csv(temporary, index=False, lineterminator="\n")
+    table = results_table(runs)
+    for name, columns in (("results.csv", table.columns.difference(TIMES, sort=False)), ("times.csv", ["key", *TIMES])):
+        with new_file(reports / name) as temporary:
+            table[columns].to_csv(temporary, index=False, lineterminator="\n")
 
     summary = summarise(study, summaries, runs, warnings)
     write_text(reports / "summary.txt", summary)

@@ -128,6 +128,6 @@ def result_section(study, summaries, links):
     blocks.append(
         "Bold: the model, a factor that differs from the first row, the best accuracy, the longest and the shortest learning time. "
         "Accuracy is that of the test images; the time is that of the fit alone, cut off at whole milliseconds as in the published table. "
-        "All runs with all figures: [results.csv](results.csv)."
+        "All runs with all figures: [results.csv](results.csv), [times.csv](times.csv)."
     )
     return blocks

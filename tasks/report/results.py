@@ -17,6 +17,10 @@ FACTORS = {
 }
 
 
+# What two runs of the same thing on the same machine do not share; the rest of the table is the same bytes.
+TIMES = ("learning_time_seconds", "learning_time", "learning_time_ms", "images_per_second")
+
+
 def runs_of(params):
     """Return a list of dicts, one for each run that the axes of params.yaml name, sorted by protocol, backbone, experiment, repeat.
 
@@ -146,13 +150,12 @@ def read_photographs(root):
 
 
 def results_table(runs):
-    """Return the runs as one DataFrame, a row a run, without histories and predictions: what results.csv holds."""
+    """Return the runs as one DataFrame, a row a run, without histories and predictions: what results.csv and times.csv hold."""
     import pandas
 
     columns = ["key", "experiment", "protocol", "backbone", "repeat", *FACTORS, "learning_rate_applied", "failed"]
     columns += [f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy", "images")]
-    columns += ["learning_time_seconds", "learning_time", "learning_time_ms", "epochs", "parameters", "images_per_second"]
-    columns += ["device", "processor", "precision", "seed"]
+    columns += ["epochs", "parameters", "device", "processor", "threads", "precision", "seed", *TIMES]
     rows = []
     for run in runs:
         seconds = run.get("learning_time_seconds")
