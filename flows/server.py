@@ -158,10 +158,13 @@ def patient(app, tries=10, pause=0.03):
 def serve(host, port):
     """Run the server until the input of this process closes."""
     import uvicorn
-    from prefect.server.api.server import create_app
+    from prefect.server.api import server as prefect_server
 
+    with_pages = prefect_server.create_ui_app
+    # Prefect gives a server with few services no pages; ours has them, for a run prints where to watch it.
+    prefect_server.create_ui_app = lambda ephemeral: with_pages(ephemeral=False)
     server = uvicorn.Server(
-        uvicorn.Config(patient(create_app()), host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
+        uvicorn.Config(patient(prefect_server.create_app()), host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
     )
 
     def end_with_parent():

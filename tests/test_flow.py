@@ -11,10 +11,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import httpx
 import pytest
 
-from flows import artifacts, slots
+from flows import artifacts, server, slots
 from tasks.errors import StudyError
+from tests.conftest import ROOT
 from tests.toy import Toy, ask, serving, settled, wait_for
 
 
@@ -219,3 +221,12 @@ def test_no_stage_is_named_in_the_flows():
     code = "\n".join(path.read_text() for path in Path(slots.__file__).parent.glob("*.py"))
     for stage in ["validate", "prepare", "backbone", "tasks.download", "tasks.report", "tasks.finetune"]:
         assert stage not in code, stage
+
+
+def test_a_run_that_starts_its_own_server_can_be_watched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    with server.running(port=0, services=False) as api:
+        page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})  # as a browser asks
+    assert page.status_code == 200 and "<html" in page.text
