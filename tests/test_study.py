@@ -122,3 +122,14 @@ def test_data_and_models_travel_through_a_remote(repository, tmp_path):
     dvc(other, "pull")
     assert (other / "reports" / "results.csv").read_bytes() == (repository / "reports" / "results.csv").read_bytes()
     assert "Data and pipelines are up to date" in dvc(other, "repro")
+
+
+def test_the_same_seed_gives_the_same_results(repository, tmp_path):
+    """Trained again, the results are the same bytes; only the times are not."""
+    other = tmp_path / "other"
+    shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots"))
+    dvc(other, "repro", "--force", "--single-item", f"finetune@{KEYS[0]}")
+    dvc(other, "repro", "report")
+    reports, again = repository / "reports", other / "reports"
+    assert (again / "results.csv").read_bytes() == (reports / "results.csv").read_bytes()
+    assert (again / "times.csv").read_bytes() != (reports / "times.csv").read_bytes()
