@@ -3,8 +3,8 @@
     python -m benchmarks.flow_makespan [--seconds 10] [--slots 1,2,4,7]
 
 The makespan is the time from the start of the first stage's task to the end of the last one's; the ideal one is that of the sleeps alone,
-`ceil(7 / slots)` of them one after the other. The whole flow run, with reading the DAG before and the tables after, is told beside it. Prefect's
-server runs already, as with `make ui`. For `dvc repro` both are the time of the command.
+`ceil(7 / slots)` of them one after the other. The whole flow run, with reading the DAG before and the tables after, is told beside it.
+Prefect's server runs already, as with `make ui`. For `dvc repro` both are the time of the command.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def moment(text):
 
 
 def report(what, ideal, makespan, whole):
-    tell(f"{what} / ideal makespan", makespan / ideal, 1.15, f"{makespan:.1f} s / {ideal:.1f} s; {whole:.1f} s with what is before and after")
+    tell(f"{what} / ideal makespan", makespan / ideal, 1.15, f"{makespan:.1f} s / {ideal:.1f} s; whole run {whole:.1f} s")
 
 
 if __name__ == "__main__":

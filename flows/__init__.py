@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 STATE = Path(".study")  # of running things; git-ignored
-SERVER = STATE / "server.json"  # written by flows.serve while it runs
+SERVER = STATE / "server.json"  # written by flows.server while one runs
 
 
 def configure():
@@ -20,12 +20,13 @@ def configure():
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")  # flows.server starts one, with its pages
     os.environ.setdefault("PREFECT_RESULTS_PERSIST_BY_DEFAULT", "false")
-    if "PREFECT_API_URL" not in os.environ and (server := running_server()):
+    # A server that a run started for itself ends with that run.
+    if "PREFECT_API_URL" not in os.environ and (server := running_server()) and server["services"]:
         os.environ["PREFECT_API_URL"] = server["api"]
 
 
 def running_server():
-    """What flows.serve wrote about its server, {"pid", "api"}, or None if it does not run."""
+    """What flows.server wrote about the server in this checkout, {"pid", "api", "services"}, or None if none runs."""
     try:
         server = json.loads(SERVER.read_text(encoding="utf-8"))
         os.kill(server["pid"], 0)

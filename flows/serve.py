@@ -28,7 +28,8 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
     if found := running_server():
-        raise StudyError(f"a server runs here already: {found['api'].removesuffix('/api')} (process {found['pid']})")
+        whose = "" if found["services"] else ", for a run: watch it there, or wait for its end"
+        raise StudyError(f"a server runs here already: {found['api'].removesuffix('/api')} (process {found['pid']}){whose}")
     print("starting Prefect's server ...", flush=True)
     with server.running(options.host, options.port) as api, temporary_settings({PREFECT_API_URL: api}):
         deployments = [

@@ -57,7 +57,7 @@ def running(host="127.0.0.1", port=None, services=True):
     )
     try:
         wait_until_healthy(process, f"{address}/api/health")
-        write_json(SERVER, {"pid": process.pid, "api": f"{address}/api"})
+        write_json(SERVER, {"pid": process.pid, "api": f"{address}/api", "services": services})
         yield f"{address}/api"
     finally:
         with contextlib.suppress(OSError):
@@ -163,9 +163,8 @@ def serve(host, port):
     with_pages = prefect_server.create_ui_app
     # Prefect gives a server with few services no pages; ours has them, for a run prints where to watch it.
     prefect_server.create_ui_app = lambda ephemeral: with_pages(ephemeral=False)
-    server = uvicorn.Server(
-        uvicorn.Config(patient(prefect_server.create_app()), host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
-    )
+    app = patient(prefect_server.create_app())
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1))
 
     def end_with_parent():
         sys.stdin.read()

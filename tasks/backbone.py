@@ -127,7 +127,6 @@ def pretrain(name, size, pretrain):
         **pretrain.model_dump(),
         "unseen_images": held_back,
         "unseen_accuracy": float(last["validation_accuracy"]),
-        "seconds": float(history["seconds"].sum()),
     }
 
 

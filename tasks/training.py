@@ -93,7 +93,7 @@ def fit(model, images, labels, train, validation, training, learning_rate, seed,
 
 
 def build(model, labels):
-    """Make the variables of a compiled model's optimizer and metrics, or the first step would make them, and be traced a second time for it.
+    """Make the variables of a compiled model's optimizer and metrics; the first step would make them, and be traced twice for it.
 
     Tracing ResNet50 takes 10 s on a slow processor.
 

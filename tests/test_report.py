@@ -133,8 +133,8 @@ def write_run(root, run, number, accuracy, inventory, split, random):
     factors = {name: run[name] for name in ("experiment", "protocol", "backbone", "repeat", "layers", "units", "learning_rate")}
     rest = {
         "learning_rate_applied": run["learning_rate"] * 10, "learning_time_seconds": 60.0 + 1.234567 * number, "epochs": 12,
-        "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "threads": 2, "precision": "float32",
-        "versions": {"keras": "3"}, "seed": 2,
+        "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "threads": 2,
+        "precision": "float32", "versions": {"keras": "3"}, "seed": 2,
     }  # fmt: skip
     write_json(folder / "metrics.json", factors | figures | rest)
 
