@@ -174,7 +174,7 @@ def notices(study, runs, validation, warnings):
     if is_sample(study):
         found.append(
             "**This is the sample.** Its images are drawn by a generator, small and few. The figures show that the study runs from end to "
-            "end; they say nothing about blood cells or about what ResNet50 can do."
+            f"end; they say nothing about blood cells or about what {listed(study.params.backbones)} can do."
         )
     scale = study.profile.training.learning_rate_scale
     if scale != 1:
