@@ -7,6 +7,7 @@ only before and after its stage's command (shown in tests/test_flow.py).
 import importlib
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 from tasks.files import write_text
@@ -47,6 +48,7 @@ def inspect():
     """
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
+    set_aside_damaged_lock()
     with open_repo() as repo:
         status = repo.status()
         graph = get_active_graph(repo.index.graph)
@@ -184,6 +186,19 @@ def read_lock():
         return parse_yaml_for_update(Path("dvc.lock").read_text(encoding="utf-8"), "dvc.lock") or {}
     except FileNotFoundError:
         return {}
+
+
+def set_aside_damaged_lock():
+    """Rename a dvc.lock that DVC was writing when it was killed, for DVC refuses it; what the stages made is found again in its run cache."""
+    from dvc.utils.serialize import YAMLFileCorruptedError
+
+    try:
+        whole = not Path("dvc.lock").exists() or "schema" in read_lock()
+    except YAMLFileCorruptedError:
+        whole = False
+    if not whole:
+        Path("dvc.lock").replace("dvc.lock.damaged")
+        print("warning: dvc.lock is damaged; set aside as dvc.lock.damaged", file=sys.stderr, flush=True)
 
 
 def write_lock(data):
