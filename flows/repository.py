@@ -189,7 +189,7 @@ def read_lock():
 
 
 def set_aside_damaged_lock():
-    """Rename a dvc.lock that DVC was writing when it was killed, for DVC refuses it; what the stages made is found again in its run cache."""
+    """Rename a dvc.lock that DVC was writing when it was killed: DVC refuses it, and finds what the stages made in its run cache."""
     from dvc.utils.serialize import YAMLFileCorruptedError
 
     try:
