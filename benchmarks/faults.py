@@ -51,7 +51,8 @@ class Fault:
     room: int | None = None
     damage: object = None
     message: str = ""  # that the disturbed command must print
-    flow: bool = False
+    flow: bool = False  # the disturbed command is the flow, and so is the next run
+    then_flow: bool = False  # the next run alone is the flow: DVC itself refuses a dvc.lock that is not whole
 
 
 def truncate_newest_state(folder):
@@ -81,7 +82,7 @@ def faults():
         Fault("controls", "kill -9", moments.uniform(0.3, 0.95)),
         Fault("report", "kill -9", moments.uniform(0.3, 0.95)),
         Fault("report", "kill -9 while figures are drawn", "reports/.figures.partial/*"),
-        Fault("prepare", "kill -9 while DVC commits", re.compile("Updating lock file")),
+        Fault("prepare", "kill -9 while DVC writes dvc.lock; the next run is the flow", re.compile("Updating lock file"), then_flow=True),
         Fault(tuned, "kill -9 while DVC commits", f"data/results/{NARROW}/metrics.json"),
         *(Fault(stage, "disk full", room=room) for stage, room in ROOM.items()),
         Fault(last, "kill -9 of the flow", re.compile(r"epoch 2/2, loss"), flow=True),
@@ -249,17 +250,18 @@ def judge(fault, before, reference, usual, folder):
 
 def run_again(fault, folder, reference):
     """The same command again; returns what differs from the undisturbed study."""
-    command = ["flows.study"] if fault.flow else ["dvc", "repro", "-s", fault.stage]
+    by_flow = fault.flow or fault.then_flow
+    command = ["flows.study"] if by_flow else ["dvc", "repro", "-s", fault.stage]
     status, output = call(folder, sys.executable, "-m", *command)
     wrong = [] if status == 0 else [f"the next run: exit status {status}, {output[-300:]}"]
     if fault.damage and "is damaged" not in output:
         wrong.append("no word about the damage")
     found = fingerprint(folder)
-    if fault.flow:  # which also makes the report, in which learning times stand
+    if by_flow:  # which also makes the report, in which learning times stand
         reference, found = ({name: value for name, value in which.items() if name.startswith("data")} for which in (reference, found))
     wrong += [f"differs: {name}" for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
     wrong += [f"half-written: {name}" for name in half_written(folder)]
-    status, output = call(folder, sys.executable, "-m", "dvc", "status", "-q", *([] if fault.flow else [fault.stage]))
+    status, output = call(folder, sys.executable, "-m", "dvc", "status", "-q", *([] if by_flow else [fault.stage]))
     return wrong + ([f"dvc status: {output or status}"] if status else [])
 
 
@@ -291,7 +293,7 @@ def main():
         for number, fault in enumerate(chosen):
             folder = Path(scratch, f"fault-{number}").resolve()
             folder.mkdir()
-            reference = after["report"] if fault.flow else after[fault.stage]
+            reference = after["report"] if fault.flow or fault.then_flow else after[fault.stage]
             seen, wrong = judge(fault, before[fault.stage], reference, usual[fault.stage], folder)
             shutil.rmtree(folder)
             at = f" at {fault.when:.0%} of its time" if isinstance(fault.when, float) else ""

@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 
 from tasks import cells, settings  # noqa: E402
 from tasks.errors import StudyError, entry_point  # noqa: E402
-from tasks.files import new_file, new_folder, sha256_of, write_json  # noqa: E402
+from tasks.files import need_room, new_file, new_folder, sha256_of, write_json  # noqa: E402
 from tasks.fused_adam import adam  # noqa: E402
 from tasks.model import assemble, build_backbone, constructor  # noqa: E402
 from tasks.progress import Progress  # noqa: E402
@@ -158,6 +158,7 @@ def main(name):
         case "random":
             model, source = build_backbone(name, size), {"weights": "random", "seed": backbone.seed}
     with new_folder(f"data/backbone/{name}") as folder:
+        need_room(folder, 5 * model.count_params())  # float32 and what HDF5 adds
         model.save_weights(folder / "backbone.weights.h5")
         write_json(folder / "backbone.json", {"backbone": name, "size": size, "parameters": model.count_params(), **source})
     print(f"{name}: {model.count_params()} parameters, {', '.join(f'{key} {value}' for key, value in source.items())}")

@@ -126,7 +126,10 @@ def in_processes(function, jobs, what, processes=None):
     def run(chunk):
         work = pickle.dumps((function.__name__, [jobs[number] for number in chunk]))
         done = subprocess.run([sys.executable, "-m", "tasks.cells"], input=work, stdout=subprocess.PIPE, env=environment, check=True)
-        return pickle.loads(done.stdout)
+        answer = pickle.loads(done.stdout)
+        if isinstance(answer, OSError):  # a full disk
+            raise answer
+        return answer
 
     results, progress = [], Progress(what, len(jobs), "images" if function is draw_training_image else "photographs")
     with ThreadPoolExecutor(processes) as pool:
@@ -137,9 +140,13 @@ def in_processes(function, jobs, what, processes=None):
 
 
 def worker():
-    """Do one chunk of `in_processes`: pickled (name of the function, jobs) on stdin, pickled results on stdout."""
+    """Do one chunk of `in_processes`: pickled (name of the function, jobs) on stdin, pickled results, or an OSError, on stdout."""
     name, jobs = pickle.load(io.BufferedReader(sys.stdin.buffer))
-    pickle.dump([globals()[name](*job) for job in jobs], sys.stdout.buffer)
+    try:
+        answer = [globals()[name](*job) for job in jobs]
+    except OSError as error:
+        answer = error
+    pickle.dump(answer, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Files appear whole or not at all: write to a temporary name beside the target, then rename."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,16 @@ def new_file(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def need_room(folder, size):
+    """Fail as a write would if fewer than `size` bytes are free: for libraries that a full disk brings down without a word, as HDF5.
+
+    Raises:
+        OSError: ENOSPC, the disk is full.
+    """
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 @contextlib.contextmanager
