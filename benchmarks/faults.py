@@ -50,7 +50,7 @@ class Fault:
     whole: bool = True  # the signal goes to DVC and the stage, or to the stage alone
     room: int | None = None
     damage: object = None
-    message: str = ""  # that the disturbed command must print
+    message: str = ""  # that the disturbed command must print, beside whatever Prefect logs
     flow: bool = False  # the disturbed command is the flow, and so is the next run
     then_flow: bool = False  # the next run alone is the flow: DVC itself refuses a dvc.lock that is not whole
 
@@ -86,7 +86,7 @@ def faults():
         Fault(tuned, "kill -9 while DVC commits", f"data/results/{NARROW}/metrics.json"),
         *(Fault(stage, "disk full", room=room) for stage, room in ROOM.items()),
         Fault(last, "kill -9 of the flow", re.compile(r"epoch 2/2, loss"), flow=True),
-        Fault(last, "kill -9 of the flow's server", re.compile(r"epoch 1/2, loss"), flow=True, whole=False),
+        Fault(last, "kill -9 of the flow's server", re.compile(r"epoch 1/2, loss"), flow=True, whole=False, message="server went away"),
         Fault(last, "Ctrl-C in the flow", re.compile(r"epoch 2/2, loss"), signal.SIGINT, flow=True),
     ]
 
@@ -241,7 +241,8 @@ def judge(fault, before, reference, usual, folder):
     if not sent:
         wrong.append("the moment was missed")
     if fault.signal != signal.SIGKILL or not fault.whole:
-        wrong += ["a traceback"] if "Traceback" in output else []
+        clear = fault.message in output if fault.message else "Traceback" not in output
+        wrong += [] if clear else [f"a traceback, {output[-300:]}"]
         wrong += [f"half-written: {name}" for name in half_written(folder)] if fault.signal != signal.SIGKILL else []
     if fault.damage:
         fault.damage(folder)

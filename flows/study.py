@@ -21,6 +21,7 @@ import signal
 import sys
 from pathlib import Path
 
+import httpx
 from dvc.exceptions import DvcException
 from prefect import allow_failure, flow
 from prefect.artifacts import create_table_artifact
@@ -188,7 +189,12 @@ def main():
     signal.signal(signal.SIGTERM, interrupt)
     if PREFECT_API_URL.value() or chosen["force"] or any(stage["changed"] for stage in stages):
         with server.for_this_process():
-            state = study(**chosen, return_state=True)
+            try:
+                state = study(**chosen, return_state=True)
+            except httpx.TransportError as error:
+                raise StudyError(
+                    f"Prefect's server went away ({error}): run the same command again, it goes on where this one was"
+                ) from None
         done, message = state.is_completed(), state.message
     else:  # nothing is to be done and nobody watches: no server is started for it
         done, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
