@@ -1,6 +1,6 @@
 """validate + prepare against one bare decode of the same images with as many processes: the goal is at most 1.3.
 
-    python -m benchmarks.decode                    on 2,000 drawn images
+    python -m benchmarks.decode                    on 12,500 drawn images
     python -m benchmarks.decode data/raw/images    on the images of a study
 
 Imports are left out on both sides; they cost the same for ten images and for a million.
@@ -57,7 +57,7 @@ def ours(folder, paths, folders):
 def main(folder=None):
     with tempfile.TemporaryDirectory() as scratch:
         if folder is None:
-            cells.write_sample(scratch, photographs=50, copies=10, width=320, height=240, seed=1)
+            cells.write_sample(scratch, photographs=125, copies=25, width=320, height=240, seed=1)
             folder = Path(scratch, "images")
         folder = Path(folder)
         paths, folders = list_images(folder)

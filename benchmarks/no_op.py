@@ -28,7 +28,7 @@ def seconds(*command):
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-m", *command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        sys.exit(done.stdout)
+        sys.exit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}")
     return time.monotonic() - started
 
 
@@ -39,13 +39,13 @@ def environment():
 def stand_in():
     """Make every output that is missing, and tell DVC that it is the stage's."""
     with Repo() as repo:
-        outs = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs]
-    for path in outs:
+        files = [Path(file.fs_path) for stage in repo.index.stages for file in (*stage.deps, *stage.outs)]
+    for path in sorted(files, reverse=True):  # what lies in an output before the output
         if not path.exists():
-            folder = not path.suffix
-            path.mkdir(parents=True) if folder else path.parent.mkdir(parents=True, exist_ok=True)
-            (path / "file" if folder else path).write_text(str(path))
-    seconds("dvc", "commit", "-f", "-q")
+            path = path if path.suffix else path / "file"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(path))
+    seconds("dvc", "commit", "-f")
 
 
 def main(arguments=None):

@@ -35,6 +35,7 @@ def running(host="127.0.0.1", port=None, services=True):
     Raises:
         StudyError: the port is taken or the server does not start.
     """
+    ask_directly()
     if not port:
         port = PORT if port is None and is_free(host, PORT) else free_port(host)
     elif not is_free(host, port):
@@ -76,6 +77,7 @@ def for_this_process():
     """Have a server while the block runs: the one that PREFECT_API_URL names or `make ui` started, else one of this process's own."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    ask_directly()
     stack = contextlib.ExitStack()
     # Closed later than the block: when Python ends, Prefect sends the last log lines and events before this.
     atexit.register(stack.close)
@@ -86,6 +88,13 @@ def for_this_process():
     print(f"watch it at {url.removesuffix('/api')}", flush=True)
     with temporary_settings({PREFECT_API_URL: url}):
         yield
+
+
+def ask_directly():
+    """Let no proxy of this network stand between this machine's processes and the server on it."""
+    exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if "127.0.0.1" not in exempt.split(","):
+        os.environ["no_proxy"] = f"{exempt},127.0.0.1".lstrip(",")  # the lower-case name wins where both are set
 
 
 def wait_until_healthy(process, url):

@@ -96,7 +96,7 @@ def has_hash(path, expected):
         return hashlib.file_digest(file, "md5" if len(expected) == 32 else "sha256").hexdigest() == expected
 
 
-def pretrain(name, size, pretrain):
+def pretrain(name, size, pretrain, on_gpu=False):
     """Return the backbone trained to tell freshly drawn cells apart, and what came of it.
 
     The head is pooled and thrown away. Residual branches begin at zero; without that 150 steps of ResNet50 learn nothing, with it
@@ -105,6 +105,7 @@ def pretrain(name, size, pretrain):
 
     Args:
         pretrain: settings.Pretrain.
+        on_gpu: as for training.fit.
     """
     images, labels = cells.draw_training_set(pretrain.images, size, pretrain.seed, pretrain.magnification)
     held_back = min(len(images) // 10, 256)
@@ -119,7 +120,8 @@ def pretrain(name, size, pretrain):
         pretrain.learning_rate / warm_up, max(1, steps - warm_up), warmup_target=pretrain.learning_rate, warmup_steps=warm_up
     )
     model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    history = fit(model, images, labels, rows[held_back:], rows[:held_back], pretrain, pretrain.learning_rate, pretrain.seed, "pre-train")
+    train, unseen, seed = rows[held_back:], rows[:held_back], pretrain.seed
+    history = fit(model, images, labels, train, unseen, pretrain, pretrain.learning_rate, seed, "pre-train", on_gpu=on_gpu)
     set_momentum(backbone, 0.99)
     last = history.iloc[-1]
     return backbone, {
@@ -154,7 +156,7 @@ def main(name):
         case "imagenet":
             model, source = imagenet(name, size, backbone.file)
         case "pretrain":
-            model, source = pretrain(name, size, backbone.pretrain)
+            model, source = pretrain(name, size, backbone.pretrain, bool(gpus))
         case "random":
             model, source = build_backbone(name, size), {"weights": "random", "seed": backbone.seed}
     with new_folder(f"data/backbone/{name}") as folder:

@@ -82,7 +82,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
     states = Path(f".study/resume/{key}")
     state = states / resume.fingerprint(setting, inputs)
     try:
-        history = fit(model, images, labels, split["train"], split["validation"], training, rate, seed, "fine-tune", state)
+        history = fit(model, images, labels, split["train"], split["validation"], training, rate, seed, "fine-tune", state, bool(gpus))
     except StudyError as error:
         write_json(failure, {"reason": str(error)})
         raise

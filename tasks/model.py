@@ -102,6 +102,36 @@ class Batches(keras.utils.PyDataset):
         return (images,) if self.labels is None else (images, self.labels[rows])
 
 
+class Held(keras.layers.Layer):
+    """All images in the device's memory: row numbers (batch,) -> uint8 (batch, size, size, 3)."""
+
+    def __init__(self, images):
+        super().__init__(trainable=False)
+        self.images = self.add_weight(
+            shape=images.shape, dtype="uint8", trainable=False, initializer=lambda shape, dtype: keras.ops.convert_to_tensor(images, dtype)
+        )
+
+    def call(self, rows):
+        return keras.ops.take(self.images, rows, axis=0)
+
+
+def hold_images(network, images):
+    """Put all images into the device's memory once, so that a GPU waits for none of them.
+
+    Args:
+        network: compiled, from uint8 images to class probabilities.
+        images: uint8 (N, size, size, 3).
+
+    Returns:
+        A compiled model of the same layers and optimizer that takes row numbers for images, and int32 (N,), which stands for the images
+        wherever their rows are taken for it.
+    """
+    rows = keras.Input((), dtype="int32", name="row")
+    model = keras.Model(rows, network(Held(images)(rows)))
+    model.compile(optimizer=network.optimizer, loss=network.loss, metrics=["accuracy"])
+    return model, np.arange(len(images), dtype="int32")
+
+
 def predict(model, images, rows, batch_size):
     """Return the class probabilities of the images in `rows`: float32 (len(rows), classes)."""
     # Filled up to whole batches: a last one of another size would be traced anew, which takes longer than it.

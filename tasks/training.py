@@ -1,5 +1,6 @@
 """Training and predicting: what the stages backbone and finetune share. Keras 3 API only."""
 
+import contextlib
 import time
 
 import keras
@@ -8,11 +9,13 @@ import pandas as pd
 
 from tasks import resume
 from tasks.errors import StudyError
-from tasks.model import Batches, predict, score
+from tasks.model import Batches, hold_images, predict, score
 from tasks.progress import Progress
 
 # Evaluation keeps no activations for a backward pass, so larger batches fit.
 EVALUATION_BATCH = 128
+# The real study's images at 224 px are 1.9 GB, and an own GPU has four times that; larger sets come from the memory-mapped array.
+HELD_AT_MOST = 4 << 30  # bytes
 
 
 class Watch(keras.callbacks.Callback):
@@ -34,36 +37,61 @@ class Watch(keras.callbacks.Callback):
         self.progress.update(done * self.batch_size, f"epoch {self.epoch}/{self.epochs}, loss {logs['loss']:.4f}")
 
 
-def fit(model, images, labels, train, validation, training, learning_rate, seed, what, state=None):
-    """Train all layers of a compiled model.
+def fit(network, images, labels, train, validation, training, learning_rate, seed, what, state=None, on_gpu=False):
+    """Train all layers of a compiled network.
 
     Args:
-        model: compiled, from uint8 images to class probabilities.
+        network: compiled, from uint8 images to class probabilities.
         images: uint8 (N, size, size, 3), memory-mapped; labels: int (N,).
         train, validation: row numbers.
         training: settings.Training; seed: of the order of images and of dropout.
         what: shown with the progress.
         state: folder that holds the state after each finished epoch; a fit that was killed goes on from there as if it never stopped.
+        on_gpu: hold all images in the GPU's memory, as far as they are no more than HELD_AT_MOST.
 
     Returns:
         history: DataFrame, a row an epoch. The training columns are means over the epoch with dropout on, as Keras's fit reports
         them; the validation columns are computed after the epoch.
 
     Raises:
-        StudyError: the loss became NaN or infinite.
+        StudyError: the loss became NaN or infinite, or the device has too little memory.
     """
+    with memory_told(training.batch_size):
+        history = fit_epochs(network, images, labels, train, validation, training, learning_rate, seed, what, state, on_gpu)
+    return pd.DataFrame(history)
+
+
+@contextlib.contextmanager
+def memory_told(batch_size):
+    """Say what to change where the memory of the device does not suffice; each backend has an exception of its own for that."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "ResourceExhaustedError" and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise StudyError(
+            f"the device has too little memory for batches of {batch_size} images: set batch_size to {max(1, batch_size // 2)} in the "
+            "profile, or let fewer runs share the device"
+        ) from None
+
+
+def fit_epochs(network, images, labels, train, validation, training, learning_rate, seed, what, state, on_gpu):
+    """What `fit` does; returns a list of dict, a row an epoch."""
+    model = network
+    if on_gpu and images.nbytes <= HELD_AT_MOST:
+        model, images = hold_images(network, images)
     steps = len(Batches(images, train, training.batch_size, whole=True))
     batch_size = min(training.batch_size, len(train))
     progress = Progress(what, training.epochs * steps * batch_size, "images")
     build(model, labels[train[:1]])
-    history = resume.restore(state, model) if state else []
+    history = resume.restore(state, network) if state else []
     if history:
         print(f"resumed after epoch {len(history)} of {training.epochs}", flush=True)
     progress.begin_at(len(history) * steps * batch_size)
     for epoch in range(len(history) + 1, training.epochs + 1):
         started = time.monotonic()
         order = np.random.default_rng([seed, epoch]).permutation(train)
-        reseed_dropout(model, [seed, epoch])
+        reseed_dropout(network, [seed, epoch])
         batches = Batches(images, order, batch_size, labels, whole=True)
         watch = Watch(progress, epoch, training.epochs, steps, batch_size, learning_rate)
         logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
@@ -81,7 +109,7 @@ def fit(model, images, labels, train, validation, training, learning_rate, seed,
             }
         )
         if state:
-            resume.save(state, model, history)
+            resume.save(state, network, history)
         last = history[-1]
         print(
             f"epoch {epoch}/{training.epochs}: loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, "
@@ -89,7 +117,7 @@ def fit(model, images, labels, train, validation, training, learning_rate, seed,
             f"{last['seconds']:.1f} s, {last['images_per_second']:.1f} images/s",
             flush=True,
         )
-    return pd.DataFrame(history)
+    return history
 
 
 def build(model, labels):
@@ -106,8 +134,17 @@ def build(model, labels):
 
 
 def reseed_dropout(model, seed):
-    """Set every dropout layer's state from `seed`, so that an epoch's masks do not depend on what ran before it."""
+    """Set the state of every dropout layer, a backbone's own too, from `seed`: an epoch's masks do not depend on what ran before it."""
     random = np.random.default_rng(seed)
-    for layer in model.layers:
+    for layer in layers_of(model):
         if isinstance(layer, keras.layers.Dropout):
             layer.seed_generator.state.assign(random.integers(0, 2**31, 2, dtype="uint32"))
+
+
+def layers_of(model):
+    """Yield the layers of a model and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+        else:
+            yield layer

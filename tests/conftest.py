@@ -89,7 +89,11 @@ def make_workspace(folder):
 
 def make_repository(folder):
     """A workspace that is a git and DVC repository with a first commit."""
-    make_workspace(folder)
+    return commit_workspace(make_workspace(folder))
+
+
+def commit_workspace(folder):
+    """Make a workspace a git and DVC repository with a first commit."""
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)

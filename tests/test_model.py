@@ -63,12 +63,12 @@ def test_fused_adam_walks_as_keras_adam_does(data):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def fit(data, rate=1e-2, epochs=2, state=None, **changes):
+def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, **changes):
     images, labels = data
-    network = small_model()
+    network = network or small_model()
     network.compile(optimizer=fused_adam.adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     profile = settings.Training(epochs=epochs, batch_size=16, **changes)
-    history = training.fit(network, images, labels, np.arange(60), np.arange(60, 80), profile, rate, 1, "fine-tune", state)
+    history = training.fit(network, images, labels, np.arange(60), np.arange(60, 80), profile, rate, 1, "fine-tune", state, on_gpu)
     return network, history
 
 
@@ -90,6 +90,25 @@ def test_fit_is_repeatable(data):
     assert history["loss"].tolist() == again["loss"].tolist()
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_images_held_on_the_device_train_the_same(data, monkeypatch):
+    (batches, expected), (held, history) = fit(data), fit(data, on_gpu=True)
+    assert history["loss"].tolist() == expected["loss"].tolist()
+    for ours, theirs in zip(held.get_weights(), batches.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with monkeypatch.context() as patch:  # too many for it: they come in batches
+        patch.setattr(training, "HELD_AT_MOST", data[0].nbytes - 1)
+        patch.setattr(training, "hold_images", None)
+        assert fit(data, on_gpu=True)[1]["loss"].tolist() == expected["loss"].tolist()
+
+
+def test_too_little_memory_names_the_batch_size_to_try(data):
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.RepeatVector(2_000_000_000)(keras.layers.Flatten()(inputs))  # no machine has room for that
+    network = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(keras.layers.GlobalAveragePooling1D()(x)))
+    with pytest.raises(StudyError, match="too little memory for batches of 16 images: set batch_size to 8 in the profile"):
+        fit(data, network=network)
 
 
 def test_a_killed_fit_goes_on_as_if_it_never_stopped(data, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,116 @@
+"""Source kaggle: faults that are the user's to mend are told with the fix; and what the scheduled flow asks."""
+
+import json
+
+import pytest
+
+from tasks.errors import StudyError
+from tasks.kaggle_source import latest_version
+from tests.download.conftest import TOKEN, fails, make_zip, parts_asked, pictures, zip_in
+from tests.download.kaggle_server import HANDLE
+
+
+def test_wrong_token(kaggle, server, monkeypatch):
+    server.token = TOKEN
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET")
+    fails(kaggle, "the token was refused (401)", "https://www.kaggle.com/settings/api")
+    assert len(server.seen) == 1
+
+
+def test_private_and_no_token(kaggle, server):
+    server.token = TOKEN
+    fails(kaggle, "no token was found (403)", "KAGGLE_API_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (403, "its rules wait for your consent"),
+        (404, "correct dataset.handle or dataset.version"),
+        (407, "the proxy asks for a password"),
+        (418, "(418)"),
+    ],
+)
+def test_refusals(kaggle, server, monkeypatch, status, expected):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    body = json.dumps({"code": status, "message": f"SECRET {TOKEN}"}).encode()
+    server.faults["DownloadDataset"] += [{"status": status, "body": body, "type": "application/json"}]
+    fails(kaggle, expected)
+
+
+def test_no_such_version(kaggle, server):
+    status, output, errors = kaggle(version=99)
+    assert status == 1 and "version 99: there is no such data set, or not this version of it (404)" in errors
+
+
+def test_token_no_header_can_carry(kaggle, monkeypatch):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET\u2026 ")
+    fails(kaggle, "the token holds characters that no token has")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET" * 100)  # the client takes it for a path, one too long
+    assert kaggle()[0] == 0
+
+
+def test_kaggle_json_that_does_not_parse(kaggle):
+    (kaggle.home / ".kaggle").mkdir()
+    (kaggle.home / ".kaggle" / "kaggle.json").write_text('{"username": "SECRET"')
+    fails(kaggle, "kaggle.json: cannot be read, or is no JSON with username and key")
+
+
+def test_no_network(kaggle, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    fails(kaggle, "no connection", "gave up after 6 attempts", "Check the network")
+
+
+@pytest.mark.parametrize("place", ["GetDataset", "DownloadDataset", "storage"])
+def test_proxy_that_answers_html(kaggle, server, place):
+    server.faults[place] += [{"status": 200}]
+    status, output, errors = kaggle(version="latest")
+    assert status == 1 and "answered with a web page" in errors and not kaggle.raw.exists()
+
+
+def test_proxy_that_redirects_to_its_login_page(kaggle, server):
+    server.faults["DownloadDataset"] += [{"status": 302, "headers": {"Location": "http://login.invalid/archive/6?"}}]
+    server.faults["storage"] += [{"status": 200}]
+    fails(kaggle, "answered with a web page")
+
+
+def test_less_room_than_is_announced(kaggle, server):
+    server.faults["storage"] += [{"announce": 10**15}]
+    fails(kaggle, "no room on the disk (1000 TB are still to come", "HEMOTUNE_CACHE")
+
+
+def test_disk_that_fills_while_writing(kaggle, server):
+    partial = zip_in(kaggle).with_name("blood-cells.zip.partial")
+    partial.parent.mkdir(parents=True)
+    partial.symlink_to("/dev/full")
+    fails(kaggle, "no room on the disk (No space left on device)")
+
+
+def test_cache_that_cannot_be_written(kaggle, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HEMOTUNE_CACHE", str(tmp_path / "file"))
+    fails(kaggle, "cannot be written", "set HEMOTUNE_CACHE")
+
+
+def test_dangerous_zip_is_refused_and_not_fetched_again(kaggle, server, tmp_path):
+    server.versions[6] = make_zip(tmp_path / "bad.zip", pictures("A", "B") | {"../evil.png": b"x"}).read_bytes()
+    fails(kaggle, "'../evil.png' leads outside")
+    assert len(parts_asked(server)) == 1
+
+
+def test_latest_version_is_one_request(kaggle, server, monkeypatch):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    number, updated = latest_version(HANDLE)
+    assert (number, updated[:19]) == (6, "2018-04-21T21:06:30") and server.places() == ["GetDataset"]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 503}, {"status": 429}, {"status": 200}, {"stall": 0}, {"status": 200, "body": b"[]", "type": "application/json"}]
+)
+def test_latest_version_says_at_once_what_is_wrong(kaggle, server, monkeypatch, fault):
+    monkeypatch.setenv("HEMOTUNE_TIMEOUT", "0.2")
+    server.faults["GetDataset"] += [fault]
+    with pytest.raises(StudyError, match=f"kaggle: {HANDLE}: "):
+        latest_version(HANDLE)
+    assert len(server.seen) == 1
