@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 STATE = Path(".study")  # of running things; git-ignored
@@ -9,7 +10,7 @@ SERVER = STATE / "server.json"  # written by flows.server while one runs
 
 
 def configure():
-    """Keep all that Prefect writes inside .study/prefect, and find the server that `make ui` started, if it runs.
+    """Keep all that Prefect writes inside .study/prefect, run stages with this Python, and find the server that `make ui` started.
 
     What the environment already says is respected.
     """
@@ -20,6 +21,10 @@ def configure():
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")  # flows.server starts one, with its pages
     os.environ.setdefault("PREFECT_RESULTS_PERSIST_BY_DEFAULT", "false")
+    # The stages' commands say `python`: the one that runs the flow, also where its environment is not activated.
+    own, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != own:
+        os.environ["PATH"] = own + os.pathsep + path
     # A server that a run started for itself ends with that run.
     if "PREFECT_API_URL" not in os.environ and (server := running_server()) and server["services"]:
         os.environ["PREFECT_API_URL"] = server["api"]

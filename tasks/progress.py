@@ -7,8 +7,8 @@ import time
 class Progress:
     """Tell how far some work of `total` units is: `[ 37%] decode 4631/12515, 890 images/s, 0:09 left`.
 
-    In a pipe a line is printed when the share has grown by five per cent or ten seconds have passed, so that a log stays short
-    and a watcher still sees it move. The leading `[ 37%]` is what flows/ reads.
+    In a pipe a line is printed when the share has grown by five per cent or ten seconds have passed, and never sooner than 0.2 s
+    after the last one: a log stays short, and a watcher still sees it move. The leading `[ 37%]` is what flows/ reads.
     """
 
     def __init__(self, what, total, unit, stream=None):
@@ -25,7 +25,8 @@ class Progress:
     def update(self, done, note=""):
         """Say that `done` of `total` units are finished; `note` is appended."""
         now, share = time.monotonic(), done / self.total
-        due = now - self.shown_at >= 0.2 if self.live else share - self.shown_share >= 0.05 or now - self.shown_at >= 10
+        since = now - self.shown_at
+        due = since >= 0.2 and (self.live or share - self.shown_share >= 0.05 or since >= 10)
         if not due and done < self.total:
             return
         self.shown_at, self.shown_share = now, share

@@ -108,14 +108,16 @@ class Toy:
     def start(self, *command, **options):
         return subprocess.Popen(command, cwd=self.folder, env=self.environment(), text=True, **options)
 
-    def run(self, *command):
+    def run(self, *command, **variables):
         """Run a command in the study's folder; returns its CompletedProcess, output and errors in `stdout`."""
+        environment = self.environment() | variables
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240
+            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240
         )
 
     def study(self, *options):
-        return self.run(sys.executable, "-m", "flows.study", *options)
+        """The flow, started as by a user whose path leads to no Python."""
+        return self.run(sys.executable, "-m", "flows.study", *options, PATH="/usr/bin:/bin")
 
     def events(self, name=None):
         """What the stages noted, by stage, or of one: dictionaries with event, at (seconds), slot."""
