@@ -240,6 +240,7 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     assert "| Repeats |" in text and "means of 2 repeats" in text
     assert "Photographs are unknown" in text and "too narrow" in text
     assert "| Image | Truth | Prediction |" in text and not list((root / "reports/figures").glob("errors-*"))
+    assert "validation found something**:" in text and "validation/index.html" not in text
     assert "There is none" in (root / "reports/model_card.md").read_text()
     sister = re.search(r"\| \*\*mn_resultset2\*\* \| MobileNet, 1 × D\(16\) \| 1e-5 \| 99.04% \| (\S+)% \| (\S+) \|", text)
     assert float(sister[1]) - 99.04 == pytest.approx(float(sister[2]), abs=0.011)

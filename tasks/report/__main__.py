@@ -53,7 +53,8 @@ def main():
         say(0.6, "where the models err")
         links |= draw_mistakes(folder, summaries, *read_images(root, options.without_images))
     say(0.8, "comparisons")
-    text = write_study(study, summaries, validation, source, sizes, controls, warnings, links)
+    page = None if options.without_images else "validation/index.html"
+    text = write_study(study, summaries, validation, page, source, sizes, controls, warnings, links)
     write_text(reports / "study.md", text)
     held_out = leak_notices([summary for summary in summaries if summary["protocol"] == "held-out"], controls)
     write_text(reports / "model_card.md", write_card(study, summaries, controls, source, sizes, held_out))
@@ -138,13 +139,18 @@ def draw_figures(folder, summaries):
     return links
 
 
-def write_study(study, summaries, validation, source, sizes, controls, warnings, links):
-    """Return the text of study.md. `links` are the figures' paths, as draw_figures and draw_mistakes return them."""
+def write_study(study, summaries, validation, page, source, sizes, controls, warnings, links):
+    """Return the text of study.md.
+
+    Args:
+        page: path of the validation's page, None where it is not to be shown: it holds images of the data set.
+        links: the figures' paths, as draw_figures and draw_mistakes return them.
+    """
     params = study.params
     runs = [run for summary in summaries for run in summary["every"]]
     sections = [
         f"# {listed(params.backbones)} fine-tuned on {'drawn blood cells (sample)' if is_sample(study) else 'blood cells'}",
-        *notices(study, runs, validation, warnings),
+        *notices(study, runs, validation, page, warnings),
         "## 1. What was run",
         what_was_run(study, source, sizes, runs),
         f"## 2. {listed(params.backbones)}: basic settings",
@@ -168,7 +174,7 @@ def write_study(study, summaries, validation, source, sizes, controls, warnings,
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def notices(study, runs, validation, warnings):
+def notices(study, runs, validation, page, warnings):
     """Return what a reader must know before any number, a block of quoted Markdown each."""
     found = []
     if is_sample(study):
@@ -188,8 +194,8 @@ def notices(study, runs, validation, warnings):
     broken = [rule for rule in validation["rules"] if not rule["passed"] and rule["severity"] != "off"]
     if broken:
         lines = [f"- {rule['severity']}: {rule['description']} ({rule['count']} found: {few(rule['offenders'])})" for rule in broken]
-        page = "[all of them](validation/index.html)"
-        found.append(f"**The data's validation found something** ({page}):\n" + "\n".join(lines))
+        where = f" ([all of them]({page}))" if page else ""
+        found.append(f"**The data's validation found something**{where}:\n" + "\n".join(lines))
     if off := [f"`{rule['rule']}`" for rule in validation["rules"] if rule["severity"] == "off"]:
         found.append(f"**Rules of the validation that are turned off:** {listed(off)}.")
     return ["> " + text.replace("\n- ", "\n>\n> - ", 1).replace("\n- ", "\n> - ") for text in found]
@@ -215,7 +221,7 @@ def what_was_run(study, source, sizes, runs):
         f"- Runs: {counted(len(params.experiments), 'experiment')} × {counted(len(params.protocols), 'protocol')} × "
         f"{counted(len(params.backbones), 'backbone')} × {counted(len(params.repeats), 'repeat')}, {len(done)} of {len(runs)} with results",
     ]
-    for name in ("processor", "device", "precision"):
+    for name in ("processor", "threads", "device", "precision"):
         if values := sorted({str(run[name]) for run in done}):
             lines.append(f"- {name.capitalize()}: {listed(values)}")
     if done:
