@@ -41,11 +41,12 @@ def without_native_log():
 
 @contextlib.contextmanager
 def quick_import():
-    """Import Keras within this block: quietly, and without scikit-learn and matplotlib, which it loads for wrappers that nobody here uses.
+    """Import Keras within this block: quietly, and without what it and TensorFlow load for wrappers that nobody here uses.
 
-    That is a quarter of the 20 s that it takes on a slow processor, once for every fine-tune.
+    scikit-learn and matplotlib are a quarter of the 20 s that it takes on a slow processor, once for every fine-tune.
     """
-    unused = {name: None for name in ("sklearn", "matplotlib") if name not in sys.modules}
+    wrapped = {"sklearn", "matplotlib", "jax"} - {os.environ.get("KERAS_BACKEND")}
+    unused = {name: None for name in wrapped if name not in sys.modules}
     sys.modules.update(unused)  # None makes an import fail, and Keras does without
     try:
         with without_native_log():
