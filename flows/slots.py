@@ -61,7 +61,9 @@ def environment(slot, slots):
         return {}
     device = slot.partition("#")[0] if slot else CPU
     if device != CPU:
-        return {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        # Neither backend takes all of the GPU's memory at its start.
+        growth = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        return {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **growth}
     variables = {"CUDA_VISIBLE_DEVICES": "-1"}
     sharing = sum(other.partition("#")[0] == CPU for other in slots)
     if slot and sharing > 1:

@@ -195,6 +195,7 @@ def test_slots_are_devices(monkeypatch):
         slots.find([])
     assert slots.environment("1#2", ["1#1", "1#2"])["CUDA_VISIBLE_DEVICES"] == "1"
     assert slots.environment("1", ["1"])["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert slots.environment("1", ["1"])["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert slots.environment(None, ["1"]) == {"CUDA_VISIBLE_DEVICES": "-1"}
     monkeypatch.setattr(slots, "cores", lambda: 8)
     assert slots.environment("cpu#1", slots.find(["cpu", "cpu"]))["OMP_NUM_THREADS"] == "4"
