@@ -31,7 +31,7 @@ ui: setup  ## start Prefect's server, serve the deployments and print the addres
 	$(BIN)/python -m flows.serve
 
 test: setup  ## run all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## run the benchmarks and print their table
 	$(BIN)/python -m benchmarks

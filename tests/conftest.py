@@ -102,6 +102,14 @@ def commit_workspace(folder):
     return folder
 
 
+# Files of few tests that take minutes. They begin, so that at the end no core idles while one of them goes on alone.
+SLOWEST = ["test_study", "test_flow", "test_watch", "test_dask", "test_report", "test_jax"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+
+
 @pytest.fixture
 def workspace(tmp_path):
     return make_workspace(tmp_path)
