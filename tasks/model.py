@@ -1,5 +1,7 @@
 """The network of the study: a backbone of keras.applications, flattened, and a small head. Keras 3 API only."""
 
+import sys
+
 import keras
 import numpy as np
 
@@ -27,11 +29,8 @@ def channel_affine(name):
     Returns:
         flip: bool; scale, offset: lists of three floats, by output channel.
     """
-    module = next(
-        module
-        for module in vars(keras.applications).values()
-        if getattr(module, name, None) is constructor(name) and hasattr(module, "preprocess_input")
-    )
+    # Where the constructor is defined: the public modules do not hold all of them.
+    module = sys.modules[constructor(name).__module__]
     black, white, red = np.zeros((3, 1, 1, 1, 3), "float32")
     white += 255.0
     red[..., 0] = 255.0

@@ -19,13 +19,23 @@ from tasks import backbone, fused_adam, model, resume, settings, training  # noq
 from tasks.errors import StudyError  # noqa: E402
 
 
-@pytest.mark.parametrize("name", ["ResNet50", "MobileNet", "InceptionV3", "Xception", "DenseNet121", "EfficientNetB0", "ResNet50V2"])
+@pytest.mark.parametrize(
+    "name", ["ResNet50", "MobileNet", "InceptionV3", "Xception", "DenseNet121", "EfficientNetB0", "ResNet50V2", "MobileNetV3Small"]
+)
 def test_preprocessing_is_the_backbones_own(name):
     image = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3)).astype("float32")
     modules = {"EfficientNetB0": "efficientnet", "ResNet50V2": "resnet_v2", "DenseNet121": "densenet", "InceptionV3": "inception_v3"}
+    modules["MobileNetV3Small"] = "mobilenet_v3"
     own = getattr(keras.applications, modules.get(name, name.lower())).preprocess_input(image.copy())
     flip, scale, offset = model.channel_affine(name)
     np.testing.assert_allclose((image[..., ::-1] if flip else image) * np.array(scale) + np.array(offset), own, atol=1e-3)
+
+
+def test_every_backbone_of_keras_applications_has_its_preprocessing():
+    names = [name for name, value in vars(keras.applications).items() if callable(value) and name[0].isupper()]
+    assert len(names) > 30
+    for name in names:
+        model.channel_affine(name)
 
 
 def test_an_unknown_backbone_is_refused_with_what_there_is():
