@@ -18,8 +18,12 @@ EVALUATION_BATCH = 128
 HELD_AT_MOST = 4 << 30  # bytes
 
 
+# A guess among the classes costs 1 or 2, a bad spell of training some hundred; from here none has come back.
+EXPLODED = 1e4
+
+
 class Watch(keras.callbacks.Callback):
-    """Shows progress after every step, and stops at the first loss that is not a number."""
+    """Shows progress after every step, and stops at the first loss that is not a number or has exploded."""
 
     def __init__(self, progress, epoch, epochs, steps, batch_size, learning_rate):
         super().__init__()
@@ -27,10 +31,10 @@ class Watch(keras.callbacks.Callback):
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
 
     def on_train_batch_end(self, batch, logs=None):
-        # `loss` is the mean over the epoch so far: one NaN step makes it NaN.
-        if not np.isfinite(logs["loss"]):
+        # `loss` is the mean over the epoch so far: one NaN step makes it NaN, which is not below anything.
+        if not logs["loss"] < EXPLODED:
             raise StudyError(
-                f"the loss is {logs['loss']} at epoch {self.epoch}, step {batch + 1} of {self.steps}, learning rate "
+                f"the loss is {logs['loss']:.3g} at epoch {self.epoch}, step {batch + 1} of {self.steps}, learning rate "
                 f"{self.learning_rate:g}: lower the experiment's learning_rate in params.yaml, or learning_rate_scale in the profile"
             )
         done = (self.epoch - 1) * self.steps + batch + 1
@@ -54,7 +58,7 @@ def fit(network, images, labels, train, validation, training, learning_rate, see
         them; the validation columns are computed after the epoch.
 
     Raises:
-        StudyError: the loss became NaN or infinite, or the device has too little memory.
+        StudyError: the loss became NaN or exploded, or the device has too little memory.
     """
     with memory_told(training.batch_size):
         history = fit_epochs(network, images, labels, train, validation, training, learning_rate, seed, what, state, on_gpu)
