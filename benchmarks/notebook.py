@@ -4,7 +4,8 @@
 
 The notebook's way: the fits in series in one process, the JPEGs decoded in every epoch by keras.utils.image_dataset_from_directory,
 float32, TensorFlow's defaults, Keras's Adam. Ours is the whole flow with all its stages, started with the images there, as the
-notebook is. Both begin with random weights. The second row is an epoch alone, which is what a study of many long epochs comes to.
+notebook is. Both begin with random weights. The second row is an epoch alone, which is what a study of many long epochs comes to; where
+several fits run at once, an epoch of each is done in its time.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import tell
+from flows import slots
 from tests.conftest import ENVIRONMENT, make_repository
 
 BATCH = 32
@@ -96,7 +98,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=4, help="at least 2")
     parser.add_argument("--photographs", type=int, default=20, help="of each class; eight images are made of each")
     parser.add_argument("--size", type=int, default=64, help="px")
-    parser.add_argument("--slots", default="auto", help="of the flow, as for python -m flows.study")
+    parser.add_argument("--slots", default="cpu,cpu", help="of the flow, as for python -m flows.study; as `make run` without a GPU")
     parser.add_argument("--notebook", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.notebook:
@@ -120,13 +122,14 @@ def main():
         theirs, printed = timed(its, defaults)
         histories = [pd.read_csv(path) for path in Path("data/results").glob("*/history.csv")]
         os.chdir(here)
-    ours_epoch = later([(row.epoch - 1, row.seconds) for history in histories for row in history.itertuples()])
+    at_once = min(options.experiments, len(slots.find("auto" if options.slots == "auto" else options.slots.split(","))))
+    ours_epoch = later([(row.epoch - 1, row.seconds) for history in histories for row in history.itertuples()]) / at_once
     theirs_epoch = later(json.loads(printed.splitlines()[-1]))
     images = 4 * options.photographs * 8
     what = f"ResNet50, {options.size} px, {images} images"
     fits = f"{options.experiments} fits of {options.epochs} epochs"
     tell(f"whole study / the notebook's way, {what}, {fits}", study / theirs, 0.5, f"{study:.0f} s / {theirs:.0f} s")
-    tell(f"an epoch of it, {what}", ours_epoch / theirs_epoch, 0.5, f"{ours_epoch:.1f} s / {theirs_epoch:.1f} s")
+    tell(f"an epoch of it, {what}, {at_once} at once", ours_epoch / theirs_epoch, 0.5, f"{ours_epoch:.1f} s / {theirs_epoch:.1f} s")
     return 0
 
 
