@@ -227,12 +227,13 @@ def validate(name, table, rules, statistics):
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     asset = context.data_sources.add_pandas("pandas").add_dataframe_asset(name)
-    suite = context.suites.add(gx.ExpectationSuite(name=name))
-    for rule in rules:
-        expectation = getattr(gx.expectations, rule.expectation)
-        for column in rule.columns:
-            # The meta of an expectation comes back with its result.
-            suite.add_expectation(expectation(column=column, **rule.arguments, description=rule.description, meta={"rule": rule.name}))
+    # The meta of an expectation comes back with its result. The suite is added whole: it is stored anew for each one added to it later.
+    wanted = [
+        getattr(gx.expectations, rule.expectation)(column=column, **rule.arguments, description=rule.description, meta={"rule": rule.name})
+        for rule in rules
+        for column in rule.columns
+    ]
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=wanted))
     definition = gx.ValidationDefinition(name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
     result = context.validation_definitions.add(definition).run(
         # The index finds an offender's row.

@@ -46,7 +46,9 @@ def held_out(inventory, photographs, split):
     train = inventory[inventory["split"] == "TRAIN"]
     groups = photographs[train.index]
     # A photograph has one class; where grouping joined two, it counts for the more frequent one.
-    class_of = train["class"].groupby(groups).agg(lambda classes: classes.value_counts(sort=True).index[0])
+    counts = pd.DataFrame({"photograph": groups, "class": train["class"]}).value_counts().reset_index()
+    counts = counts.sort_values(["count", "class"], ascending=[False, True])
+    class_of = counts.drop_duplicates("photograph").set_index("photograph")["class"].sort_index()
     sides = cut(class_of, {"train": split.train / kept, "validation": split.validation / kept}, split.seed, "photographs")
     parts = {name: train.index[groups.isin(chosen)].tolist() for name, chosen in sides.items()}
     return parts | {"test": inventory.index[inventory["split"] == "TEST"].tolist()}
