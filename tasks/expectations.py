@@ -211,22 +211,24 @@ def judge(tables, rules):
         count, offenders, details, fix) and great_expectations (statistics of each table's validation). The same data gives the
         same values.
     """
+    gx = load_great_expectations()
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    source = context.data_sources.add_pandas("pandas")
     outcomes, statistics = {}, {}
     for table in ("images", "decoded", "folders"):
         applied = [rule for rule in rules if rule.table == table and rule.severity != "off"]
-        outcomes |= validate(table, tables[table], applied, statistics)
+        outcomes |= validate(context, source, table, tables[table], applied, statistics)
     judged = [judged_rule(rule, tables[rule.table], outcomes) for rule in rules]
     failed = {rule["severity"] for rule in judged if not rule["passed"]}
     verdict = "failed" if "error" in failed else "warnings" if "warning" in failed else "passed"
     return {"verdict": verdict, "rules": judged, "great_expectations": statistics}
 
 
-def validate(name, table, rules, statistics):
+def validate(context, source, name, table, rules, statistics):
     """Run Great Expectations on one table; return the row numbers that offend against each rule, and add to `statistics`."""
     gx = load_great_expectations()
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    asset = context.data_sources.add_pandas("pandas").add_dataframe_asset(name)
+    asset = source.add_dataframe_asset(name)
     # The meta of an expectation comes back with its result. The suite is added whole: it is stored anew for each one added to it later.
     wanted = [
         getattr(gx.expectations, rule.expectation)(column=column, **rule.arguments, description=rule.description, meta={"rule": rule.name})
