@@ -30,12 +30,8 @@ IMAGES = 512
 def child(way, options):
     """Measure one way in this process; returns seconds of import, first execution and a step, and evaluated images/s."""
     started = time.monotonic()
-    if way == "import":
-        with hardware.without_native_log():
-            import keras
-    else:
-        with hardware.quick_import():
-            import keras
+    with hardware.without_native_log() if way == "import" else hardware.quick_import():
+        import keras
     imported = time.monotonic() - started
     import numpy as np
 

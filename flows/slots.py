@@ -11,6 +11,11 @@ CPU = "cpu"
 WORKER = "worker"  # of a cluster, whose own environment says which device is its
 
 
+def parse(text):
+    """Return what `find` takes, from a command line's "auto" or device ids with commas."""
+    return text if text == "auto" else text.split(",")
+
+
 def find(slots="auto", per_gpu=1):
     """List the slots.
 

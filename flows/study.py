@@ -176,7 +176,7 @@ def main():
     parser.add_argument("--dask", metavar="ADDRESS", help="run the stages that take a slot on the workers of this Dask scheduler")
     options = parser.parse_args()
     chosen = {
-        "slots": "auto" if options.slots == "auto" else options.slots.split(","),
+        "slots": slot_list.parse(options.slots),
         "per_gpu": options.per_gpu,
         "force": [name for name in options.force.split(",") if name],
         "dask": options.dask,

@@ -16,8 +16,6 @@ from tasks.progress import Progress
 EVALUATION_BATCH = 128
 # The real study's images at 224 px are 1.9 GB, and an own GPU has four times that; larger sets come from the memory-mapped array.
 HELD_AT_MOST = 4 << 30  # bytes
-
-
 # A guess among the classes costs 1 or 2, a bad spell of training some hundred; from here none has come back.
 EXPLODED = 1e4
 
@@ -61,7 +59,46 @@ def fit(network, images, labels, train, validation, training, learning_rate, see
         StudyError: the loss became NaN or exploded, or the device has too little memory.
     """
     with memory_told(training.batch_size):
-        history = fit_epochs(network, images, labels, train, validation, training, learning_rate, seed, what, state, on_gpu)
+        model = network
+        if on_gpu and images.nbytes <= HELD_AT_MOST:
+            model, images = hold_images(network, images)
+        steps = len(Batches(images, train, training.batch_size, whole=True))
+        batch_size = min(training.batch_size, len(train))
+        progress = Progress(what, training.epochs * steps * batch_size, "images")
+        build(model, labels[train[:1]])
+        history = resume.restore(state, network) if state else []
+        if history:
+            print(f"resumed after epoch {len(history)} of {training.epochs}", flush=True)
+        progress.begin_at(len(history) * steps * batch_size)
+        for epoch in range(len(history) + 1, training.epochs + 1):
+            started = time.monotonic()
+            order = np.random.default_rng([seed, epoch]).permutation(train)
+            reseed_dropout(network, [seed, epoch])
+            batches = Batches(images, order, batch_size, labels, whole=True)
+            watch = Watch(progress, epoch, training.epochs, steps, batch_size, learning_rate)
+            logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
+            trained = time.monotonic() - started
+            validation_loss, validation_accuracy = score(predict(model, images, validation, EVALUATION_BATCH), labels[validation])
+            history.append(
+                {
+                    "epoch": epoch,
+                    "loss": logs["loss"][0],
+                    "accuracy": logs["accuracy"][0],
+                    "validation_loss": validation_loss,
+                    "validation_accuracy": validation_accuracy,
+                    "seconds": time.monotonic() - started,
+                    "images_per_second": steps * batch_size / trained,
+                }
+            )
+            if state:
+                resume.save(state, network, history)
+            last = history[-1]
+            print(
+                f"epoch {epoch}/{training.epochs}: loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, "
+                f"validation loss {validation_loss:.4f}, accuracy {validation_accuracy:.4f}, "
+                f"{last['seconds']:.1f} s, {last['images_per_second']:.1f} images/s",
+                flush=True,
+            )
     return pd.DataFrame(history)
 
 
@@ -77,51 +114,6 @@ def memory_told(batch_size):
             f"the device has too little memory for batches of {batch_size} images: set batch_size to {max(1, batch_size // 2)} in the "
             "profile, or let fewer runs share the device"
         ) from None
-
-
-def fit_epochs(network, images, labels, train, validation, training, learning_rate, seed, what, state, on_gpu):
-    """What `fit` does; returns a list of dict, a row an epoch."""
-    model = network
-    if on_gpu and images.nbytes <= HELD_AT_MOST:
-        model, images = hold_images(network, images)
-    steps = len(Batches(images, train, training.batch_size, whole=True))
-    batch_size = min(training.batch_size, len(train))
-    progress = Progress(what, training.epochs * steps * batch_size, "images")
-    build(model, labels[train[:1]])
-    history = resume.restore(state, network) if state else []
-    if history:
-        print(f"resumed after epoch {len(history)} of {training.epochs}", flush=True)
-    progress.begin_at(len(history) * steps * batch_size)
-    for epoch in range(len(history) + 1, training.epochs + 1):
-        started = time.monotonic()
-        order = np.random.default_rng([seed, epoch]).permutation(train)
-        reseed_dropout(network, [seed, epoch])
-        batches = Batches(images, order, batch_size, labels, whole=True)
-        watch = Watch(progress, epoch, training.epochs, steps, batch_size, learning_rate)
-        logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
-        trained = time.monotonic() - started
-        validation_loss, validation_accuracy = score(predict(model, images, validation, EVALUATION_BATCH), labels[validation])
-        history.append(
-            {
-                "epoch": epoch,
-                "loss": logs["loss"][0],
-                "accuracy": logs["accuracy"][0],
-                "validation_loss": validation_loss,
-                "validation_accuracy": validation_accuracy,
-                "seconds": time.monotonic() - started,
-                "images_per_second": steps * batch_size / trained,
-            }
-        )
-        if state:
-            resume.save(state, network, history)
-        last = history[-1]
-        print(
-            f"epoch {epoch}/{training.epochs}: loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, "
-            f"validation loss {validation_loss:.4f}, accuracy {validation_accuracy:.4f}, "
-            f"{last['seconds']:.1f} s, {last['images_per_second']:.1f} images/s",
-            flush=True,
-        )
-    return history
 
 
 def build(model, labels):

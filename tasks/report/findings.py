@@ -1,10 +1,11 @@
 """Section 6 of the report: what each factor did to accuracy and time, said only where the data support it."""
 
-from tasks.report.markdown import bold, bullets, listed, percent, points, points_between, rate, table
-from tasks.report.results import by_series, results_table
+from tasks.report.markdown import bold, bullets, listed, percent, points, points_between, table
+from tasks.report.results import FACTORS, by_series, results_table
 from tasks.statistics import factor_effects
 
-TITLES = {"units": ("Units of the hidden layers", str), "layers": ("Hidden layers", str), "learning_rate": ("Learning rate", rate)}
+# What may differ between two experiments, in the order in which it is told, and between two series.
+TITLES = {"units": "Units of the hidden layers", "layers": "Hidden layers", "learning_rate": "Learning rate", "backbone": "Backbone"}
 LEVEL = 0.05
 
 
@@ -17,7 +18,8 @@ def effects_of(summaries):
     runs = [run for summary in summaries for run in summary["runs"]]
     judged = {run["key"]: run["judged"] for run in runs}
     done = by_series([summary for summary in summaries if summary["runs"]])
-    asked = [(name, [run for summary in group for run in summary["runs"]], TITLES) for name, group in done.items()]
+    factors = [factor for factor in TITLES if factor in FACTORS]
+    asked = [(name, [run for summary in group for run in summary["runs"]], factors) for name, group in done.items()]
     if len({run["backbone"] for run in runs}) > 1:
         for protocol in dict.fromkeys(run["protocol"] for run in runs):
             asked.append((protocol, [run for run in runs if run["protocol"] == protocol], ["backbone"]))
@@ -44,7 +46,7 @@ def supported(effect):
 
 
 def values_of(effect):
-    wording = TITLES.get(effect["factor"], ("", str))[1]
+    wording = FACTORS[effect["factor"]][2] if effect["factor"] in FACTORS else str
     return f"{wording(effect['first'])} → {wording(effect['second'])}"
 
 
@@ -54,7 +56,7 @@ def sentences(effects):
     for series in dict.fromkeys(effect["series"] for effect in effects):
         for factor in dict.fromkeys(effect["factor"] for effect in effects if effect["series"] == series):
             pairs = [effect for effect in effects if effect["series"] == series and effect["factor"] == factor]
-            name = TITLES.get(factor, ("Backbone", str))[0]
+            name = TITLES[factor]
             held = [effect for effect in pairs if supported(effect)]
             told = [
                 f"{values_of(effect)} {'raised' if effect['difference'] > 0 else 'lowered'} accuracy by "
@@ -86,7 +88,7 @@ def findings_section(summaries):
     for effect in effects:
         change = {"value": effect["difference"], "low": effect["low"], "high": effect["high"]}
         p = [f"{effect['p']:.3g}", f"{effect['adjusted']:.3g}"]
-        name, where = TITLES.get(effect["factor"], ("Backbone", str))[0], f"{effect['first_experiment']} → {effect['second_experiment']}"
+        name, where = TITLES[effect["factor"]], f"{effect['first_experiment']} → {effect['second_experiment']}"
         corrected = effect["verdict"] if supported(effect) or effect["verdict"] == "not distinguishable" else "not after correction"
         rows.append(
             [name, effect["series"], values_of(effect), where, points_between(change), *p, corrected, f"{effect['time_ratio']:.2f}"]
