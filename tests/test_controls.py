@@ -1,9 +1,6 @@
 """A planted leak is found, a clean split is not accused; the entry point on tiny arrays."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +9,8 @@ import pytest
 
 from tasks import controls
 from tasks.errors import StudyError
+from tests.conftest import ROOT, python
 
-ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS, COPIES, SIZE = 40, 6, 32
 
 
@@ -187,8 +184,7 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
 
     inventory.to_parquet("data/inventory.parquet")
     np.save("data/images.npy", images)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "tasks.controls"], env=environment, capture_output=True, text=True)
+    done = python("tasks.controls", cwd=".", PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     assert "photographs unknown" in done.stdout
     written = json.loads(Path("data/controls.json").read_text())

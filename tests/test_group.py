@@ -1,11 +1,7 @@
 """Grouping by photograph, on drawn cells whose photograph is known, and on bad input."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from math import comb
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +10,7 @@ from PIL import Image
 
 from tasks.cells import draw_photograph, write_sample
 from tasks.group import group
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT, python
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +29,7 @@ def precision_recall(truth, found):
 
 
 def run_group(folder):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", "tasks.group"], cwd=folder, env=environment, capture_output=True, text=True)
+    return python("tasks.group", cwd=folder, PYTHONPATH=str(ROOT))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.0])

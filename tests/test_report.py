@@ -2,15 +2,10 @@
 
 import contextlib
 import io
-import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
-import numpy
 import pandas
 import pytest
 
@@ -19,130 +14,15 @@ from tasks.report import __main__ as report
 from tasks.report import findings, published
 from tasks.report.experiments import result_rows
 from tasks.report.markdown import duration, milliseconds, rate, seconds_of
-from tasks.report.results import read_runs, runs_of
+from tasks.report.results import read_runs
 from tasks.settings import load
-
-ROOT = Path(__file__).resolve().parents[1]
-CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
-ACCURACIES = {"published": [0.95, 0.99, 0.96, 0.72, 0.55, 0.94, 0.97], "held-out": [0.80, 0.83, 0.81, 0.61, 0.42, 0.79, 0.82]}
-COPIES = 4  # images of one photograph
-PARAMS = """\
-profile: sample
-backbones: [ResNet50]
-protocols: [published, held-out]
-repeats: [1]
-experiments:
-  mn_resultset1: {layers: 1, units: 8, learning_rate: 1.0e-5}
-  mn_resultset2: {layers: 1, units: 16, learning_rate: 1.0e-5}
-  mn_resultset3: {layers: 1, units: 32, learning_rate: 1.0e-5}
-  mn_resultset4: {layers: 2, units: 8, learning_rate: 1.0e-5}
-  mn_resultset5: {layers: 3, units: 8, learning_rate: 1.0e-5}
-  mn_resultset6: {layers: 1, units: 8, learning_rate: 5.0e-5}
-  mn_resultset7: {layers: 1, units: 8, learning_rate: 1.0e-4}
-"""
-
-
-def write_study(root, params=PARAMS, photographs=60):
-    """Make up everything that the report reads, below the folder `root`."""
-    shutil.copytree(ROOT / "profiles", root / "profiles")
-    (root / "params.yaml").write_text(params)
-    for folder in ("data/raw", "data/splits", "reports/validation"):
-        (root / folder).mkdir(parents=True)
-    random = numpy.random.default_rng(7)
-    rows = [
-        {"path": f"{'TRAIN' if p < 0.8 * photographs else 'TEST'}/{name}/_{p}_{copy}.jpeg", "class": name, "photograph": f"{name[0]}{p}"}
-        for name in CLASSES
-        for p in range(photographs)
-        for copy in range(COPIES)
-    ]
-    inventory = pandas.DataFrame(rows).sort_values("path", ignore_index=True)
-    inventory["split"] = inventory["path"].str.split("/").str[0]
-    inventory[["path", "split", "class"]].to_parquet(root / "data/inventory.parquet")
-    inventory[["path", "photograph"]].assign(method="matched").to_parquet(root / "data/photographs.parquet")
-    numpy.save(root / "data/images.npy", random.integers(0, 255, (len(inventory), 32, 32, 3), dtype=numpy.uint8))
-    splits = {
-        "published": cut(random.permutation(len(inventory))),
-        "held-out": cut(numpy.argsort(inventory["split"] == "TEST", kind="stable")),
-    }
-    for protocol, split in splits.items():
-        parts = {name: [int(row) for row in part] for name, part in split.items()}
-        write_json(root / f"data/splits/{protocol}.json", {"protocol": protocol, "seed": 1, "classes": CLASSES, **parts})
-    source = {"source": "sample", "reference": "drawn", "version": None, "images": len(inventory), "photographs": 240, "sha256": "ab" * 32}
-    write_json(root / "data/raw/source.json", source | {"ignored": 0})
-    rules = [
-        rule("unreadable", "error", "every image can be decoded", True),
-        rule("duplicate_within", "warning", "no two images have the same bytes", False, ["TEST/EOSINOPHIL/_1_1.jpeg"] * 2),
-        rule("imbalance", "off", "classes are of similar size", True),
-    ]
-    write_json(root / "reports/validation/result.json", {"verdict": "warnings", "rules": rules, "great_expectations": {}})
-    for number, run in enumerate(runs_of(load(root).params)):
-        accuracy = ACCURACIES[run["protocol"]][list(load(root).params.experiments).index(run["experiment"]) % 7]
-        write_run(root, run, number, accuracy, inventory, splits[run["protocol"]], random)
-
-
-def some(experiments, protocols, backbones="[ResNet50]", repeats="[1]"):
-    """Return PARAMS with these axes and the first `experiments` experiments."""
-    lines = PARAMS.replace("[published, held-out]", protocols).replace("[ResNet50]", backbones).replace("[1]", repeats).splitlines()
-    return "\n".join(lines[: 5 + experiments]) + "\n"
-
-
-def cut(order):
-    """Cut a permutation of all images into 64/16/20 per cent."""
-    a, b = round(0.64 * len(order)), round(0.80 * len(order))
-    return {"train": order[:a], "validation": order[a:b], "test": order[b:]}
-
-
-def rule(name, severity, description, passed, offenders=()):
-    found = {"expected": "none", "found": str(len(offenders)), "count": len(offenders), "offenders": list(offenders)}
-    return {"rule": name, "severity": severity, "description": description, "passed": passed, **found}
-
-
-def write_json(path, value):
-    path.write_text(json.dumps(value))
-
-
-def write_run(root, run, number, accuracy, inventory, split, random):
-    folder = root / "data/results" / run["key"]
-    folder.mkdir(parents=True)
-    frames = []
-    for part in ("validation", "test"):
-        frame = inventory.iloc[split[part]]
-        truth = frame["class"].map(CLASSES.index).to_numpy()
-        # Photographs are hard or easy as a whole, so that copies err together.
-        hard = {name: random.random() for name in sorted(set(frame["photograph"]))}
-        wrong = frame["photograph"].map(hard).to_numpy() > accuracy
-        predicted = numpy.where(wrong, (truth + random.integers(1, 4, len(truth))) % 4, truth)
-        probabilities = random.dirichlet([1.0] * 4, len(truth)) * 0.3
-        probabilities[numpy.arange(len(truth)), predicted] += 0.7
-        frame = pandas.DataFrame({"path": frame["path"].to_numpy(), "split": part, "truth": frame["class"].to_numpy()})
-        frames.append(frame.assign(**{f"probability_{name}": probabilities[:, i].astype("float32") for i, name in enumerate(CLASSES)}))
-    pandas.concat(frames).to_parquet(folder / "predictions.parquet")
-    epochs = numpy.arange(1, 13)
-    rise = 1 - numpy.exp(-epochs / 3)
-    history = {
-        "epoch": epochs, "loss": 1.5 - 0.9 * rise * accuracy, "accuracy": 0.25 + (accuracy - 0.35) * rise,
-        "validation_loss": 1.4 - 1.2 * rise * accuracy, "validation_accuracy": 0.25 + (accuracy - 0.25) * rise,
-        "seconds": 5.0, "images_per_second": 120.0,
-    }  # fmt: skip
-    pandas.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    figures = {"train": {"loss": 0.5, "accuracy": accuracy - 0.1, "images": len(split["train"])}}
-    for part, frame in zip(("validation", "test"), frames, strict=True):
-        probability = frame[[f"probability_{name}" for name in CLASSES]].to_numpy()
-        right = float((numpy.array(CLASSES)[probability.argmax(1)] == frame["truth"]).mean())
-        figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
-    factors = {name: run[name] for name in ("experiment", "protocol", "backbone", "repeat", "layers", "units", "learning_rate")}
-    rest = {
-        "learning_rate_applied": run["learning_rate"] * 10, "learning_time_seconds": 60.0 + 1.234567 * number, "epochs": 12,
-        "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "threads": 2,
-        "precision": "float32", "versions": {"keras": "3"}, "seed": 2,
-    }  # fmt: skip
-    write_json(folder / "metrics.json", factors | figures | rest)
+from tests.conftest import ROOT, python
+from tests.made_up_study import control, some, write_json, write_study
 
 
 def run_report(root, *arguments):
     """Run the stage as DVC does."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", "tasks.report", *arguments], cwd=root, env=environment, capture_output=True, text=True)
+    return python("tasks.report", *arguments, cwd=root, PYTHONPATH=str(ROOT))
 
 
 def report_here(root, *arguments):
@@ -177,13 +57,6 @@ def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("small")
     write_study(root, some(3, "[held-out]"))
     return root
-
-
-def control(histogram, shared):
-    """Return an entry of data/controls.json."""
-    accuracies = {"majority_class": 0.25, "nearest_histogram": histogram, "nearest_thumbnail": histogram - 0.1}
-    entry = {name: {"accuracy": accuracy, "images": 192, "train_images": 614} for name, accuracy in accuracies.items()}
-    return entry | {"shared_photographs": {"share": shared, "images": 192, "alone": 0, "validation_share": shared}}
 
 
 def test_report_is_written_and_printed(study):

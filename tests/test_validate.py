@@ -1,194 +1,21 @@
-"""Validate: the pass over the images, the rules, the page, and the stage as a user runs it."""
+"""Validate: the rules, the page, and the stage as a user runs it."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
-import imagehash
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from tasks import inventory, settings
-from tasks.duplicates import nearly_same, same_bytes
-from tasks.errors import StudyError
 from tasks.expectations import judge, rules_for, tables_of
 from tasks.validate import common_size
 from tasks.validation_page import write_page
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def picture(seed, size=(160, 120)):
-    """A picture with detail at every scale, as photographs have."""
-    random = np.random.default_rng(seed)
-    total = np.zeros((size[1], size[0], 3))
-    for cells in (4, 8, 16, 32, 64):
-        layer = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-        total += np.asarray(layer, dtype=float) / 5
-    return Image.fromarray(total.astype(np.uint8))
-
-
-def save(folder, path, image, **options):
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    image.save(target, **options)
-    return target
-
-
-def fill(folder, counts, start=0):
-    """Save `counts` {SPLIT/CLASS: number} of different pictures."""
-    for place, count in counts.items():
-        for number in range(count):
-            save(folder, f"{place}/{number}.jpeg", picture(start), quality=90)
-            start += 1
-
-
-def take(folder, target, size=48, processes=2):
-    paths, folders = inventory.list_images(folder)
-    return inventory.take_inventory(folder, paths, size, target, processes), folders
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory):
-    """A folder with every odd file there is, its inventory by path and its pixels."""
-    top = tmp_path_factory.mktemp("odd")
-    folder = top / "images"
-    whole = save(folder, "TRAIN/A/whole.jpeg", picture(1), quality=90)
-    data = whole.read_bytes()
-    (folder / "TRAIN/A/cut.jpeg").write_bytes(data[: len(data) * 2 // 3])
-    (folder / "TRAIN/A/text.jpeg").write_text("this is text")
-    (folder / "TRAIN/A/empty.jpeg").touch()
-    (folder / "TRAIN/A/gif.jpeg").write_bytes(b"GIF89a" + bytes(100))
-    save(folder, "TRAIN/A/cmyk.jpeg", picture(2).convert("CMYK"))
-    save(folder, "TRAIN/A/grey.jpeg", picture(3).convert("L"))
-    save(folder, "TRAIN/A/palette.png", picture(4).convert("P"))
-    save(folder, "TRAIN/A/deep.png", Image.fromarray(np.full((120, 160), 200 << 8, np.uint16)))
-    save(folder, "TRAIN/A/still.webp", picture(5))
-    save(folder, "TRAIN/A/moving.webp", picture(5), save_all=True, append_images=[picture(6)])
-    save(folder, "TRAIN/A/one.tiff", picture(7))
-    save(folder, "TRAIN/A/pages.tiff", picture(7), save_all=True, append_images=[picture(8)])
-    save(folder, "TRAIN/A/plain.bmp", picture(9))
-    turned = Image.Exif()
-    turned[inventory.ORIENTATION] = 6
-    save(folder, "TRAIN/A/turned.jpeg", picture(1).transpose(Image.Transpose.ROTATE_90), exif=turned, quality=90)
-    save(folder, "TRAIN/A/bomb.png", Image.new("1", (20000, 20000)))
-    rows, _ = take(folder, top / "images.npy", size=32)
-    assert rows["path"].tolist() == sorted(rows["path"])
-    return rows.assign(name=rows["path"].str.rsplit("/", n=1).str[-1]).set_index("name"), np.load(top / "images.npy")
-
-
-def test_damaged_files_get_a_row_and_no_crash(odd):
-    rows, pixels = odd
-    expected = {
-        "cut.jpeg": "truncated",
-        "text.jpeg": "is no JPEG",
-        "gif.jpeg": "is no JPEG",
-        "empty.jpeg": "is empty",
-        "moving.webp": "holds 2 frames",
-        "pages.tiff": "holds 2 frames",
-        "bomb.png": "decompression bomb",
-    }
-    assert set(rows.index[~rows["readable"]]) == set(expected)
-    for name, error in expected.items():
-        assert error in rows.at[name, "error"]
-        assert "0x" not in rows.at[name, "error"]  # an address would differ from run to run
-        assert not pixels[rows.index.get_loc(name)].any()
-    assert rows.loc[rows["readable"], "error"].isna().all()
-
-
-def test_modes_and_formats_are_told_as_stored(odd):
-    rows, pixels = odd
-    modes = {"cmyk.jpeg": "CMYK", "grey.jpeg": "L", "deep.png": "I;16", "palette.png": "P", "plain.bmp": "RGB", "still.webp": "RGB"}
-    assert rows["mode"].loc[list(modes)].to_dict() == modes
-    assert rows.at["still.webp", "format"] == "WEBP" and rows.at["one.tiff", "format"] == "TIFF"
-    assert (pixels[rows.index.get_loc("deep.png")] == 200).all()  # the upper eight bits, not clipped
-
-
-def test_exif_orientation_is_applied(odd):
-    rows, pixels = odd
-    assert (rows.at["turned.jpeg", "width"], rows.at["turned.jpeg", "height"]) == (160, 120)
-    turned, whole = (pixels[rows.index.get_loc(name)].astype(int) for name in ("turned.jpeg", "whole.jpeg"))
-    assert np.abs(turned - whole).mean() < 3
-
-
-def test_pixels_are_those_of_a_plain_decode(tmp_path):
-    fill(tmp_path / "images", {"TRAIN/A": 70})  # more than a chunk
-    rows, _ = take(tmp_path / "images", tmp_path / "images.npy", size=32)
-    pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
-    assert pixels.shape == (70, 32, 32, 3) and pixels.dtype == np.uint8
-    for row in (0, 65, 69):
-        plain = Image.open(tmp_path / "images" / rows.at[row, "path"]).resize((32, 32), Image.Resampling.BILINEAR)
-        assert np.abs(pixels[row].astype(int) - np.asarray(plain)).mean() < 2
-    again, _ = take(tmp_path / "images", tmp_path / "again.npy", size=32, processes=1)
-    pd.testing.assert_frame_equal(rows, again)
-    assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "images.npy").read_bytes()
-
-
-def test_hashes_are_those_of_imagehash():
-    grey = np.stack([np.asarray(picture(seed, (64, 64)).convert("L")) for seed in range(8)])
-    expected = [str(imagehash.phash(Image.fromarray(image), inventory.HASH_SIDE)) for image in grey]
-    assert inventory.perceptual_hashes(grey) == expected
-
-
-def test_files_at_another_depth_are_refused(tmp_path):
-    (tmp_path / "TRAIN").mkdir()
-    (tmp_path / "TRAIN/stray.jpeg").touch()
-    with pytest.raises(StudyError, match="stray.jpeg.*SPLIT/CLASS"):
-        inventory.list_images(tmp_path)
-    with pytest.raises(StudyError, match="dvc repro download"):
-        inventory.list_images(tmp_path / "nothing")
-
-
-def frame(rows):
-    return pd.DataFrame(rows, columns=["path", "split", "class", "sha256", "phash"])
-
-
-def test_same_bytes_name_each_other():
-    places = [("a", "T", "A"), ("b", "T", "A"), ("c", "T", "B"), ("d", "T", "A"), ("e", "T", "A")]
-    across, within = same_bytes(frame([(*place, content, "") for place, content in zip(places, ["1", "1", "1", "2", None], strict=True)]))
-    assert across == ["c", "c", "a", None, None]
-    assert within == ["b", "a", None, None, None]
-
-
-def test_near_duplicates_equal_a_search_of_all_pairs():
-    random = np.random.default_rng(5)
-    bits = random.integers(0, 2, (300, 256), dtype=np.uint8)
-    for row in range(150, 300):  # near copies of the first half, 0 to 14 bits away
-        bits[row] = bits[row - 150]
-        bits[row, random.choice(256, row % 15, replace=False)] ^= 1
-    rows = [(f"{n:03}", "TRAIN" if n % 2 else "TEST", "A", str(n), np.packbits(row).tobytes().hex()) for n, row in enumerate(bits)]
-    rows.append(("unreadable", "TRAIN", "A", "x", None))
-    across, within = nearly_same(frame(rows), 10)
-    distance = (bits[:, None] != bits[None]).sum(axis=2)
-    np.fill_diagonal(distance, 256)
-    split = np.arange(300) % 2
-    for found, other in ((across, split[:, None] != split), (within, split[:, None] == split)):
-        near = np.where(other, distance, 256)
-        expected = [f"{line.argmin():03}" if line.min() <= 10 else None for line in near] + [None]
-        assert found == expected
-
-
-def test_thousands_of_blank_images_are_compared_in_seconds():
-    rows = frame([(f"{n:04}", "TRAIN" if n < 2500 else "TEST", "A", str(n), "80" + "0" * 62) for n in range(3000)])
-    across, within = nearly_same(rows, 10)
-    assert any(across) and all(within)
-
-
-def test_a_re_encoded_copy_is_a_near_duplicate(tmp_path):
-    fill(tmp_path / "images", {"TRAIN/A": 3})
-    save(tmp_path / "images", "TEST/A/again.png", Image.open(tmp_path / "images/TRAIN/A/1.jpeg").resize((320, 240)))
-    rows, _ = take(tmp_path / "images", tmp_path / "images.npy")
-    across, _ = nearly_same(rows, 10)
-    assert dict(zip(rows["path"], across, strict=True))["TRAIN/A/1.jpeg"] == "TEST/A/again.png"
-    assert sum(path is not None for path in across) == 2
+from tests.conftest import ROOT, python
+from tests.pictures import fill, picture, save, take
 
 
 def judged(folder, tmp_path, **changed):
@@ -280,10 +107,7 @@ def stage(folder, *, change=None):
     text = (ROOT / "profiles/sample.yaml").read_text()
     text = re.sub(r"images: \{size: \d+\}", "images: {size: 48}", text)
     (folder / "profiles/sample.yaml").write_text(change(text) if change else text)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "tasks.validate"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return python("tasks.validate", cwd=folder, PYTHONPATH=str(ROOT))
 
 
 def test_stage_with_warnings_writes_everything(tmp_path):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.conftest import ROOT
+
 CLIENT = httpx.Client(timeout=60)
 
 WORK = """

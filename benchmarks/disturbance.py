@@ -1,0 +1,110 @@
+"""Means to disturb a study: a command under watch that gets a signal at its moment, and a disk with little room."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.conftest import ENVIRONMENT
+
+
+def environment(folder):
+    return ENVIRONMENT | {"PYTHONPATH": str(folder), "PREFECT_HOME": str(folder / ".study" / "prefect")}
+
+
+def call(folder, *command):
+    """Run a command in a study; returns (exit status, everything that it printed)."""
+    done = subprocess.run(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+def copy(source, target):
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+
+
+@contextlib.contextmanager
+def small_disk(folder, source, room):
+    """A copy of a study on a file system of its own, filled but for `room` bytes; yields what fills it.
+
+    Needs the right to mount.
+    """
+    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) * 2 + 100_000_000
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        copy(source, folder)
+        filler = folder / ".study" / "filler"
+        filler.parent.mkdir(exist_ok=True)
+        with open(filler, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free - room)
+        yield filler
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def disturb(fault, folder, usual):
+    """Run a stage and send the fault's signal at its moment; returns (whether it was sent, exit status, output)."""
+    command = [sys.executable, "-m", "flows.study"] if fault.flow else [sys.executable, "-m", "dvc", "repro", "-s", fault.stage]
+    log = folder / ".study" / "output"
+    log.parent.mkdir(exist_ok=True)
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(folder), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    started = time.monotonic()
+    while process.poll() is None:
+        if isinstance(fault.when, float):
+            now = time.monotonic() - started >= fault.when * usual
+        elif isinstance(fault.when, str):
+            now = next(folder.glob(fault.when), None) is not None
+        else:
+            now = fault.when.search(log.read_text(errors="replace"))
+        if now:
+            send(fault, folder, process)
+            break
+        time.sleep(0.002)
+    sent = process.poll() is None or fault.signal == signal.SIGKILL and process.returncode == -signal.SIGKILL
+    status = process.wait(300)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    wait_for_the_end(folder)
+    return sent, status, log.read_text(errors="replace")
+
+
+def send(fault, folder, process):
+    with contextlib.suppress(ProcessLookupError):
+        if fault.whole and not fault.flow:
+            os.killpg(process.pid, fault.signal)
+        elif fault.flow and fault.whole:
+            process.send_signal(fault.signal)
+        else:
+            module = "flows.server" if fault.flow else "tasks."
+            for pid in processes(folder):
+                if module in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, fault.signal)
+
+
+def processes(folder):
+    """Ids of all processes that work in this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder and "State:\tZ" not in (entry / "status").read_text():
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_the_end(folder):
+    """Wait until nothing of a study runs.
+
+    Raises:
+        TimeoutError: something still does after a minute.
+    """
+    until = time.monotonic() + 60
+    while left := processes(folder):
+        if time.monotonic() > until:
+            raise TimeoutError(f"still running: {left}")
+        time.sleep(0.1)
