@@ -45,6 +45,11 @@ def save(figure, path):
         figure.savefig(temporary, metadata={"Software": None}, facecolor="white")
 
 
+def begin_at_zero(axes):
+    """Show a loss from zero on, its highest marker whole: matplotlib's own margin is a share of the range of the data, not of the axis."""
+    axes.set_ylim(min(0, axes.get_ylim()[0]), 1.05 * axes.dataLim.y1)
+
+
 def whole_epochs(axes, epochs):
     """Tick whole epochs only, from the first to the last."""
     from matplotlib.ticker import MaxNLocator
@@ -72,8 +77,7 @@ def draw_curves(path, runs, series):
         axes.set_title(f"{name.capitalize()}, {series}")
         axes.set_ylabel(name)
         whole_epochs(axes, max(run["history"]["epoch"].max() for run in runs))
-    low, high = both[0].get_ylim()
-    both[0].set_ylim(min(0, low), high)
+    begin_at_zero(both[0])
     both[1].set_ylim(0, 1.02)
     both[0].legend()
     save(figure, path)
@@ -97,7 +101,7 @@ def draw_validation_curves(path, runs, series):
         axes.set_title(f"Validation {name}, {series}")
         axes.set_ylabel(name)
         whole_epochs(axes, max(run["history"]["epoch"].max() for run in runs))
-    both[0].set_ylim(bottom=0)
+    begin_at_zero(both[0])
     both[1].set_ylim(0, 1.02)
     handles, labels = both[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(labels) < 5 else 3, fontsize=9)
