@@ -182,7 +182,7 @@ def draw_reliability(path, curve):
     upper.plot(100 * curve["confidence"], 100 * curve["accuracy"], label="model", **style(0))
     upper.set_ylabel("accuracy, %")
     upper.set_ylim(-2, 102)
-    upper.legend(loc="upper left")
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     width = 100 * (curve["high"] - curve["low"])
     lower.bar(100 * curve["low"], curve["images"], width=width, align="edge", color=PALETTE[0], edgecolor="white")
     lower.set_xlim(0, 102)
