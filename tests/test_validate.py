@@ -63,11 +63,12 @@ def test_different_sizes_and_other_modes_where_the_profile_allows_them(tmp_path)
 
 def test_a_missing_value_does_not_slip_through(tmp_path):
     fill(tmp_path / "images", {"ALL/A": 10, "ALL/B": 10})
-    _, _, tables = judged(tmp_path / "images", tmp_path)
-    tables["decoded"].loc[3, "width"] = None
-    result = judge(tables, rules_for(settings.Validation(), "160x120"))
-    broken = [rule for rule in result["rules"] if not rule["passed"]]
-    assert [rule["rule"] for rule in broken] == ["complete_decoded"] and broken[0]["offenders"] == [tables["decoded"].at[3, "path"]]
+    rows, folders = take(tmp_path / "images", tmp_path / "images.npy")
+    rows.loc[3, ["width", "sha256"]] = None
+    rows.loc[5, ["readable", "width"]] = False, None  # of a file that cannot be read nobody knows the width
+    result = judge(tables_of(rows, folders, 10), rules_for(settings.Validation(unreadable="off"), "160x120"))
+    (broken,) = [rule for rule in result["rules"] if not rule["passed"]]
+    assert (broken["rule"], broken["offenders"], broken["details"]) == ("complete", [rows.at[3, "path"]], ["lacks width, sha256"])
 
 
 class Links(HTMLParser):
