@@ -30,8 +30,9 @@ run: setup  ## run the study that params.yaml names (default: the drawn sample) 
 ui: setup  ## start Prefect's server, serve the deployments and print the address
 	$(BIN)/python -m flows.serve
 
+# One worker more than there are cores: the flow's tests wait as much as they compute.
 test: setup  ## run all tests
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
