@@ -21,7 +21,7 @@ OF_READABLE = ["width", "height", "format", "mode", "bytes", "sha256", "brightne
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: every row of `table` must meet it in each of `columns`.
+    """One rule: every row of `table` must meet it in `column`.
 
     `expectation` is a class of great_expectations.expectations and `arguments` its own. What is wrong with an offender is said by
     the column `detail`, in the words of `says`.
@@ -33,7 +33,7 @@ class Rule:
     expected: str
     fix: str
     table: str  # images: every file; decoded: the readable ones; folders: a row for each class of each split
-    columns: tuple
+    column: str
     expectation: str
     arguments: dict
     detail: str | None = None
@@ -56,7 +56,7 @@ def rules_for(settings, common_size):
             "Every file is an image that decodes to its last pixel.",
             "JPEG, PNG, WebP, TIFF or BMP, one still image a file",
             f"fetch these files again, {leave_out}",
-            *("images", ("readable",), one_of, {"value_set": [True]}, "error"),
+            *("images", "readable", one_of, {"value_set": [True]}, "error"),
         ),
         Rule(
             "mode",
@@ -64,7 +64,7 @@ def rules_for(settings, common_size):
             "Every image has an allowed colour mode.",
             ", ".join(modes),
             "convert them, or add the mode to validation.allowed_modes in the profile: they are then converted to RGB",
-            *("decoded", ("mode",), one_of, {"value_set": modes}, "mode"),
+            *("decoded", "mode", one_of, {"value_set": modes}, "mode"),
         ),
         Rule(
             "size",
@@ -72,7 +72,7 @@ def rules_for(settings, common_size):
             "Every image has the size that most have.",
             f"{common_size} pixels",
             f"look at them, {leave_out}; where sizes may differ set validation.size: off",
-            *("decoded", ("size",), one_of, {"value_set": [common_size]}, "size"),
+            *("decoded", "size", one_of, {"value_set": [common_size]}, "size"),
         ),
         Rule(
             "duplicate_across",
@@ -81,7 +81,7 @@ def rules_for(settings, common_size):
             "no other file with the same bytes in another split or class",
             "a copy in TEST is answered from memory, a copy in another class is labelled wrongly: keep one, "
             "with dataset.exclude in the profile",
-            *("images", ("same_bytes_across",), null, {}, "same_bytes_across", "same bytes as {}"),
+            *("images", "same_bytes_across", null, {}, "same_bytes_across", "same bytes as {}"),
         ),
         Rule(
             "duplicate_within",
@@ -89,7 +89,7 @@ def rules_for(settings, common_size):
             "No file is twice in a class.",
             "no other file with the same bytes in the same split and class",
             "keep one of each, with dataset.exclude in the profile",
-            *("images", ("same_bytes_within",), null, {}, "same_bytes_within", "same bytes as {}"),
+            *("images", "same_bytes_within", null, {}, "same_bytes_within", "same bytes as {}"),
         ),
         Rule(
             "near_duplicate_across",
@@ -97,7 +97,7 @@ def rules_for(settings, common_size):
             "No image is nearly the same as one of another split.",
             f"more than {settings.near_duplicate_bits} of 256 bits of the perceptual hash differ",
             "look at the pairs on the page; keep one of each, with dataset.exclude in the profile",
-            *("decoded", ("near_duplicate_across",), null, {}, "near_duplicate_across", "looks like {}"),
+            *("decoded", "near_duplicate_across", null, {}, "near_duplicate_across", "looks like {}"),
         ),
         Rule(
             "small_class",
@@ -105,7 +105,7 @@ def rules_for(settings, common_size):
             "Every class has images enough in each split to be divided.",
             f"at least {settings.smallest_class} images of a class in a split",
             "add images, leave the class out with dataset.exclude, or lower validation.smallest_class in the profile",
-            *("folders", ("images",), between, {"min_value": settings.smallest_class}, "images", "{} images"),
+            *("folders", "images", between, {"min_value": settings.smallest_class}, "images", "{} images"),
         ),
         Rule(
             "imbalance",
@@ -113,7 +113,7 @@ def rules_for(settings, common_size):
             "No class is much larger than another of the same split.",
             f"the largest class at most {settings.largest_imbalance:g} times the smallest",
             "read the accuracy by class, not the mean; add images of the small class, or raise validation.largest_imbalance",
-            *("folders", ("imbalance",), between, {"max_value": settings.largest_imbalance}, "imbalance", "1 to {}"),
+            *("folders", "imbalance", between, {"max_value": settings.largest_imbalance}, "imbalance", "1 to {}"),
         ),
         Rule(
             "empty_class",
@@ -121,7 +121,7 @@ def rules_for(settings, common_size):
             "No class folder is empty.",
             "at least one image in each folder",
             "put images there, or remove the folder at the source",
-            *("folders", ("empty",), one_of, {"value_set": [False]}, None),
+            *("folders", "empty", one_of, {"value_set": [False]}, None),
         ),
         Rule(
             "classes",
@@ -129,7 +129,7 @@ def rules_for(settings, common_size):
             "There is something to tell apart.",
             "at least two classes",
             "give the images of each class in a folder of their own: SPLIT/CLASS or CLASS",
-            *("folders", ("classes",), between, {"min_value": 2}, None),
+            *("folders", "classes", between, {"min_value": 2}, None),
         ),
         # Every other rule passes where there is no value: Great Expectations skips nulls.
         Rule(
@@ -138,7 +138,7 @@ def rules_for(settings, common_size):
             "The inventory knows everything of every image.",
             "no missing value",
             "this is a mistake in tasks/inventory.py",
-            *("images", ("lacks",), null, {}, "lacks", "lacks {}"),
+            *("images", "lacks", null, {}, "lacks", "lacks {}"),
         ),
     ]
 
@@ -188,7 +188,7 @@ def tables_of(inventory, folders, near_duplicate_bits):
 def lacking(inventory):
     """Return the names of the columns in which each row lacks a value that it must have, with commas; None where it lacks none."""
     missing = inventory[OF_ALL + OF_READABLE].isna()
-    missing[OF_READABLE] &= inventory["readable"].eq(True).to_numpy()[:, None]
+    missing.loc[~inventory["readable"], OF_READABLE] = False
     names = [None] * len(missing)
     for row in missing.to_numpy().any(axis=1).nonzero()[0]:
         names[row] = ", ".join(missing.columns[missing.iloc[row]])
@@ -235,9 +235,10 @@ def validate(context, source, name, table, rules, statistics):
     asset = source.add_dataframe_asset(name)
     # The meta of an expectation comes back with its result. The suite is added whole: it is stored anew for each one added to it later.
     wanted = [
-        getattr(gx.expectations, rule.expectation)(column=column, **rule.arguments, description=rule.description, meta={"rule": rule.name})
+        getattr(gx.expectations, rule.expectation)(
+            column=rule.column, **rule.arguments, description=rule.description, meta={"rule": rule.name}
+        )
         for rule in rules
-        for column in rule.columns
     ]
     suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=wanted))
     definition = gx.ValidationDefinition(name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
@@ -246,18 +247,17 @@ def validate(context, source, name, table, rules, statistics):
         batch_parameters={"dataframe": table.reset_index(drop=True)},
         result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
     )
-    offending = {rule.name: set() for rule in rules}
-    expectations = []
+    offending, expectations = {}, []
     for one in result.results:
         if one.exception_info and one.exception_info.get("raised_exception"):
             raise RuntimeError(f"{one.expectation_config.type}: {one.exception_info}")
-        offending[one.expectation_config.meta["rule"]] |= set(one.result.get("unexpected_index_list") or [])
+        offending[one.expectation_config.meta["rule"]] = sorted(one.result.get("unexpected_index_list") or [])
         kept = {key: one.result[key] for key in ("element_count", "unexpected_count", "unexpected_percent") if key in one.result}
         kwargs = {key: value for key, value in one.expectation_config.kwargs.items() if key != "batch_id"}
         expectations.append({"type": one.expectation_config.type, "kwargs": kwargs, "success": one.success, **kept})
     keys = ("evaluated_expectations", "successful_expectations", "unsuccessful_expectations", "success_percent")
     statistics[name] = {key: result.statistics[key] for key in keys} | {"version": gx.__version__, "expectations": expectations}
-    return {name: sorted(rows) for name, rows in offending.items()}
+    return offending
 
 
 def judged_rule(rule, table, outcomes):
