@@ -21,7 +21,8 @@ def same_bytes(inventory):
         first in the same split and class.
     """
     across, within = [None] * len(inventory), [None] * len(inventory)
-    places = list(zip(inventory["split"], inventory["class"], strict=True))
+    # To lists first: pandas goes through a column of strings ten times slower.
+    places = list(zip(inventory["split"].tolist(), inventory["class"].tolist(), strict=True))
     paths = inventory["path"].tolist()
     repeated = np.flatnonzero(inventory["sha256"].notna() & inventory["sha256"].duplicated(keep=False))
     contents = inventory["sha256"].iloc[repeated]
@@ -50,7 +51,7 @@ def nearly_same(inventory, bits):
         Two lists of paths, a value a row, None where there is none: an image of another split, and one of the same split.
     """
     hashed = np.flatnonzero(inventory["phash"].notna())
-    digests = b"".join(bytes.fromhex(phash) for phash in inventory["phash"].iloc[hashed])
+    digests = bytes.fromhex("".join(inventory["phash"].iloc[hashed].tolist()))
     words = np.frombuffer(digests, np.uint16).reshape(-1, 16)
     longs = np.frombuffer(digests, np.uint64).reshape(-1, 4)
     split = inventory["split"].iloc[hashed].factorize()[0]

@@ -1,5 +1,6 @@
 """One parallel pass over all images: a row of facts and `size` x `size` RGB pixels for each. Each file is read and decoded once."""
 
+import gc
 import hashlib
 import io
 import multiprocessing
@@ -125,6 +126,7 @@ def allocate(path, shape):
 def start_process(folder, size, images, offset):
     """Set up a process of the pool."""
     global STATE
+    gc.freeze()  # what the parent made is not looked through again and again
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business: no traceback from each process
     warnings.simplefilter("ignore")  # of Pillow about odd metadata
     warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -136,7 +138,10 @@ def read_chunk(start, paths):
     folder, size, descriptor, offset = STATE
     pixels = np.zeros((len(paths), size, size, 3), np.uint8)
     grey = np.zeros((len(paths), GREY_SIDE, GREY_SIDE), np.uint8)
-    rows = [read_image(os.path.join(folder, path), pixels[number], grey[number]) for number, path in enumerate(paths)]
+    rows = [
+        read_image(os.path.join(folder, path), size, memoryview(pixels[number]).cast("B"), memoryview(grey[number]).cast("B"))
+        for number, path in enumerate(paths)
+    ]
     # Not a memory map: pages written through one would count as this process's memory.
     view, position = memoryview(pixels).cast("B"), offset + start * size * size * 3
     while view:
@@ -150,13 +155,13 @@ def read_chunk(start, paths):
     return pa.RecordBatch.from_pylist(rows, SCHEMA)
 
 
-def read_image(path, pixels, grey):
-    """Decode the file at `path` into `pixels`, uint8 (size, size, 3), and `grey`, uint8 (GREY_SIDE, GREY_SIDE).
+def read_image(path, size, pixels, grey):
+    """Decode the file at `path` into `pixels`, size * size * 3 bytes, and `grey`, GREY_SIDE * GREY_SIDE bytes.
 
     Returns:
         dict of the file's facts, some of SCHEMA's columns; a damaged file is no exception but told in 'error'.
     """
-    size, row = len(pixels), {"readable": False}
+    row = {"readable": False}
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -177,8 +182,8 @@ def read_image(path, pixels, grey):
             small = to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
             if orientation > 1:
                 small = ImageOps.exif_transpose(small)
-            pixels[:] = np.asarray(small)
-            grey[:] = np.asarray(small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR))
+            pixels[:] = small.tobytes()
+            grey[:] = small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR).tobytes()
         row["readable"] = True
     except UnidentifiedImageError:
         row["error"] = "is empty" if not data else "is no JPEG, PNG, WebP, TIFF or BMP image"

@@ -50,7 +50,9 @@ def held_out(inventory, photographs, split):
     counts = counts.sort_values(["count", "class"], ascending=[False, True])
     class_of = counts.drop_duplicates("photograph").set_index("photograph")["class"].sort_index()
     sides = cut(class_of, {"train": split.train / kept, "validation": split.validation / kept}, split.seed, "photographs")
-    parts = {name: train.index[groups.isin(chosen)].tolist() for name, chosen in sides.items()}
+    side_of = {photograph: name for name, chosen in sides.items() for photograph in chosen}
+    side = groups.map(side_of)
+    parts = {name: train.index[side == name].tolist() for name in sides}
     return parts | {"test": inventory.index[inventory["split"] == "TEST"].tolist()}
 
 
