@@ -13,11 +13,12 @@ help:  ## list the targets
 
 setup: .venv/installed  ## create the virtual environment from the lock file with hashes
 
-# uv installs the 2.5 GB in seconds where pip takes minutes; pip only brings uv.
+# uv installs the 2.5 GB in seconds where pip takes minutes; pip only brings uv. Compiled here once, or every process of a user whose
+# environment says PYTHONDONTWRITEBYTECODE compiles all of its imports again.
 .venv/installed: requirements.lock requirements-setup.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	touch $@
 
 # Without a GPU two fine-tunes of one thread each take two thirds of the time of one after the other: one imports while one trains.
