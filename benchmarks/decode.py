@@ -67,7 +67,8 @@ def one_round(folder):
     paths, folders = list_images(folder)
     load_great_expectations()
     few = paths[::100]
-    bare(folder, few), ours(folder, few, folders)
+    bare(folder, few)
+    ours(folder, few, folders)
     print(bare(folder, paths), ours(folder, paths, folders))
 
 

@@ -160,7 +160,7 @@ def tables_of(inventory, folders, near_duplicate_bits):
     images["lacks"] = lacking(inventory)
     decoded = images[images["readable"]]
 
-    counts = inventory.groupby(["split", "class"]).size().to_dict()
+    counts = Counter(zip(inventory["split"].tolist(), inventory["class"].tolist(), strict=True))
     existing = {tuple(folder.split("/", 1)) for folder in folders}
     splits = {split for split, _ in existing} - UNUSED_SPLITS
     classes = {cell_class for _, cell_class in existing}
@@ -169,8 +169,8 @@ def tables_of(inventory, folders, near_duplicate_bits):
             "path": f"{split}/{cell_class}",
             "split": split,
             "class": cell_class,
-            "images": counts.get((split, cell_class), 0),
-            "empty": (split, cell_class) in existing - set(counts),
+            "images": counts[split, cell_class],
+            "empty": (split, cell_class) in existing and not counts[split, cell_class],
             "classes": len(classes),
         }
         # A class that a split lacks is one of zero images.
