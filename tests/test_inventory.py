@@ -88,6 +88,37 @@ def test_pixels_are_those_of_a_plain_decode(tmp_path):
     assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "images.npy").read_bytes()
 
 
+@pytest.mark.parametrize("size", [(320, 240), (161, 83), (1000, 150), (33, 17), (7, 640)])
+@pytest.mark.parametrize(
+    "encoding", [{"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 5}, {"icc_profile": bytes(5000)}]
+)
+def test_a_plain_jpeg_is_decoded_as_pillow_does(tmp_path, size, encoding):
+    path = save(tmp_path, "plain.jpeg", picture(1, size), **encoding)
+    for side in (8, 64):
+        row, expected = {}, {}
+        small = inventory.decode_plain_jpeg(path.read_bytes(), side, row)
+        assert small.tobytes() == inventory.decode_any(path.read_bytes(), side, expected).tobytes()
+        assert row == expected
+
+
+def test_what_is_no_plain_jpeg_is_left_to_pillow(tmp_path, monkeypatch):
+    turned = Image.Exif()
+    turned[inventory.ORIENTATION] = 6
+    whole = save(tmp_path, "whole.jpeg", picture(1)).read_bytes()
+    others = [
+        save(tmp_path, "turned.jpeg", picture(1), exif=turned),
+        save(tmp_path, "pages.jpeg", picture(1), format="MPO", save_all=True, append_images=[picture(2)]),
+        save(tmp_path, "grey.jpeg", picture(1).convert("L")),
+        save(tmp_path, "cmyk.jpeg", picture(1).convert("CMYK")),
+        save(tmp_path, "rgb.jpeg", picture(1), keep_rgb=True),
+        save(tmp_path, "one.png", picture(1)),
+    ]
+    for data in [path.read_bytes() for path in others] + [whole[:-50], whole[:1000] + b"\xff\xd9", b"\xff\xd8", b""]:
+        assert inventory.decode_plain_jpeg(data, 32, row := {}) is None and not row
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert inventory.decode_plain_jpeg(whole, 32, {}) is None
+
+
 def test_hashes_are_those_of_imagehash():
     grey = np.stack([np.asarray(picture(seed, (64, 64)).convert("L")) for seed in range(8)])
     expected = [str(imagehash.phash(Image.fromarray(image), inventory.HASH_SIDE)) for image in grey]
