@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 
+from tasks.errors import StudyError
+
 GRACE = 4.0  # seconds between SIGINT and SIGKILL; the flow promises that all is gone within ten
 
 
@@ -237,8 +239,9 @@ def run_child(connection, output):
         answer = repository.ACTIONS[request["action"]](**request["arguments"])
         connection.sendall(json.dumps(answer).encode())
     except BaseException as error:  # also KeyboardInterrupt: whatever happened, the flow hears of it
+        reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
-            connection.sendall(json.dumps({"outcome": "failed", "reason": f"{type(error).__name__}: {error}"}).encode())
+            connection.sendall(json.dumps({"outcome": "failed", "reason": reason}).encode())
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tasks.errors import StudyError
 from tasks.files import write_text
 
 # All that a child would otherwise import for itself, in every fork again.
@@ -40,11 +41,14 @@ def open_repo():
 
 
 def inspect():
-    """Read the DAG of dvc.yaml and ask DVC what has changed, once for all stages.
+    """Read the DAG of dvc.yaml and ask DVC what has changed, once for all stages; where something has, run the stages' checks.
 
     Returns:
         {"stages": [{"name", "command", "upstream": names of the stages it depends on, "meta": dict, "changed": what DVC says, empty if
         nothing}], in the order in which `dvc repro` runs them, "lock": names in dvc.lock in their order, "remote": name or None}
+
+    Raises:
+        StudyError: a check failed, so nothing should run.
     """
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
@@ -62,7 +66,17 @@ def inspect():
             }
             for stage in plan_repro(graph, repo.stage.collect("dvc.yaml"))
         ]
+        if any(stage["changed"] for stage in stages):
+            check(stages)
         return {"stages": stages, "lock": list(read_lock().get("stages", {})), "remote": repo.config["core"].get("remote")}
+
+
+def check(stages):
+    """Run the commands that stages name as `check` in their meta."""
+    for line in dict.fromkeys(stage["meta"]["check"] for stage in stages if "check" in stage["meta"]):
+        done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise StudyError(done.stderr.strip().removeprefix("error: ") or f"`{line}` failed with status {done.returncode}")
 
 
 def describe(status):

@@ -7,6 +7,7 @@
 Stages, what they depend on and what is changed come from DVC; no stage is named here. A stage's `meta` in dvc.yaml may say:
     gpu: true             it takes a slot
     retries: 2            it may be tried again, where a failure can pass by itself
+    check: COMMAND        run before anything else where something has changed; if it fails, nothing is run
     incomplete: COMMAND   what to run instead where some of the stages that it depends on have failed
     artifacts: [FILES]    what to show on its page
     source: COMMAND       prints another text when the data has changed at its source; then flows/watch.py runs the stage again

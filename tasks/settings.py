@@ -1,8 +1,11 @@
 """What is run (params.yaml) and how (profiles/NAME.yaml), checked against declared types before anything runs.
 
+    python -m tasks.settings    check both files
+
 Both files are read with ruamel.yaml in YAML 1.2, as DVC reads them; in YAML 1.1 `1e-5` is a string.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.errors import StudyError
+from tasks.errors import StudyError, entry_point
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -222,3 +225,12 @@ def describe(problem, model):
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
     return f"{key}: {message}{given}" if key else f"{message}{given}"
+
+
+@entry_point
+def main():
+    load()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

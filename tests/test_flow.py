@@ -129,6 +129,16 @@ def test_unchanged_study_starts_nothing(toy):
     assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 10 stages has changed\n")
 
 
+def test_where_a_check_fails_nothing_is_run(toy):
+    toy.forget_events()
+    toy.set("abcdefg", 0.3)
+    toy.write("wrong", "")
+    done = toy.study()
+    (toy.folder / "wrong").unlink()
+    assert (done.returncode, done.stdout) == (1, "error: wrong: is not allowed; remove it\n")
+    assert not toy.events()
+
+
 def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_alone(toy):
     toy.write("fail-c", "")
     toy.write("kill-d", "")

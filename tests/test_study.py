@@ -83,6 +83,18 @@ def test_a_second_run_ends_at_once_and_says_so(repository):
     assert (repository / "reports" / "study.md").stat().st_mtime_ns == before
 
 
+def test_a_wrong_setting_is_refused_before_anything_runs(repository):
+    params = repository / "params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("units: 4", "units: 0"))
+    try:
+        result = python("flows.study", cwd=repository)
+    finally:
+        params.write_text(text)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "error: params.yaml: experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)\n"
+
+
 def would_run(repository, change):
     """The stages that `dvc repro` would run with params.yaml so changed."""
     params = repository / "params.yaml"

@@ -52,13 +52,19 @@ pathlib.Path("report.md").write_text(f"# {kind}\\n\\nof {' '.join(made)} from {t
 pathlib.Path("results.csv").write_text("name\\n" + "".join(f"{name}\\n" for name in made))
 """
 
+CHECK = """
+import os, sys
+if os.path.exists("wrong"):
+    sys.exit("error: wrong: is not allowed; remove it")
+"""
+
 DAG = """
 stages:
   download:
     cmd: python work.py download 0.1 data/raw
     deps: [work.py]
     outs: [data/raw]
-    meta: {source: cat source.txt, retries: 1}
+    meta: {check: python check.py, source: cat source.txt, retries: 1}
   train:
     matrix: {name: "${names}"}
     cmd: python work.py ${item.name} ${seconds} data/results/${item.name}
@@ -81,7 +87,7 @@ class Toy:
     def __init__(self, folder, api=None, names="abcdefg", seconds=1.0):
         self.folder, self.api = Path(folder), api
         self.folder.mkdir()
-        for name, text in {"work.py": WORK, "report.py": REPORT, "dvc.yaml": DAG, "source.txt": "v1"}.items():
+        for name, text in {"work.py": WORK, "report.py": REPORT, "check.py": CHECK, "dvc.yaml": DAG, "source.txt": "v1"}.items():
             self.write(name, text)
         self.write(".gitignore", "/data\n/events\n/hold-*\n/.study\n/source.txt\n__pycache__\n")
         self.set(names, seconds)
