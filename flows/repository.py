@@ -49,10 +49,25 @@ def inspect():
 
     Raises:
         StudyError: a check failed, so nothing should run.
+        DvcException: DVC cannot read its files.
     """
-    from dvc.repo.reproduce import get_active_graph, plan_repro
+    from dvc.utils.serialize import load_yaml
 
     set_aside_damaged_lock()
+    try:
+        found = ask_dvc()
+    except Exception:  # a wrong value that DVC stumbles over is told better by the check that knows what is allowed
+        if Path("dvc.yaml").exists():
+            check(load_yaml("dvc.yaml").get("stages", {}).values())
+        raise
+    if any(stage["changed"] for stage in found["stages"]):
+        check(found["stages"])
+    return found
+
+
+def ask_dvc():
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+
     with open_repo() as repo:
         status = repo.status()
         graph = get_active_graph(repo.index.graph)
@@ -66,14 +81,12 @@ def inspect():
             }
             for stage in plan_repro(graph, repo.stage.collect("dvc.yaml"))
         ]
-        if any(stage["changed"] for stage in stages):
-            check(stages)
         return {"stages": stages, "lock": list(read_lock().get("stages", {})), "remote": repo.config["core"].get("remote")}
 
 
 def check(stages):
     """Run the commands that stages name as `check` in their meta."""
-    for line in dict.fromkeys(stage["meta"]["check"] for stage in stages if "check" in stage["meta"]):
+    for line in dict.fromkeys(stage["meta"]["check"] for stage in stages if "check" in stage.get("meta", {})):
         done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise StudyError(done.stderr.strip().removeprefix("error: ") or f"`{line}` failed with status {done.returncode}")

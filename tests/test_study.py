@@ -83,16 +83,23 @@ def test_a_second_run_ends_at_once_and_says_so(repository):
     assert (repository / "reports" / "study.md").stat().st_mtime_ns == before
 
 
-def test_a_wrong_setting_is_refused_before_anything_runs(repository):
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("units: 4", "units: 0", "experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)"),
+        ("protocols: [published]", "protocols: 3", "protocols: Input should be a valid list (given: 3)"),  # DVC itself stumbles over it
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_runs(repository, old, new, problem):
     params = repository / "params.yaml"
     text = params.read_text()
-    params.write_text(text.replace("units: 4", "units: 0"))
+    assert old in text
+    params.write_text(text.replace(old, new))
     try:
         result = python("flows.study", cwd=repository)
     finally:
         params.write_text(text)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "error: params.yaml: experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: params.yaml: {problem}\n")
 
 
 def would_run(repository, change):
