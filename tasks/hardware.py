@@ -57,13 +57,17 @@ def quick_import():
 
 
 def processor():
-    """Return (name, set of features) of the processor as the kernel tells them."""
+    """Return (name, set of features) of the processor as the kernel tells them, less what oneDNN was told not to use."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine(), set()
     fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in fields.items()}
-    return fields.get("model name", platform.machine()), set(fields.get("flags", fields.get("Features", "")).split())
+    features = set(fields.get("flags", fields.get("Features", "")).split())
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()  # oneDNN's own variable, with names such as AVX2 and AVX512_CORE_BF16
+    if not any(name in most for name in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")):
+        features -= NATIVE_BFLOAT16
+    return fields.get("model name", platform.machine()), features
 
 
 def cores():

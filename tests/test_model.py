@@ -179,6 +179,14 @@ def test_batches_leave_no_odd_shape_and_lose_nothing(data):
     np.testing.assert_array_equal(np.concatenate([rest[i][1] for i in range(len(rest))]), labels[:70])
 
 
+def test_what_onednn_must_not_use_the_processor_does_not_have(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    everything = hardware.processor()[1]
+    for most, lacks in {"AVX2": True, "AVX512_CORE": True, "AVX512_CORE_BF16": False, "ALL": False}.items():
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+        assert hardware.processor()[1] == (everything - hardware.NATIVE_BFLOAT16 if lacks else everything)
+
+
 def test_precision_follows_the_hardware():
     assert hardware.choose_precision("auto", [], {"avx2"}) == "float32"
     assert hardware.choose_precision("auto", [], {"avx2", "avx512_bf16"}) == "mixed_bfloat16"
