@@ -9,16 +9,17 @@ event that an automation turns into a run: one thing less that can be switched o
 import signal
 import sys
 
+from dvc.exceptions import DvcException
 from prefect import flow
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows import repository, server, source
 from flows.lock import is_studied
 from flows.study import interrupt, study
-from tasks.errors import entry_point
+from tasks.errors import StudyError, entry_point
 
 
 @flow(name="watch", flow_run_name="watch")
@@ -27,6 +28,30 @@ def watch():
     log = get_run_logger()
     if is_studied():
         return Completed(message="a study is running; it was left alone")
+    try:
+        count, reasons, force = look(log)
+    except (StudyError, DvcException) as error:
+        return Failed(message=str(error))
+    if not reasons:
+        return Completed(message=f"nothing has changed in {count} stages and at the source; no run was started")
+    for reason in reasons:
+        log.info("%s", reason)
+    told = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+    try:
+        run = run_deployment("study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"])
+    except ObjectNotFound:  # nothing is served: this process runs it
+        state = study(force=force, return_state=True)
+        return state if state.is_failed() else Completed(message=f"ran the study: {told}")
+    return Completed(message=f"started the study '{run.name}': {told}")
+
+
+def look(log):
+    """Return how many stages there are, why the study should run, and the stages that must run though nothing here has changed.
+
+    Raises:
+        StudyError: a setting is wrong, or the source does not answer.
+        DvcException: DVC cannot read its files.
+    """
     stages = repository.inspect()["stages"]
     force, reasons = [], []
     for stage in stages:
@@ -40,17 +65,7 @@ def watch():
         elif now != before:
             reasons.append(f"{stage['name']}: the data has changed at its source")
             force.append(stage["name"])
-    if not reasons:
-        return Completed(message=f"nothing has changed in {len(stages)} stages and at the source; no run was started")
-    for reason in reasons:
-        log.info("%s", reason)
-    told = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if len(reasons) > 3 else "")
-    try:
-        run = run_deployment("study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"])
-    except ObjectNotFound:  # nothing is served: this process runs it
-        state = study(force=force, return_state=True)
-        return state if state.is_failed() else Completed(message=f"ran the study: {told}")
-    return Completed(message=f"started the study '{run.name}': {told}")
+    return len(stages), reasons, force
 
 
 @entry_point

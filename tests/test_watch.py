@@ -108,7 +108,16 @@ def test_a_source_that_does_not_answer_fails_the_watch_and_says_why(toy):
     (toy.folder / "source.txt").rename(toy.folder / "away")
     state = ended(toy, start(toy, "watch/watch"))
     (toy.folder / "away").rename(toy.folder / "source.txt")
-    assert state["type"] == "FAILED" and "source did not answer" in state["message"]
+    assert state["type"] == "FAILED" and state["message"].startswith("download: the source did not answer: ")
+
+
+def test_a_failed_check_fails_the_watch_and_says_why(toy):
+    toy.set("ab", 0.3)
+    toy.write("wrong", "")
+    state = ended(toy, start(toy, "watch/watch"))
+    (toy.folder / "wrong").unlink()
+    toy.set("ab", 0.4)
+    assert (state["type"], state["message"]) == ("FAILED", "wrong: is not allowed; remove it")
 
 
 def test_the_end_of_serving_ends_all(toy):
