@@ -110,7 +110,7 @@ def reproduce(stage, force=False):
     """Run one stage if DVC finds that it must be run.
 
     Returns:
-        {"outcome": "ran" | "unchanged" | "failed", "reason": of a failure}
+        {"outcome": "ran" | "unchanged" | "failed", "reason": of a failure, "lasting": whether the stage said that it would fail again}
     """
     from dvc.exceptions import DvcException
 
@@ -121,7 +121,8 @@ def reproduce(stage, force=False):
             cause = error
             while cause.__cause__:
                 cause = cause.__cause__
-            return {"outcome": "failed", "reason": readable(str(cause))}
+            # tasks/errors.py: with status 1 a stage says that somebody has to mend something.
+            return {"outcome": "failed", "reason": readable(str(cause)), "lasting": str(cause).endswith(", exited with 1")}
     return {"outcome": "ran" if ran else "unchanged"}
 
 

@@ -6,7 +6,7 @@
 
 Stages, what they depend on and what is changed come from DVC; no stage is named here. A stage's `meta` in dvc.yaml may say:
     gpu: true             it takes a slot
-    retries: 2            it may be tried again, where a failure can pass by itself
+    retries: 2            it may be tried again, where a failure can pass by itself: where its exit status is not 1
     check: COMMAND        run before anything else where something has changed; if it fails, nothing is run
     incomplete: COMMAND   what to run instead where some of the stages that it depends on have failed
     artifacts: [FILES]    what to show on its page
@@ -145,7 +145,13 @@ def task_of(stage):
     """run_stage under the stage's name, tagged with the stage's kind, tried again as its meta says."""
     name, retries = stage["name"], int(stage["meta"].get("retries", 0))
     tags = [name.partition("@")[0], *(["gpu"] if stage["meta"].get("gpu") else [])]
-    return run_stage.with_options(name=name, task_run_name=name, tags=tags, retries=retries, retry_delay_seconds=RETRY_DELAYS[:retries])
+    again = {"retries": retries, "retry_delay_seconds": RETRY_DELAYS[:retries], "retry_condition_fn": may_pass}
+    return run_stage.with_options(name=name, task_run_name=name, tags=tags, **again)
+
+
+def may_pass(task, run, state):
+    """Whether it makes sense to try a stage again that ended in this state."""
+    return not (isinstance(state.data, dict) and state.data.get("lasting"))
 
 
 def show(stages, states):

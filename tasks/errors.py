@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one clear message, exit status 1, no traceback."""
+"""Errors that a user can mend: one clear message, exit status 1, no traceback. What may pass by itself has another exit status."""
 
 import errno
 import functools
@@ -6,13 +6,19 @@ import signal
 import sys
 import threading
 
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+
 
 class StudyError(Exception):
     """Something the user can mend. The message names the file, the value and the fix."""
 
 
+class PassingError(StudyError):
+    """A failure of a network or a server, which may be over in some minutes."""
+
+
 def entry_point(main):
-    """Turn `main() -> int | None` into a command: a StudyError or a full disk becomes one line and exit status 1."""
+    """Turn `main() -> int | None` into a command: a StudyError or a full disk becomes one line and exit status 1, a PassingError 75."""
 
     @functools.wraps(main)
     def command(*arguments):
@@ -23,7 +29,7 @@ def entry_point(main):
             return main(*arguments) or 0
         except StudyError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
-            return 1
+            return TRY_AGAIN if isinstance(error, PassingError) else 1
         except KeyboardInterrupt:
             print("stopped: interrupted; nothing half-written was left, the same command goes on", file=sys.stderr, flush=True)
             return 130

@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 from tasks.archive import check_entries, size
-from tasks.errors import StudyError
+from tasks.errors import PassingError, StudyError
 from tasks.files import read_json, write_json
 from tasks.kaggle_client import WEB_PAGE, Again, current_version, link_to_zip, no_connection, refusal, seconds, timeout
 from tasks.progress import Progress
@@ -61,7 +61,7 @@ def fetch(handle, version):
                     print(f"kaggle: what came is damaged ({problem}){'; fetching it anew' if attempt == 0 else ''}", flush=True)
                 forget(partial)
             if not path.exists():
-                raise StudyError(f"kaggle: {handle} version {version}: came damaged twice ({problem}); try later, or another network")
+                raise PassingError(f"kaggle: {handle} version {version}: came damaged twice ({problem}); try later, or another network")
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise StudyError(f"{error.filename}: cannot be written ({error.strerror}); set HEMOTUNE_CACHE to a folder of your own") from None
     print(f"kaggle: {handle} version {version}: {path} ({size(length(path))})", flush=True)
@@ -104,7 +104,7 @@ def patiently(what, attempt, gained=lambda: 0):
             if failures == ATTEMPTS or wait > LONGEST_WAIT:
                 why = f"gave up after {failures} attempts" if wait <= LONGEST_WAIT else f"it asks for a pause of {round(wait, 1):g} s"
                 kept = f"; the {size(gained())} that came are kept, the next run goes on from there" if gained() else ""
-                raise StudyError(f"{what}: {problem}; {why}. Check the network and try again later{kept}") from None
+                raise PassingError(f"{what}: {problem}; {why}. Check the network and try again later{kept}") from None
             print(f"{what}: {problem}; attempt {failures + 1} of {ATTEMPTS} in {round(wait, 1):g} s", flush=True)
             time.sleep(wait)
 

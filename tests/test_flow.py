@@ -24,7 +24,7 @@ from tests.toy import Toy, ask, serving, settled, wait_for
 def toy(tmp_path_factory):
     """A study that has run once, on three slots, one of which two stages share."""
     toy = Toy(tmp_path_factory.mktemp("toys") / "study", serving().api)
-    toy.write("fail-download", "")  # the first try fails; the flow tries again after some seconds
+    toy.write("fail-download", "75")  # the first try fails; the flow tries again after some seconds
     with holding(toy, "a"):
         process = start_flow(toy, "x,y,y")
         wait_for(lambda: toy.events("download"))
@@ -131,12 +131,22 @@ def test_unchanged_study_starts_nothing(toy):
 
 def test_where_a_check_fails_nothing_is_run(toy):
     toy.forget_events()
-    toy.set("abcdefg", 0.3)
+    toy.set("abcdefg", 0.1)
     toy.write("wrong", "")
     done = toy.study()
     (toy.folder / "wrong").unlink()
     assert (done.returncode, done.stdout) == (1, "error: wrong: is not allowed; remove it\n")
     assert not toy.events()
+
+
+def test_what_somebody_must_mend_is_not_tried_again(toy):
+    toy.forget_events()
+    toy.write("fail-download", "1")
+    done = toy.study("--force", "download")
+    (toy.folder / "fail-download").unlink()
+    assert done.returncode == 1 and "download: download was told to fail" in done.stdout
+    assert [event["event"] for event in toy.events("download")] == ["start"]
+    assert toy.study().returncode == 0
 
 
 def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_alone(toy):

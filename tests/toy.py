@@ -31,7 +31,8 @@ note("start")
 if os.path.exists(f"kill-{name}"):
     os.kill(os.getpid(), 9)
 if os.path.exists(f"fail-{name}"):
-    sys.exit(f"error: {name} was told to fail")
+    print(f"error: {name} was told to fail", file=sys.stderr)
+    sys.exit(int(open(f"fail-{name}").read() or 1))
 while os.path.exists(f"hold-{name}"):
     time.sleep(0.05)
 for step in range(1, 5):

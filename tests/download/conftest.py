@@ -139,10 +139,10 @@ def arrived(kaggle, server, version=6):
     return sorted(os.listdir(kaggle.folder / str(version))) == [".lock", "blood-cells.zip"]
 
 
-def fails(kaggle, *expected):
-    """The command fails with one clear message; neither data/raw nor a zip that looks finished is there."""
-    status, output, errors = kaggle()
-    assert status == 1 and errors.startswith(("error: ", "warning: "))
+def fails(kaggle, *expected, status=1):
+    """The command fails with one clear message and this exit status; neither data/raw nor a zip that looks finished is there."""
+    ended, output, errors = kaggle()
+    assert ended == status and errors.startswith(("error: ", "warning: "))
     for part in expected:
         assert part in errors
     assert not kaggle.raw.exists() and not zip_in(kaggle).exists()

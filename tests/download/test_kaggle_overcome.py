@@ -9,6 +9,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 
+from tasks.errors import TRY_AGAIN
 from tests.download.conftest import arrived, fails, make_zip, parts_asked, picture, zip_in
 
 
@@ -27,7 +28,7 @@ def test_broken_bodies_and_busy_servers_are_overcome(kaggle, server):
 def test_pauses_grow_and_the_last_status_is_told(kaggle, server, monkeypatch):
     monkeypatch.setenv("HEMOTUNE_PAUSE", "0.02")
     server.faults["DownloadDataset"] += [{"status": 500}] * 5 + [{"status": 503}]
-    fails(kaggle, "the server failed (503); gave up after 6 attempts")
+    fails(kaggle, "the server failed (503); gave up after 6 attempts", status=TRY_AGAIN)
     times = [request["at"] for request in server.seen]
     pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
     assert len(pauses) == 5 and all(pause >= 0.02 * 2**n for n, pause in enumerate(pauses))
@@ -48,7 +49,7 @@ def test_too_many_requests_waits_as_told(kaggle, server, kind):
 
 def test_a_pause_of_hours_is_not_waited_for(kaggle, server):
     server.faults["DownloadDataset"] += [{"status": 429, "headers": {"Retry-After": "7200"}}]
-    fails(kaggle, "too many requests (429); it asks for a pause of 7200 s", "try again later")
+    fails(kaggle, "too many requests (429); it asks for a pause of 7200 s", "try again later", status=TRY_AGAIN)
 
 
 def test_stall_in_the_body_times_out_and_goes_on(kaggle, server, monkeypatch):
@@ -63,7 +64,7 @@ def test_stall_in_the_body_times_out_and_goes_on(kaggle, server, monkeypatch):
 def test_silent_server_is_given_up(kaggle, server, monkeypatch):
     monkeypatch.setenv("HEMOTUNE_TIMEOUT", "0.1")
     server.faults["DownloadDataset"] += [{"stall": 0}] * 6
-    fails(kaggle, "stalled", "gave up after 6 attempts")
+    fails(kaggle, "stalled", "gave up after 6 attempts", status=TRY_AGAIN)
 
 
 def test_connection_that_breaks_after_each_megabyte_arrives(kaggle, server, tmp_path):
@@ -79,7 +80,7 @@ def test_connection_that_breaks_after_each_megabyte_arrives(kaggle, server, tmp_
 def test_file_changed_between_two_parts(kaggle, server, zips):
     """The storage sends the whole anew, as If-Range asks it to."""
     server.faults["storage"] += [{"cut": 100_000}] + [{"cut": 0}] * 5
-    fails(kaggle, "gave up")
+    fails(kaggle, "gave up", status=TRY_AGAIN)
     server.versions[6] = zips[4]
     status, output, errors = kaggle()
     assert status == 0 and "the server sends the whole anew" in output and arrived(kaggle, server)
@@ -114,7 +115,7 @@ def test_body_shorter_than_announced_is_noticed(kaggle, server):
 
 def test_body_that_never_gets_longer_is_given_up_and_what_came_is_kept(kaggle, server):
     server.faults["storage"] += [{"cut": 100_000}] + [{"cut": 0}] * 5
-    fails(kaggle, "it broke off", "gave up after 6 attempts", "the 98 kB that came are kept")
+    fails(kaggle, "it broke off", "gave up after 6 attempts", "the 98 kB that came are kept", status=TRY_AGAIN)
     assert kaggle()[0] == 0 and arrived(kaggle, server) and parts_asked(server)[-1] == "bytes=98304-"
 
 
@@ -141,7 +142,7 @@ def test_damaged_zip_is_fetched_anew_once(kaggle, server, zips):
     """The same size, a wrong byte in an image: only its CRC tells."""
     damaged = zips[6][:5000] + bytes([zips[6][5000] ^ 1]) + zips[6][5001:]
     server.versions[6] = damaged
-    output = fails(kaggle, "came damaged twice")
+    output = fails(kaggle, "came damaged twice", status=TRY_AGAIN)
     assert output.count("what came is damaged (the CRC of set/") == 2 and parts_asked(server) == [None, None]
     server.versions[6] = zips[6]
     assert kaggle()[0] == 0 and arrived(kaggle, server)

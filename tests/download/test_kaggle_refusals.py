@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.errors import StudyError
+from tasks.errors import TRY_AGAIN, StudyError
 from tasks.kaggle_source import latest_version
 from tests.download.conftest import TOKEN, fails, make_zip, parts_asked, pictures, zip_in
 from tests.download.kaggle_server import HANDLE
@@ -59,7 +59,7 @@ def test_kaggle_json_that_does_not_parse(kaggle):
 def test_no_network(kaggle, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    fails(kaggle, "no connection", "gave up after 6 attempts", "Check the network")
+    fails(kaggle, "no connection", "gave up after 6 attempts", "Check the network", status=TRY_AGAIN)
 
 
 @pytest.mark.parametrize("place", ["GetDataset", "DownloadDataset", "storage"])

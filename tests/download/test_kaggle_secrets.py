@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from tasks.errors import TRY_AGAIN
 from tests.conftest import commit_workspace, python
 from tests.download.conftest import TOKEN, parts_asked, use
 from tests.download.kaggle_server import HANDLE, SIGNATURE
@@ -51,7 +52,7 @@ def test_token_and_signed_link_appear_in_no_error(kaggle, server, workspace, mon
         monkeypatch.setenv(name, value)
     server.faults[place] += [{"stall": 0}] * 3 + [{"status": 500, "body": f"{TOKEN} {SIGNATURE}".encode()}] * 9
     status, output, errors = kaggle()
-    assert status == 1
+    assert status == TRY_AGAIN
     assert found_in([TOKEN, SIGNATURE], {"output": output, "errors": errors}, workspace, kaggle.folder) == []
 
 
