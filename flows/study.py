@@ -20,6 +20,7 @@ import contextlib
 import queue
 import signal
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -194,6 +195,7 @@ def main():
     if unknown := set(chosen["force"]) - {stage["name"] for stage in stages}:
         raise StudyError(f"--force: there is no stage {', '.join(sorted(unknown))}; `dvc stage list` names them")
     signal.signal(signal.SIGTERM, interrupt)
+    started = time.time()
     if PREFECT_API_URL.value() or chosen["force"] or any(stage["changed"] for stage in stages):
         with server.for_this_process():
             try:
@@ -206,7 +208,7 @@ def main():
     else:  # nothing is to be done and nobody watches: no server is started for it
         done, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
     for path in (Path(stage["meta"]["summary"]) for stage in stages if "summary" in stage["meta"]):
-        if path.exists():
+        if path.exists() and (done or path.stat().st_mtime > started):  # after a failure not that of an earlier study
             print(f"\n{path.read_text(encoding='utf-8').strip()}\n")
     print(message)
     return 0 if done else 1

@@ -126,7 +126,8 @@ def test_unchanged_study_starts_nothing(toy):
     assert {task["state_name"] for task in tasks.values()} == {"Cached"}
     # Without a server to show it on, none is started for it.
     done = toy.beside(api=None).study()
-    assert (done.returncode, done.stdout) == (0, "nothing to do: none of the 10 stages has changed\n")
+    report = (toy.folder / "report.md").read_text().strip()
+    assert (done.returncode, done.stdout) == (0, f"\n{report}\n\nnothing to do: none of the 10 stages has changed\n")
 
 
 def test_where_a_check_fails_nothing_is_run(toy):
@@ -145,6 +146,7 @@ def test_what_somebody_must_mend_is_not_tried_again(toy):
     done = toy.study("--force", "download")
     (toy.folder / "fail-download").unlink()
     assert done.returncode == 1 and "download: download was told to fail" in done.stdout
+    assert "# complete" not in done.stdout  # the report of an earlier study
     assert [event["event"] for event in toy.events("download")] == ["start"]
     assert toy.study().returncode == 0
 
@@ -154,7 +156,7 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
     toy.write("kill-d", "")
     toy.set("abcdefg", 0.2)
     done = toy.study("--slots", "x,y,z")
-    assert done.returncode == 1, done.stdout
+    assert done.returncode == 1 and "# incomplete" in done.stdout, done.stdout
     run, tasks = last_run(toy)
     assert run["state_type"] == "FAILED" and "train@c: c was told to fail" in run["state"]["message"]
     assert {name for name, task in tasks.items() if task["state_name"] == "Failed"} == {"train@c", "train@d"}

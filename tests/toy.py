@@ -78,7 +78,7 @@ stages:
     deps: [report.py, data/raw, data/results]
     params: [names]
     outs: [report.md, results.csv, figure.png]
-    meta: {incomplete: python report.py --incomplete, artifacts: [report.md, results.csv]}
+    meta: {incomplete: python report.py --incomplete, artifacts: [report.md, results.csv], summary: report.md}
 """
 
 
