@@ -22,13 +22,12 @@ def same_bytes(inventory):
     """
     across, within = [None] * len(inventory), [None] * len(inventory)
     contents = inventory["sha256"].factorize()[0]  # numbers: the texts would need a hundred bytes each
-    repeated = np.flatnonzero((contents >= 0) & (np.bincount(contents + 1)[contents + 1] > 1))
-    files = inventory[["path", "split", "class"]].iloc[repeated].assign(content=contents[repeated], row=repeated)
-    for _, copies in files.groupby("content"):
-        places = list(zip(copies["split"], copies["class"], strict=True))
-        by_place = {}
-        for place, path, row in zip(places, copies["path"], copies["row"], strict=True):
-            by_place.setdefault(place, []).append((path, row))
+    files = inventory[["path", "split", "class"]].assign(content=contents, row=np.arange(len(inventory)))
+    files = files[(files["content"] >= 0) & files["content"].duplicated(keep=False)]
+    by_content = {}
+    for path, split, cell_class, content, row in files.itertuples(index=False, name=None):
+        by_content.setdefault(content, {}).setdefault((split, cell_class), []).append((path, row))
+    for by_place in by_content.values():
         for place, here in by_place.items():
             elsewhere = next((there[0][0] for other, there in by_place.items() if other != place), None)
             for path, row in here:

@@ -213,10 +213,10 @@ def decode_plain_jpeg(data, size, row):
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours != "YCbCr" or width * height > Image.MAX_IMAGE_PIXELS:
             return None
-        # As Pillow's draft does.
+        # To the size that Pillow's draft chooses.
         room = min(width, height) // (3 * size // 2)
-        fraction = next((eighths for eighths in (8, 4, 2) if room >= eighths), 1)
-        pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // fraction), min_width=-(-width // fraction))
+        divisor = next((number for number in (8, 4, 2) if room >= number), 1)
+        pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // divisor), min_width=-(-width // divisor))
     except ValueError:
         return None
     row |= {"width": width, "height": height, "format": "JPEG", "mode": "RGB"}
