@@ -48,12 +48,20 @@ def inspect():
         nothing}], in the order in which `dvc repro` runs them, "lock": names in dvc.lock in their order, "remote": name or None}
 
     Raises:
-        StudyError: a check failed, so nothing should run.
-        DvcException: DVC cannot read its files.
+        StudyError: a check failed, or DVC cannot read its files: nothing should run.
     """
-    from dvc.utils.serialize import load_yaml
+    from dvc.exceptions import DvcException
 
     set_aside_damaged_lock()
+    try:
+        return inspect_and_check()
+    except DvcException as error:
+        raise StudyError(f"dvc: {error}") from None
+
+
+def inspect_and_check():
+    from dvc.utils.serialize import load_yaml
+
     try:
         found = ask_dvc()
     except Exception:  # a wrong value that DVC stumbles over is told better by the check that knows what is allowed

@@ -24,7 +24,6 @@ import time
 from pathlib import Path
 
 import httpx
-from dvc.exceptions import DvcException
 from prefect import allow_failure, flow
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
@@ -191,7 +190,7 @@ def main():
     }
     slot_list.find(chosen["slots"], chosen["per_gpu"])
     with sole_study():  # refuse now, not when the server is up
-        stages = inspect()
+        stages = repository.inspect()["stages"]
     if unknown := set(chosen["force"]) - {stage["name"] for stage in stages}:
         raise StudyError(f"--force: there is no stage {', '.join(sorted(unknown))}; `dvc stage list` names them")
     signal.signal(signal.SIGTERM, interrupt)
@@ -212,13 +211,6 @@ def main():
             print(f"\n{path.read_text(encoding='utf-8').strip()}\n")
     print(message)
     return 0 if done else 1
-
-
-def inspect():
-    try:
-        return repository.inspect()["stages"]
-    except DvcException as error:
-        raise StudyError(f"dvc: {error}") from None
 
 
 def interrupt(*_):

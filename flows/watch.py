@@ -9,7 +9,6 @@ event that an automation turns into a run: one thing less that can be switched o
 import signal
 import sys
 
-from dvc.exceptions import DvcException
 from prefect import flow
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -30,7 +29,7 @@ def watch():
         return Completed(message="a study is running; it was left alone")
     try:
         count, reasons, force = look(log)
-    except (StudyError, DvcException) as error:
+    except StudyError as error:
         return Failed(message=str(error))
     if not reasons:
         return Completed(message=f"nothing has changed in {count} stages and at the source; no run was started")
@@ -49,8 +48,7 @@ def look(log):
     """Return how many stages there are, why the study should run, and the stages that must run though nothing here has changed.
 
     Raises:
-        StudyError: a setting is wrong, or the source does not answer.
-        DvcException: DVC cannot read its files.
+        StudyError: a setting is wrong, DVC cannot read its files, or the source does not answer.
     """
     stages = repository.inspect()["stages"]
     force, reasons = [], []
