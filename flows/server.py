@@ -1,11 +1,12 @@
 """Prefect's server, with its pages, as a process that ends with the process that started it.
 
-python -m flows.server PORT      what `running` starts; not for users
+python -m flows.server SOCKET      what `running` starts; not for users
 """
 
 import asyncio
 import atexit
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -36,11 +37,8 @@ def running(host="127.0.0.1", port=None, services=True):
         StudyError: the port is taken or the server does not start.
     """
     ask_directly()
-    if not port:
-        port = PORT if port is None and is_free(host, PORT) else free_port(host)
-    elif not is_free(host, port):
-        raise StudyError(f"port {port} is taken: choose another with --port, or 0 for any")
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    socket_ = listening(host, port)
+    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{socket_.getsockname()[1]}"
     variables = {
         "PREFECT_API_URL": f"{address}/api",
         "PREFECT_UI_API_URL": "/api",  # relative: the page is also opened through a tunnel or from another machine
@@ -50,12 +48,14 @@ def running(host="127.0.0.1", port=None, services=True):
         "PREFECT__SERVER_EPHEMERAL": "" if services else "1",
     }
     # Its input is a pipe that only this process holds: it closes however this process ends.
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.server", host, str(port)],
-        stdin=subprocess.PIPE,
-        env=os.environ | {name: value for name, value in variables.items() if value},
-        start_new_session=True,
-    )
+    with socket_:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(socket_.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[socket_.fileno()],
+            env=os.environ | {name: value for name, value in variables.items() if value},
+            start_new_session=True,
+        )
     try:
         wait_until_healthy(process, f"{address}/api/health")
         write_json(SERVER, {"pid": process.pid, "api": f"{address}/api", "services": services})
@@ -97,34 +97,36 @@ def ask_directly():
         os.environ["no_proxy"] = f"{exempt},127.0.0.1".lstrip(",")  # the lower-case name wins where both are set
 
 
+def listening(host, port):
+    """A socket that listens already, though the server that answers there is yet to be started.
+
+    A port that is looked for, let go and taken again some seconds later may by then be another's.
+    """
+    wanted = [PORT, 0] if port is None else [port]
+    for number in wanted:
+        try:
+            return socket.create_server((host, number))
+        except OSError as error:
+            taken, reason = error.errno == errno.EADDRINUSE, error.strerror
+        except OverflowError:
+            taken, reason = False, "a port is a number from 0 to 65535"
+    if taken:
+        raise StudyError(f"port {port} is taken: choose another with --port, or 0 for any")
+    raise StudyError(f"cannot listen at {host}, port {wanted[-1]}: {reason}; choose others with --host and --port")
+
+
 def wait_until_healthy(process, url):
-    until = time.monotonic() + START_LIMIT
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise StudyError(f"Prefect's server ended with status {process.returncode} before it was ready; its messages are above")
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    raise StudyError(f"Prefect's server was not ready after {START_LIMIT} s")
-
-
-def is_free(host, port):
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def free_port(host):
-    with socket.socket() as trial:
-        trial.bind((host, 0))
-        return trial.getsockname()[1]
+    """Wait for the answer to a question that is asked before the server is there; the connection breaks if it ends."""
+    try:
+        with urllib.request.urlopen(url, timeout=START_LIMIT):
+            return
+    except TimeoutError:
+        raise StudyError(f"Prefect's server was not ready after {START_LIMIT} s") from None
+    except OSError as error:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(8)
+        told = f"is not well: {error}" if process.returncode is None else f"ended with status {process.returncode} before it was ready"
+        raise StudyError(f"Prefect's server {told}; its messages are above") from None
 
 
 def patient(app, tries=10, pause=0.03):
@@ -164,8 +166,8 @@ def patient(app, tries=10, pause=0.03):
     return patient_app
 
 
-def serve(host, port):
-    """Run the server until the input of this process closes."""
+def serve(socket_):
+    """Answer at a socket that listens, until the input of this process closes."""
     import uvicorn
     from prefect.server.api import server as prefect_server
 
@@ -173,7 +175,7 @@ def serve(host, port):
     # Prefect gives a server with few services no pages; ours has them, for a run prints where to watch it.
     prefect_server.create_ui_app = lambda ephemeral: with_pages(ephemeral=False)
     app = patient(prefect_server.create_app())
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="error", lifespan="on", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=1))
 
     def end_with_parent():
         sys.stdin.read()
@@ -183,8 +185,8 @@ def serve(host, port):
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    server.run()
+    server.run(sockets=[socket_])
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(socket.socket(fileno=int(sys.argv[1])))

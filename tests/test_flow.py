@@ -253,3 +253,26 @@ def test_a_run_that_starts_its_own_server_can_be_watched(tmp_path, monkeypatch):
     with server.running(port=0, services=False) as api:
         page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})  # as a browser asks
     assert page.status_code == 200 and "<html" in page.text
+
+
+def test_a_port_is_held_from_its_choice_on(monkeypatch):
+    with server.listening("127.0.0.1", 0) as taken:
+        monkeypatch.setattr(server, "PORT", taken.getsockname()[1])
+        with pytest.raises(StudyError, match=f"port {server.PORT} is taken: choose another with --port, or 0 for any"):
+            server.listening("127.0.0.1", server.PORT)
+        with server.listening("127.0.0.1", None) as other:
+            assert other.getsockname()[1] != server.PORT
+    with server.listening("127.0.0.1", None) as own:
+        assert own.getsockname()[1] == server.PORT
+    with pytest.raises(StudyError, match="cannot listen at no.such.host.invalid, port 0: .*; choose others with --host and --port"):
+        server.listening("no.such.host.invalid", 0)
+
+
+def test_a_server_that_does_not_start_is_told_with_its_status(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
+    with pytest.raises(StudyError, match="Prefect's server ended with status [1-9]"), server.running(port=0):
+        pass
+    assert not server.SERVER.exists()

@@ -197,6 +197,7 @@ def serving():
     atexit.register(shutil.rmtree, toy.folder.parent, ignore_errors=True)
     atexit.register(end, process, signal.SIGTERM)
     wait_for(lambda: "open  " in (toy.folder / "serve.txt").read_text() or process.poll() is not None, 300)
+    assert process.poll() is None, (toy.folder / "serve.txt").read_text()
     toy.api, toy.process = json.loads((toy.folder / ".study/server.json").read_text())["api"], process
     return toy
 
