@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.conftest import ROOT
 
@@ -193,12 +194,15 @@ def end(process, number=signal.SIGTERM, seconds=60):
 def serving():
     """A toy study that `python -m flows.serve` serves, for all tests of this session; its `api` is the server's address."""
     toy = Toy(Path(tempfile.mkdtemp()) / "served", names="ab", seconds=0.2)
-    process = toy.start(sys.executable, "-m", "flows.serve", "--port", "0", stdout=open(toy.folder / "serve.txt", "w"), stderr=-2)
+    printed, server = toy.folder / "serve.txt", toy.folder / ".study/server.json"
+    process = toy.start(sys.executable, "-m", "flows.serve", "--port", "0", stdout=open(printed, "w"), stderr=-2)
     atexit.register(shutil.rmtree, toy.folder.parent, ignore_errors=True)
     atexit.register(end, process, signal.SIGTERM)
-    wait_for(lambda: "open  " in (toy.folder / "serve.txt").read_text() or process.poll() is not None, 300)
-    assert process.poll() is None, (toy.folder / "serve.txt").read_text()
-    toy.api, toy.process = json.loads((toy.folder / ".study/server.json").read_text())["api"], process
+    wait_for(lambda: "open  " in printed.read_text() or process.poll() is not None, 300)
+    if not server.exists():
+        process.wait(60)
+        pytest.fail(f"python -m flows.serve ended with status {process.returncode}:\n{printed.read_text()}")
+    toy.api, toy.process = json.loads(server.read_text())["api"], process
     return toy
 
 
