@@ -77,7 +77,7 @@ def ask_dvc():
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
     with open_repo() as repo:
-        status = repo.status()
+        status, lock = repo.status(), read_lock().get("stages", {})
         graph = get_active_graph(repo.index.graph)
         stages = [
             {
@@ -85,11 +85,11 @@ def ask_dvc():
                 "command": stage.cmd,
                 "upstream": sorted(upstream.addressing for upstream in graph.successors(stage)),
                 "meta": getattr(stage, "meta", None) or {},
-                "changed": describe(status.get(stage.addressing, [])),
+                "changed": describe(status.get(stage.addressing, []), known=stage.addressing in lock),
             }
             for stage in plan_repro(graph, repo.stage.collect("dvc.yaml"))
         ]
-        return {"stages": stages, "lock": list(read_lock().get("stages", {})), "remote": repo.config["core"].get("remote")}
+        return {"stages": stages, "lock": list(lock), "remote": repo.config["core"].get("remote")}
 
 
 def check(stages):
@@ -100,8 +100,14 @@ def check(stages):
             raise StudyError(done.stderr.strip().removeprefix("error: ") or f"`{line}` failed with status {done.returncode}")
 
 
-def describe(status):
-    """Turn DVC's status of a stage into short lines: `data/raw: modified`, `profiles/sample.yaml: training: modified`."""
+def describe(status, known):
+    """Turn DVC's status of a stage into short lines: `data/raw: modified`, `profiles/sample.yaml: training: modified`.
+
+    Args:
+        known: whether dvc.lock has the stage. Where it has not, DVC calls every file of the stage modified or deleted.
+    """
+    if status and not known:
+        return ["no earlier result in dvc.lock"]
     lines = []
     for entry in status:
         if isinstance(entry, str):
