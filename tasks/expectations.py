@@ -104,7 +104,7 @@ def rules_for(settings, common_size):
             settings.small_class,
             "Every class has images enough in each split to be divided.",
             f"at least {settings.smallest_class} images of a class in a split",
-            "add images, leave the class out with dataset.exclude, or lower validation.smallest_class in the profile",
+            "add images, leave the class out with dataset.exclude, or make validation.small_class a warning in the profile",
             *("folders", "images", between, {"min_value": settings.smallest_class}, "images", "{} images"),
         ),
         Rule(

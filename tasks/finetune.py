@@ -79,6 +79,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
     model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     inputs = [f"data/splits/{protocol}.json", "data/inventory.parquet", f"data/backbone/{backbone_name}/backbone.weights.h5"]
     setting = {"experiment": experiment.model_dump(), "training": training.model_dump(), "seed": seed, "precision": precision, "size": size}
+    setting |= {"threads": hardware.threads(), "versions": backend_version()}  # with others the epochs to come would not be the same
     states = Path(f".study/resume/{key}")
     state = states / resume.fingerprint(setting, inputs)
     try:

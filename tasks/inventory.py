@@ -233,7 +233,13 @@ def orientation_of(image):
 
 
 def to_rgb(image):
-    """Return the image in mode RGB; 16-bit grey keeps its upper eight bits (Pillow would clip at 255)."""
+    """Return the image in mode RGB; 16-bit grey keeps its upper eight bits (Pillow would clip at 255).
+
+    Raises:
+        ValueError: the mode has grey levels of no fixed range.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has grey levels of no fixed range; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")

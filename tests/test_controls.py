@@ -196,3 +196,18 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     grouped = json.loads(Path("data/controls.json").read_text())
     assert {name: entry["shared_photographs"]["share"] for name, entry in grouped.items()} == {"published": 1.0, "held-out": 0.0}
     assert grouped["published"]["nearest_histogram"] == written["published"]["nearest_histogram"]
+
+
+@pytest.mark.parametrize(
+    ("shared", "known"),
+    [
+        (None, None),
+        ({"share": 0.0, "images": 40, "alone": 40}, None),  # no photograph was found: nobody knows
+        ({"share": 0.0, "images": 40, "alone": 0}, 0.0),
+        ({"share": 0.02, "images": 100, "alone": 3}, 0.02),
+        ({"share": 0.02, "images": 100, "alone": 4}, None),
+        ({"share": 0.5, "images": 40, "alone": 20}, 0.5),
+    ],
+)
+def test_a_share_is_known_only_where_enough_photographs_were_found(shared, known):
+    assert controls.known_share(shared) == known

@@ -23,7 +23,7 @@ from tasks.report.published import published_section
 from tasks.report.results import TIMES, by_series, read_runs, read_split, results_table, summaries_of
 
 PROTOCOLS = {
-    "published": "`published` (all images merged, then split at random, so copies of one photograph fall on both sides)",
+    "published": "`published` (TRAIN and TEST merged, then split at random, so copies of one photograph fall on both sides)",
     "held-out": "`held-out` (the data set's own TEST is the test, validation is cut off TRAIN by photograph)",
 }
 

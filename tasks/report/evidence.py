@@ -1,6 +1,6 @@
 """Section 5 of the report: what the accuracies are worth. Intervals, both protocols, controls without training, spread, pairs."""
 
-from tasks.controls import NAMES, accuracies, leak_warning
+from tasks.controls import NAMES, accuracies, known_share, leak_warning
 from tasks.predictions import per_photograph, photographs_known
 from tasks.report.markdown import between, bold, bullets, counted, listed, percent, points, points_between, table
 from tasks.report.results import by_series
@@ -30,7 +30,7 @@ def leak_notices(summaries, controls):
     for series, group in by_series(summaries).items():
         best, control = best_of(group), controls.get(group[0]["protocol"])
         if best and control:
-            shared = (control["shared_photographs"] or {}).get("share")
+            shared = known_share(control["shared_photographs"])
             if warning := leak_warning(accuracies(control), best["accuracy"], NEAR, shared):
                 found.append(f"**Do not trust the accuracies of `{series}`.** {warning} (Best row: {best['experiment']}.)")
     return found

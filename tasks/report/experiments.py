@@ -22,7 +22,7 @@ def basic_settings(study):
             f"- Dropout: {training.dropout:g}",
             f"- optimizer: Adam{scale}",
             "- All layers are trained.",
-            f"- Epochs: {training.epochs}, batch size {training.batch_size}, seed {training.seed} plus the repeat's number",
+            f"- Epochs: {training.epochs}, batch size {training.batch_size}, seed {training.seed} in repeat 1, one more in each further",
             f"- {TRAIN_NOTE}",
         ]
     )

@@ -86,7 +86,7 @@ def write_card(study, summaries, controls, source, sizes, warnings):
         "## Metrics",
         bullets(metrics),
         "## Evaluation data",
-        f"Protocol `held-out`: {test:,} images of the data set's own TEST, made from other photographs than TRAIN. {data}{version}.",
+        f"Protocol `held-out`: {test:,} images of the data set's own TEST, {origin_of_test(control)}. {data}{version}.",
         "## Training data",
         f"{train:,} images for training and {validation:,} for validation, both from TRAIN; validation is cut by photograph where "
         "photographs are known. Most images are augmented copies of few photographs.",
@@ -105,3 +105,14 @@ def write_card(study, summaries, controls, source, sizes, warnings):
         ),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def origin_of_test(control):
+    """Return what is known of the test's photographs, of a protocol's entry of data/controls.json or None."""
+    shared = control and control["shared_photographs"]
+    if not shared:
+        return "of which nobody knows whether they come from the same photographs as TRAIN"
+    lost = f"; the photograph of {shared['alone']:,} was not found" if shared["alone"] else ""
+    if shared["share"]:
+        return f"{percent(shared['share'])} of them made from a photograph that is in train too{lost}"
+    return f"none of them known to share a photograph with train{lost}" if lost else "made from other photographs than TRAIN"

@@ -154,7 +154,7 @@ def protocol_differences(study, sizes, runs):
     profile, split = study.profile, study.profile.split
     images = {"sample": "drawn by a generator"}.get(profile.dataset.source, "as downloaded")
     fractions = f"{100 * split.train:g}/{100 * split.validation:g}/{100 * split.test:g}"
-    cut = {"published": f"random {fractions} of all images", "held-out": "the data set's own TEST is the test"}
+    cut = {"published": f"random {fractions}", "held-out": "the data set's own TEST is the test"}
     numbers = [f"{protocol} ({cut[protocol]}): {' / '.join(f'{n:,}' for n in sizes[protocol])}" for protocol in sizes]
     weights = {"imagenet": "ImageNet", "pretrain": "pre-trained on drawn cells", "random": "random"}[profile.backbone.weights]
     scale = profile.training.learning_rate_scale
@@ -167,7 +167,7 @@ def protocol_differences(study, sizes, runs):
         ["Epochs, batch size", "not stated", f"{profile.training.epochs}, {profile.training.batch_size}"],
         ["Dropout", "0.5", f"{profile.training.dropout:g}"],
         ["Learning rate", "as in the table", "as in the table" if scale == 1 else f"as in the table, times {scale:g}"],
-        ["Repeats, seed", "1, not stated", f"{len(study.params.repeats)}, {profile.training.seed} + repeat"],
+        ["Repeats, seed", "1, not stated", f"{len(study.params.repeats)}, {profile.training.seed} in repeat 1"],
         ["Machine", "Colab", listed(devices)],
     ]
 
