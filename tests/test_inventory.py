@@ -68,6 +68,15 @@ def test_modes_and_formats_are_told_as_stored(odd):
     assert (pixels[rows.index.get_loc("deep.png")] == 200).all()  # the upper eight bits, not clipped
 
 
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_grey_levels_of_no_fixed_range_are_refused(tmp_path, mode):
+    path = tmp_path / "levels.tiff"
+    Image.new(mode, (8, 8), 1).save(path)
+    pixels, grey = (memoryview(bytearray(size)) for size in (4 * 4 * 3, inventory.GREY_SIDE**2))
+    row = inventory.read_image(path, 4, pixels, grey)
+    assert not row["readable"] and row["error"] == f"mode {mode} has grey levels of no fixed range; save it with 8 or 16 bits"
+
+
 def test_exif_orientation_is_applied(odd):
     rows, pixels = odd
     assert (rows.at["turned.jpeg", "width"], rows.at["turned.jpeg", "height"]) == (160, 120)
