@@ -47,8 +47,8 @@ def running(host="127.0.0.1", port=None, services=True):
         "PREFECT__SERVER_WEBSERVER_ONLY": "",
         "PREFECT__SERVER_EPHEMERAL": "" if services else "1",
     }
-    # Its input is a pipe that only this process holds: it closes however this process ends.
-    with socket_:
+    with socket_:  # the server's own copy stays open
+        # Its input is a pipe that only this process holds: it closes however this process ends.
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.server", str(socket_.fileno())],
             stdin=subprocess.PIPE,

@@ -125,18 +125,6 @@ def shared_photographs(split, inventory, photographs):
     return {"share": share["test"], "images": len(split["test"]), "alone": alone, "validation_share": share.get("validation")}
 
 
-def known_share(shared):
-    """Return the share of test images whose photograph is in train too, of what shared_photographs returns.
-
-    Returns:
-        fraction, or None where nobody knows: so many photographs were not found that the share may be more than MOST_SHARED.
-    """
-    if shared is None:
-        return None
-    most = shared["share"] + shared["alone"] / shared["images"]
-    return None if shared["share"] <= MOST_SHARED < most else shared["share"]
-
-
 def parts(split):
     return [part for part in ("validation", "test") if len(split[part])]
 
@@ -148,6 +136,18 @@ def accuracies(controls):
 
 # Up to this share of test images, copies can move an accuracy by no more than the margin of the warning itself.
 MOST_SHARED = 0.05
+
+
+def known_share(shared):
+    """Return the share of test images whose photograph is in train too, of what shared_photographs returns.
+
+    Returns:
+        fraction, or None where nobody knows: so many photographs were not found that the share may be more than MOST_SHARED.
+    """
+    if shared is None:
+        return None
+    most = shared["share"] + shared["alone"] / shared["images"]
+    return None if shared["share"] <= MOST_SHARED < most else shared["share"]
 
 
 def leak_warning(control_accuracies, model_accuracy, points=5, shared=None):

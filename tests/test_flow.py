@@ -247,10 +247,15 @@ def test_no_stage_is_named_in_the_flows():
         assert stage not in code, stage
 
 
-def test_a_run_that_starts_its_own_server_can_be_watched(tmp_path, monkeypatch):
+@pytest.fixture
+def own_place(tmp_path, monkeypatch):
+    """A folder without a study, in which servers keep what they write."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+
+
+def test_a_run_that_starts_its_own_server_can_be_watched(own_place):
     with server.running(port=0, services=False) as api:
         page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})  # as a browser asks
     assert page.status_code == 200 and "<html" in page.text
@@ -269,10 +274,7 @@ def test_a_port_is_held_from_its_choice_on(monkeypatch):
         server.listening("no.such.host.invalid", 0)
 
 
-def test_a_server_that_does_not_start_is_told_with_its_status(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeypatch):
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
     with pytest.raises(StudyError, match="Prefect's server ended with status [1-9]"), server.running(port=0):
         pass

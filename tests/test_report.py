@@ -14,6 +14,7 @@ from tasks.report import __main__ as report
 from tasks.report import findings, published
 from tasks.report.experiments import result_rows
 from tasks.report.markdown import duration, milliseconds, rate, seconds_of
+from tasks.report.model_card import origin_of_test
 from tasks.report.results import read_runs
 from tasks.settings import load
 from tests.conftest import ROOT, python
@@ -259,3 +260,16 @@ def test_impossible_and_absent_figures_of_the_sister_studies():
     assert "mn_resultset1: the train accuracy is not given" in found[0]
     assert "MobileNet mn_resultset5: a validation loss of 0.2070 cannot go with an accuracy of 0.4835" in found[1]
     assert published.impossible_figures(published.read_published()) == []
+
+
+@pytest.mark.parametrize(
+    ("shared", "told"),
+    [
+        (None, "of which nobody knows whether they come from the same photographs as TRAIN"),
+        ({"share": 0.0, "alone": 0}, "made from other photographs than TRAIN"),
+        ({"share": 0.0, "alone": 40}, "none of them known to share a photograph with train; the photograph of 40 was not found"),
+        ({"share": 0.0245, "alone": 0}, "2.45% of them made from a photograph that is in train too"),
+    ],
+)
+def test_model_card_tells_what_is_known_of_the_test(shared, told):
+    assert origin_of_test({"shared_photographs": shared}) == told
