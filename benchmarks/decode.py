@@ -23,10 +23,13 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks import tell
-from tasks import cells, prepare, settings
+from tasks import cells, prepare
 from tasks.expectations import judge, load_great_expectations, rules_for, tables_of
-from tasks.hardware import cores
 from tasks.inventory import list_images, take_inventory
+from tasks.progress import cores
+from tasks.settings.reading import read
+from tasks.settings.split import Split
+from tasks.settings.validation import Validation
 from tasks.validate import common_size
 
 SIZE = 64  # px
@@ -50,7 +53,7 @@ def bare(folder, paths):
 
 def ours(folder, paths, folders):
     """Seconds for the inventory, the pixels, the judging and the splits of both protocols."""
-    rules = settings.read_section(Path("profiles/sample.yaml"), settings.Profile).validation
+    rules = read(Path("profiles/sample.yaml"), "validation", Validation)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         inventory = take_inventory(folder, paths, SIZE, Path(scratch, "images.npy"))
@@ -58,7 +61,7 @@ def ours(folder, paths, folders):
         judge(tables, rules_for(rules, common_size(tables["decoded"])))
         photographs = pd.Series(inventory["path"])
         for make in prepare.PROTOCOLS.values():
-            make(inventory, photographs, settings.Split())
+            make(inventory, photographs, Split())
     return time.monotonic() - started
 
 

@@ -5,7 +5,7 @@ import subprocess
 from collections import Counter
 
 from tasks.errors import StudyError
-from tasks.hardware import cores
+from tasks.progress import cores
 
 CPU = "cpu"
 WORKER = "worker"  # of a cluster, whose own environment says which device is its

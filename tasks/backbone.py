@@ -22,12 +22,15 @@ with hardware.quick_import():
     import keras  # its backend reads the environment when it is imported
 import numpy as np  # noqa: E402
 
-from tasks import cells, settings  # noqa: E402
+from tasks import cells  # noqa: E402
 from tasks.errors import StudyError, entry_point  # noqa: E402
 from tasks.files import need_room, new_file, new_folder, sha256_of, write_json  # noqa: E402
 from tasks.fused_adam import adam  # noqa: E402
 from tasks.model import assemble, build_backbone, constructor  # noqa: E402
 from tasks.progress import Progress  # noqa: E402
+from tasks.settings.backbone import Backbone  # noqa: E402
+from tasks.settings.images import Images  # noqa: E402
+from tasks.settings.reading import read_profile  # noqa: E402
 from tasks.training import fit  # noqa: E402
 
 TIMEOUT = 60  # seconds without a byte
@@ -104,7 +107,7 @@ def pretrain(name, size, pretrain, on_gpu=False):
     hundred steps would leave its averages near their initial values.
 
     Args:
-        pretrain: settings.Pretrain.
+        pretrain: settings.backbone.Pretrain.
         on_gpu: as for training.fit.
     """
     images, labels = cells.draw_training_set(pretrain.images, size, pretrain.seed, pretrain.magnification)
@@ -147,10 +150,9 @@ def skip_residual_branches(backbone):
 
 @entry_point
 def main(name):
-    profile = settings.load().profile
-    size, backbone = profile.images.size, profile.backbone
+    size, backbone = read_profile("images", Images).size, read_profile("backbone", Backbone)
     gpus, (_, features) = hardware.gpu_names(), hardware.processor()
-    keras.config.set_dtype_policy(hardware.choose_precision(profile.training.precision, gpus, features))
+    keras.config.set_dtype_policy(hardware.choose_precision(backbone.pretrain.precision, gpus, features))
     keras.utils.set_random_seed(backbone.pretrain.seed if backbone.weights == "pretrain" else backbone.seed)
     match backbone.weights:
         case "imagenet":

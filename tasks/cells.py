@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tasks.hardware import cores
-from tasks.progress import Progress
+from tasks.progress import Progress, cores
 from tasks.smear import CLASSES, draw_photograph
 
 TEST_SHARE = 0.2  # of a class's photographs

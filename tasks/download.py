@@ -15,17 +15,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tasks import settings
 from tasks.archive import open_zip, plan, unpack
 from tasks.errors import StudyError, entry_point
 from tasks.files import new_folder, sha256_of, write_json
 from tasks.progress import Progress
+from tasks.settings.dataset import Dataset
+from tasks.settings.reading import read_profile
 
 RAW = Path("data/raw")
 
 
 def bring(dataset, folder):
-    """Fill the empty `folder` from the source that `dataset` (settings.Dataset) names.
+    """Fill the empty `folder` from the source that `dataset` (settings.dataset.Dataset) names.
 
     Returns:
         dict: source, reference, version (None where the source has none), ignored (Counter by kind).
@@ -159,7 +160,7 @@ def main(*arguments):
     parser.add_argument("--source", action="store_true", help="print the state of the source, and bring nothing")
     options = parser.parse_args(arguments)
 
-    dataset = settings.load().profile.dataset
+    dataset = read_profile("dataset", Dataset)
     if options.source:
         print(json.dumps(source_state(dataset), sort_keys=True))
         return

@@ -41,7 +41,7 @@ class Rule:
 
 
 def rules_for(settings, common_size):
-    """Return the rules, with severities and bounds from `settings`, a settings.Validation.
+    """Return the rules, with severities and bounds from `settings`, a settings.validation.Validation.
 
     Args:
         common_size: 'WIDTHxHEIGHT' of most images.

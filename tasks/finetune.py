@@ -17,11 +17,14 @@ with hardware.quick_import():
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from tasks import resume, settings  # noqa: E402
+from tasks import resume  # noqa: E402
 from tasks.errors import StudyError, entry_point  # noqa: E402
 from tasks.files import new_file, new_folder, read_json, write_json  # noqa: E402
 from tasks.fused_adam import adam  # noqa: E402
 from tasks.model import assemble, build_backbone, predict, score  # noqa: E402
+from tasks.settings.experiment import Experiment, architecture  # noqa: E402
+from tasks.settings.reading import read_params, read_profile  # noqa: E402
+from tasks.settings.training import Training  # noqa: E402
 from tasks.training import EVALUATION_BATCH, fit  # noqa: E402
 
 
@@ -53,9 +56,8 @@ def predictions(model, images, inventory, split, labels):
 
 @entry_point
 def main(experiment_name, protocol, backbone_name, repeat):
-    study = settings.load()
     key = f"{experiment_name}-{protocol}-{backbone_name}-{repeat}"
-    experiment, training = study.params.experiments[experiment_name], study.profile.training
+    experiment, training = read_params(f"experiments.{experiment_name}", Experiment), read_profile("training", Training)
     seed = training.seed + int(repeat) - 1
     rate = experiment.learning_rate * training.learning_rate_scale
     failure = Path(f".study/failures/{key}.json")
@@ -72,7 +74,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
     keras.utils.set_random_seed(seed)
     device = gpus[0] if gpus else "CPU"
     size = images.shape[1]
-    network = settings.architecture(backbone_name, experiment.layers, experiment.units)
+    network = architecture(backbone_name, experiment.layers, experiment.units)
     print(f"{key}: {network}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True)
 
     model = starting_model(f"data/backbone/{backbone_name}", backbone_name, size, experiment, training.dropout, len(split["classes"]))

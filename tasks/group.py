@@ -24,8 +24,7 @@ import pandas as pd
 
 from tasks.errors import StudyError, entry_point
 from tasks.files import new_file
-from tasks.hardware import cores
-from tasks.progress import Progress
+from tasks.progress import Progress, cores
 
 WIDTH, SHRINK = 320, 2  # pixels: features are found at this width; grey values are compared at half of it
 FEATURES = 150  # of a picture, the strongest

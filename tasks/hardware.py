@@ -9,6 +9,8 @@ import platform
 import sys
 from pathlib import Path
 
+from tasks.progress import cores
+
 # Features of /proc/cpuinfo that say that the processor multiplies bfloat16 itself.
 NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
@@ -68,11 +70,6 @@ def processor():
     if not any(name in most for name in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")):
         features -= NATIVE_BFLOAT16
     return fields.get("model name", platform.machine()), features
-
-
-def cores():
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads():

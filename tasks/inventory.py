@@ -19,8 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.fft import dct
 
 from tasks.errors import StudyError
-from tasks.hardware import cores
-from tasks.progress import Progress
+from tasks.progress import Progress, cores
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 HASH_SIDE = 16  # 256 bits: with the usual 64, images of different cells collide

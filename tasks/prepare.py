@@ -5,9 +5,11 @@ import sys
 import numpy as np
 import pandas as pd
 
-from tasks import settings
 from tasks.errors import StudyError, entry_point
 from tasks.files import new_folder, write_json
+from tasks.settings.protocols import Protocols
+from tasks.settings.reading import read_params, read_profile
+from tasks.settings.split import Split
 
 
 def published(inventory, photographs, split):
@@ -16,7 +18,7 @@ def published(inventory, photographs, split):
     Args:
         inventory: DataFrame with `split` and `class`, a row an image.
         photographs: not looked at: copies of one photograph fall on both sides, which is what this protocol is known for.
-        split: settings.Split: fractions and seed.
+        split: settings.split.Split: fractions and seed.
 
     Returns:
         dict of 'train', 'validation', 'test' to sorted row numbers.
@@ -92,12 +94,11 @@ PROTOCOLS = {"published": published, "held-out": held_out}
 
 @entry_point
 def main():
-    study = settings.load()
+    wanted, split = read_params("protocols", Protocols), read_profile("split", Split)
     inventory = pd.read_parquet("data/inventory.parquet")
     photographs = inventory[["path"]].merge(pd.read_parquet("data/photographs.parquet"), on="path", how="left")["photograph"]
     # An image that no photograph is known of is one of its own.
     photographs = photographs.fillna(inventory["path"])
-    split = study.profile.split
     # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy are black.
     inventory = inventory[inventory["readable"]]
     with new_folder("data/splits") as folder:
@@ -106,7 +107,7 @@ def main():
                 parts = make(inventory, photographs, split)
             except StudyError:
                 # A protocol that nobody asked for may be impossible on this data set.
-                if protocol in study.params.protocols:
+                if protocol in wanted:
                     raise
                 continue
             classes = sorted(inventory["class"].unique())

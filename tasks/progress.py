@@ -1,14 +1,21 @@
-"""Progress of long work: one line that rewrites itself in a terminal, plain lines everywhere else."""
+"""Long work: on how many cores it runs at once, and how far it is."""
 
+import os
 import sys
 import time
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Progress:
     """Tell how far some work of `total` units is: `[ 37%] decode 4631/12515, 890 images/s, 0:09 left`.
 
-    In a pipe a line is printed when the share has grown by five per cent or ten seconds have passed, and never sooner than 0.2 s
-    after the last one: a log stays short, and a watcher still sees it move. The leading `[ 37%]` is what flows/ reads.
+    In a terminal one line is rewritten. In a pipe a line is printed when the share has grown by five per cent or ten seconds have
+    passed, and never sooner than 0.2 s after the last one: a log stays short, and a watcher still sees it move. The leading `[ 37%]` is
+    what flows/ reads.
     """
 
     def __init__(self, what, total, unit, stream=None):

@@ -46,7 +46,7 @@ def fit(network, images, labels, train, validation, training, learning_rate, see
         network: compiled, from uint8 images to class probabilities.
         images: uint8 (N, size, size, 3), memory-mapped; labels: int (N,).
         train, validation: row numbers.
-        training: settings.Training; seed: of the order of images and of dropout.
+        training: settings.training.Training; seed: of the order of images and of dropout.
         what: shown with the progress.
         state: folder that holds the state after each finished epoch; a fit that was killed goes on from there as if it never stopped.
         on_gpu: hold all images in the GPU's memory, as far as they are no more than HELD_AT_MOST.

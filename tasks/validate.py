@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import settings
 from tasks.errors import StudyError, entry_point
 from tasks.expectations import judge, load_great_expectations, rules_for, tables_of
 from tasks.files import new_file, new_folder, write_json
 from tasks.inventory import list_images, take_inventory
+from tasks.settings.images import Images
+from tasks.settings.reading import read_profile
+from tasks.settings.validation import Validation
 from tasks.validation_page import write_page
 
 IMAGES = Path("data/raw/images")
@@ -24,8 +26,7 @@ REPORT = Path("reports/validation")
 
 @entry_point
 def main():
-    profile = settings.load().profile
-    rules_of = profile.validation
+    size, rules_of = read_profile("images", Images).size, read_profile("validation", Validation)
     paths, folders = list_images(IMAGES)
     if not paths:
         raise StudyError(f"{IMAGES} holds no image and so no class; check dataset in the profile, then run `dvc repro download`")
@@ -33,7 +34,7 @@ def main():
         pixels = outputs.enter_context(new_file(PIXELS))
         table = outputs.enter_context(new_file(INVENTORY))
         # The other processes decode meanwhile, and the import takes as long as they do.
-        inventory = take_inventory(IMAGES, paths, profile.images.size, pixels, meanwhile=load_great_expectations)
+        inventory = take_inventory(IMAGES, paths, size, pixels, meanwhile=load_great_expectations)
         tables = tables_of(inventory, folders, rules_of.near_duplicate_bits)
         result = judge(tables, rules_for(rules_of, common_size(tables["decoded"])))
         with new_folder(REPORT) as report:

@@ -7,7 +7,7 @@ import numpy
 import pandas
 
 from tasks.report.results import runs_of
-from tasks.settings import load
+from tasks.report.study import read_study
 from tests.conftest import ROOT
 
 CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
@@ -62,8 +62,8 @@ def write_study(root, params=PARAMS, photographs=60):
         rule("imbalance", "off", "classes are of similar size", True),
     ]
     write_json(root / "reports/validation/result.json", {"verdict": "warnings", "rules": rules, "great_expectations": {}})
-    for number, run in enumerate(runs_of(load(root).params)):
-        accuracy = ACCURACIES[run["protocol"]][list(load(root).params.experiments).index(run["experiment"]) % 7]
+    for number, run in enumerate(runs_of(read_study(root).params)):
+        accuracy = ACCURACIES[run["protocol"]][list(read_study(root).params.experiments).index(run["experiment"]) % 7]
         write_run(root, run, number, accuracy, inventory, splits[run["protocol"]], random)
 
 

@@ -15,8 +15,9 @@ hardware.use_fast_kernels()
 import keras  # noqa: E402
 from keras.src.legacy.saving import legacy_h5_format  # noqa: E402  (the format of the published weights files)
 
-from tasks import backbone, fused_adam, model, resume, settings, training  # noqa: E402
+from tasks import backbone, fused_adam, model, resume, training  # noqa: E402
 from tasks.errors import StudyError  # noqa: E402
+from tasks.settings.training import Training  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, **cha
     images, labels = data
     network = network or small_model()
     network.compile(optimizer=fused_adam.adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    profile = settings.Training(epochs=epochs, batch_size=16, **changes)
+    profile = Training(epochs=epochs, batch_size=16, **changes)
     history = training.fit(network, images, labels, np.arange(60), np.arange(60, 80), profile, rate, 1, "fine-tune", state, on_gpu)
     return network, history
 

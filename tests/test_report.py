@@ -16,7 +16,7 @@ from tasks.report.experiments import result_rows
 from tasks.report.markdown import duration, milliseconds, rate, seconds_of
 from tasks.report.model_card import origin_of_test
 from tasks.report.results import read_runs
-from tasks.settings import load
+from tasks.report.study import read_study
 from tests.conftest import ROOT, python
 from tests.made_up_study import control, some, write_json, write_study
 
@@ -189,7 +189,7 @@ def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, complai
     path = root / "data/results" / key / "predictions.parquet"
     spoil(pandas.read_parquet(path).reset_index(drop=True)).to_parquet(path)
     with pytest.raises(StudyError, match=complaint) as error:
-        read_runs(root, load(root).params)
+        read_runs(root, read_study(root).params)
     assert key in str(error.value)
 
 
@@ -198,7 +198,7 @@ def test_results_older_than_params_are_refused(small, tmp_path):
     shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
     (root / "params.yaml").write_text(some(3, "[held-out]").replace("units: 32", "units: 64"))
     with pytest.raises(StudyError, match="units is 32, but params.yaml says 64 for mn_resultset3"):
-        read_runs(root, load(root).params)
+        read_runs(root, read_study(root).params)
 
 
 def summaries_of_published(rows):

@@ -1,23 +1,24 @@
 """params.yaml and the profiles: what is refused, and that the message names the key and what is allowed."""
 
 import ast
-from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from tasks import settings
 from tasks.errors import StudyError
+from tasks.settings.__main__ import Profile, check
+from tasks.settings.params import Params
+from tasks.settings.reading import read, read_params
 from tests.conftest import ROOT, python
 
 
 @pytest.mark.parametrize("profile", ["sample", "kaggle", "kaggle-64"])
 def test_shipped_profiles_are_valid(profile):
-    settings.read_section(ROOT / "profiles" / f"{profile}.yaml", settings.Profile)
+    read(ROOT / "profiles" / f"{profile}.yaml", "", Profile)
 
 
 def test_params_hold_the_seven_experiments_of_the_study():
-    experiments = settings.load(ROOT).params.experiments
+    experiments = read_params("", Params, ROOT).experiments
     assert [(e.layers, e.units, e.learning_rate) for e in experiments.values()] == [
         (1, 8, 1e-5), (1, 16, 1e-5), (1, 32, 1e-5), (2, 8, 1e-5), (3, 8, 1e-5), (1, 8, 5e-5), (1, 8, 1e-4),
     ]  # fmt: skip
@@ -62,7 +63,7 @@ def test_wrong_settings_are_refused_by_name(workspace, file, old, new, expected)
     assert old in text
     (workspace / file).write_text(text.replace(old, new))
     with pytest.raises(StudyError) as error:
-        settings.load(workspace)
+        check(workspace)
     assert expected in str(error.value)
     assert file.split("/")[-1] in str(error.value)
 
@@ -71,33 +72,42 @@ def test_a_stage_with_wrong_settings_exits_with_one_line(workspace):
     (workspace / "params.yaml").write_text("profile: tiny\nexperiments: {}\n")
     result = python("tasks.prepare", cwd=workspace)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: params.yaml: backbones: missing")
+    assert result.stderr.startswith("error: params.yaml: protocols: missing")
     assert "Traceback" not in result.stderr
 
 
-def test_a_stage_depends_on_the_code_that_decides_its_result():
-    """A module that a stage imports and does not depend on would leave its old result in place when it changes."""
-    # Plumbing: it decides how a stage reads, waits and reports, not what it makes.
-    plumbing = {"errors", "files", "progress", "settings", "resume", "hardware"}
-    for name, stage in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        depends = {Path(dep).stem for dep in stage["deps"] if dep.startswith("tasks/")}
-        lacking = imported(name) - depends - plumbing
-        assert not lacking, f"{name}: add to its deps: {', '.join(sorted(lacking))}"
+# What is needed everywhere and decides no result.
+EXEMPT = {"tasks/errors.py", "tasks/files.py", "tasks/progress.py"}
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
+    """A module left out would keep an old result when it changes; one too many would repeat the stage for nothing."""
+    deps = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("tasks/")]
+    files = [file for dep in deps for file in (dep.glob("*.py") if dep.is_dir() else [dep])]
+    assert {file.relative_to(ROOT).as_posix() for file in files if has_code(file)} == imported(f"tasks.{stage}") - EXEMPT
 
 
 def imported(module):
-    """Names of the modules of tasks/ that `module` loads, itself included, directly or through others."""
+    """The files of tasks/ that `python -m MODULE` may load, imports within functions included."""
     found, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name in found or not (ROOT / "tasks" / name).with_suffix(".py").exists() and not (ROOT / "tasks" / name).is_dir():
-            continue
-        found.add(name)
-        path = ROOT / "tasks" / name
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+        path = ROOT / name.replace(".", "/")
+        files = [file for file in (path.with_suffix(".py"), path / "__init__.py", path / "__main__.py") if file.exists()]
+        for file in files:
+            if file.relative_to(ROOT).as_posix() in found or not has_code(file):
+                continue
+            found.add(file.relative_to(ROOT).as_posix())
             for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.module == "tasks":
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                elif isinstance(node, ast.Import):
                     waiting += [alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tasks."):
-                    waiting.append(node.module.split(".")[1])
-    return found
+    return {file for file in found if file.startswith("tasks/")}
+
+
+def has_code(file):
+    """Whether a module holds more than a docstring, as a package's __init__.py may not."""
+    return not all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)

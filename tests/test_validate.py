@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tasks import inventory, settings
+from tasks import inventory
 from tasks.expectations import judge, rules_for, tables_of
+from tasks.settings.validation import Validation
 from tasks.validate import common_size
 from tasks.validation_page import write_page
 from tests.conftest import ROOT, python
@@ -21,7 +22,7 @@ from tests.pictures import fill, picture, save, take
 def judged(folder, tmp_path, **changed):
     rows, folders = take(folder, tmp_path / "images.npy")
     tables = tables_of(rows, folders, 10)
-    result = judge(tables, rules_for(settings.Validation(**changed), common_size(tables["decoded"])))
+    result = judge(tables, rules_for(Validation(**changed), common_size(tables["decoded"])))
     return result, {rule["rule"]: rule for rule in result["rules"]}, tables
 
 
@@ -66,7 +67,7 @@ def test_a_missing_value_does_not_slip_through(tmp_path):
     rows, folders = take(tmp_path / "images", tmp_path / "images.npy")
     rows.loc[3, ["width", "sha256"]] = None
     rows.loc[5, ["readable", "width"]] = False, None  # of a file that cannot be read nobody knows the width
-    result = judge(tables_of(rows, folders, 10), rules_for(settings.Validation(unreadable="off"), "160x120"))
+    result = judge(tables_of(rows, folders, 10), rules_for(Validation(unreadable="off"), "160x120"))
     (broken,) = [rule for rule in result["rules"] if not rule["passed"]]
     assert (broken["rule"], broken["offenders"], broken["details"]) == ("complete", [rows.at[3, "path"]], ["lacks width, sha256"])
 

@@ -9,7 +9,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from tasks import settings
 from tasks.errors import StudyError, entry_point
 from tasks.files import new_file, new_folder, read_json, write_text
 from tasks.report import figures
@@ -21,6 +20,7 @@ from tasks.report.mistakes import draw_mistakes, mistakes_section
 from tasks.report.model_card import write_card
 from tasks.report.published import published_section
 from tasks.report.results import TIMES, by_series, read_runs, read_split, results_table, summaries_of
+from tasks.report.study import read_study
 
 PROTOCOLS = {
     "published": "`published` (TRAIN and TEST merged, then split at random, so copies of one photograph fall on both sides)",
@@ -36,7 +36,7 @@ def main():
     options = parser.parse_args()
 
     root = Path(".")
-    study = settings.load(root)
+    study = read_study(root)
     runs = read_runs(root, study.params, options.incomplete)
     validation = read_validation(root)
     source, controls = read_if_there(root / "data/raw/source.json"), read_if_there(root / "data/controls.json")

@@ -40,7 +40,7 @@ def evidence_section(study, summaries, controls):
     """Return the blocks of section 5.
 
     Args:
-        study: settings.Study.
+        study: report.study.Study.
         summaries: what results.summaries_of returns, after add_intervals.
         controls: data/controls.json, or {} where no control was computed.
     """

@@ -2,7 +2,7 @@
 
 from tasks.report.markdown import bold, duration, image, listed, milliseconds, percent, rate, table
 from tasks.report.results import FACTORS, by_series, changed_factors, groups_of
-from tasks.settings import architecture
+from tasks.settings.experiment import architecture
 
 TABLE_HEAD = ["Model", "Hidden Layer", "Dense Count", "Learning Rate", "Accuracy", "Learning Time(ms)"]
 TRAIN_NOTE = "The train figures are those the fit reports, averaged over the last epoch with dropout on, as the published study's are."

@@ -5,7 +5,7 @@ from tasks.predictions import classes_of, per_photograph, photographs_known
 from tasks.report.markdown import between, bullets, duration, listed, percent, rate
 from tasks.report.mistakes import class_table
 from tasks.report.results import chosen
-from tasks.settings import architecture
+from tasks.settings.experiment import architecture
 from tasks.statistics import accuracy, expected_calibration_error
 
 WEIGHTS = {"imagenet": "ImageNet weights", "pretrain": "weights pre-trained on drawn cells", "random": "random weights"}
@@ -15,7 +15,7 @@ def write_card(study, summaries, controls, source, sizes, warnings):
     """Return the text of model_card.md.
 
     Args:
-        study: settings.Study.
+        study: report.study.Study.
         summaries: what results.summaries_of returns.
         controls: data/controls.json, or {}.
         source: data/raw/source.json, or {}.

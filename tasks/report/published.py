@@ -147,7 +147,7 @@ def protocol_differences(study, sizes, runs):
     """Return a table's rows: what the published study did, and what this run did, as far as known.
 
     Args:
-        study: settings.Study.
+        study: report.study.Study.
         sizes: mapping from protocol to (train, validation, test) numbers of images.
         runs: runs of results.read_runs that did not fail.
     """
@@ -176,7 +176,7 @@ def published_section(study, summaries, sizes):
     """Return the blocks that set the published studies beside this one.
 
     Args:
-        study: settings.Study.
+        study: report.study.Study.
         summaries: what results.summaries_of returns.
         sizes: mapping from protocol to (train, validation, test) numbers of images.
     """

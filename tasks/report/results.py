@@ -50,7 +50,7 @@ def read_runs(root, params, incomplete=False):
 
     Args:
         root: the repository's top folder.
-        params: settings.Params.
+        params: settings.params.Params.
         incomplete: report a missing run as failed, with the reason; without it a missing run is an error.
 
     Raises:

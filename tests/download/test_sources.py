@@ -11,8 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import source
-from tasks import download, settings
+from tasks import download
 from tasks.errors import StudyError
+from tasks.settings.dataset import Dataset
 from tests.conftest import ENVIRONMENT, ROOT, python, run
 from tests.download.conftest import brought, make_folder, make_zip, picture, pictures, refused, use
 
@@ -178,7 +179,7 @@ def test_source_state_changes_with_the_source(tmp_path):
     folder = make_folder(tmp_path / "cells", pictures("A", "B"))
 
     def state(**dataset):
-        return download.source_state(settings.Dataset(**dataset))
+        return download.source_state(Dataset(**dataset))
 
     for dataset, change in (
         ({"source": "archive", "path": str(archive)}, lambda: make_zip(archive, pictures("A", "B", "C"))),

@@ -1,0 +1,35 @@
+"""What the report reads of params.yaml and of the profile."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.settings.backbone import Backbone
+from tasks.settings.dataset import Dataset
+from tasks.settings.images import Images
+from tasks.settings.params import Params
+from tasks.settings.reading import read_params, read_profile
+from tasks.settings.split import Split
+from tasks.settings.training import Training
+
+
+class Profile(NamedTuple):
+    dataset: Dataset
+    images: Images
+    split: Split
+    backbone: Backbone
+    training: Training
+
+
+class Study(NamedTuple):
+    params: Params
+    profile: Profile
+
+
+def read_study(root: str | Path = ".") -> Study:
+    """Read both files below the folder `root`.
+
+    Raises:
+        StudyError: see tasks.settings.reading.read.
+    """
+    sections = {key: read_profile(key, schema, root) for key, schema in Profile.__annotations__.items()}
+    return Study(read_params("", Params, root), Profile(**sections))

@@ -1,0 +1,16 @@
+"""Section `experiments.NAME` of params.yaml: one row of the study."""
+
+from tasks.settings.reading import Positive, Rate, Section
+
+
+class Experiment(Section):
+    """Hidden layers of the head, units in each, learning rate of Adam."""
+
+    layers: Positive
+    units: Positive
+    learning_rate: Rate
+
+
+def architecture(backbone: str, layers: int, units: int) -> str:
+    """Return e.g. `ResNet50 - F - D(8) - D(8)`: backbone, flatten, hidden dense layers."""
+    return " - ".join([backbone, "F", *[f"D({units})"] * layers])
