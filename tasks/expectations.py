@@ -14,6 +14,7 @@ from tasks.duplicates import nearly_same, same_bytes
 OFFENDERS = 20  # kept of each rule
 # Unaugmented copies of TEST: no protocol trains or tests on them, so their classes may be small.
 UNUSED_SPLITS = {"TEST_SIMPLE"}
+UNJUDGED = "this is an error in tasks/expectations.py or in Great Expectations: report it"
 # Columns of the inventory that have a value for every image, and for every readable one.
 OF_ALL = ["path", "split", "class", "readable"]
 OF_READABLE = ["width", "height", "format", "mode", "bytes", "sha256", "brightness", "phash"]
@@ -81,7 +82,7 @@ def rules_for(settings, common_size):
             "no other file with the same bytes in another split or class",
             "a copy in TEST is answered from memory, a copy in another class is labelled wrongly: keep one, "
             "with dataset.exclude in the profile",
-            *("images", "same_bytes_across", null, {}, "same_bytes_across", "same bytes as {}"),
+            *("decoded", "same_bytes_across", null, {}, "same_bytes_across", "same bytes as {}"),
         ),
         Rule(
             "duplicate_within",
@@ -89,7 +90,7 @@ def rules_for(settings, common_size):
             "No file is twice in a class.",
             "no other file with the same bytes in the same split and class",
             "keep one of each, with dataset.exclude in the profile",
-            *("images", "same_bytes_within", null, {}, "same_bytes_within", "same bytes as {}"),
+            *("decoded", "same_bytes_within", null, {}, "same_bytes_within", "same bytes as {}"),
         ),
         Rule(
             "near_duplicate_across",
@@ -103,7 +104,7 @@ def rules_for(settings, common_size):
             "small_class",
             settings.small_class,
             "Every class has images enough in each split to be divided.",
-            f"at least {settings.smallest_class} images of a class in a split",
+            f"at least {settings.smallest_class} readable images of a class in a split",
             "add images, leave the class out with dataset.exclude, or make validation.small_class a warning in the profile",
             *("folders", "images", between, {"min_value": settings.smallest_class}, "images", "{} images"),
         ),
@@ -118,10 +119,10 @@ def rules_for(settings, common_size):
         Rule(
             "empty_class",
             "error",
-            "No class folder is empty.",
-            "at least one image in each folder",
-            "put images there, or remove the folder at the source",
-            *("folders", "empty", one_of, {"value_set": [False]}, None),
+            "Every class folder has images to train on or to test on.",
+            "at least one readable image in each class folder, and one of each class outside TEST_SIMPLE",
+            "add images, or leave the class out with dataset.exclude in the profile",
+            *("folders", "empty", null, {}, "empty"),
         ),
         Rule(
             "classes",
@@ -154,24 +155,33 @@ def tables_of(inventory, folders, near_duplicate_bits):
         dict of DataFrames: images, decoded, folders.
     """
     images = inventory.copy(deep=False)
-    images["same_bytes_across"], images["same_bytes_within"] = same_bytes(inventory)
-    images["near_duplicate_across"], images["near_duplicate_within"] = nearly_same(inventory, near_duplicate_bits)
-    images["size"] = images["width"].astype("Int64").astype("string") + "x" + images["height"].astype("Int64").astype("string")
     images["lacks"] = lacking(inventory)
+    # Only what can be decoded is trained on: every other rule counts that alone.
     decoded = images if images["readable"].all() else images[images["readable"]]  # a selection copies every text
+    decoded["size"] = decoded["width"].astype("Int64").astype("string") + "x" + decoded["height"].astype("Int64").astype("string")
+    decoded["same_bytes_across"], decoded["same_bytes_within"] = same_bytes(decoded)
+    decoded["near_duplicate_across"], decoded["near_duplicate_within"] = nearly_same(decoded, near_duplicate_bits)
+    return {"images": images, "decoded": decoded, "folders": folder_table(images, decoded, folders)}
 
-    counts = Counter(zip(inventory["split"].tolist(), inventory["class"].tolist(), strict=True))
+
+def folder_table(images, decoded, folders):
+    """Return a row for each class of each split, and for each class folder that exists; `images` counts readable ones."""
+    files = Counter(zip(images["split"].tolist(), images["class"].tolist(), strict=True))
+    counts = Counter(zip(decoded["split"].tolist(), decoded["class"].tolist(), strict=True))
     existing = {tuple(folder.split("/", 1)) for folder in folders}
     splits = {split for split, _ in existing} - UNUSED_SPLITS
     classes = {cell_class for _, cell_class in existing}
+    usable = {cell_class for split, cell_class in counts if split in splits}
     rows = [
         {
             "path": f"{split}/{cell_class}",
             "split": split,
             "class": cell_class,
             "images": counts[split, cell_class],
-            "empty": (split, cell_class) in existing and not counts[split, cell_class],
-            "classes": len(classes),
+            "empty": why_empty(files[split, cell_class], counts[split, cell_class], cell_class in usable)
+            if (split, cell_class) in existing
+            else None,
+            "classes": len(usable),
         }
         # A class that a split lacks is one of zero images.
         for split, cell_class in sorted({(split, name) for split in splits for name in classes} | existing)
@@ -182,7 +192,21 @@ def tables_of(inventory, folders, near_duplicate_bits):
     places["imbalance"] = (largest / places["images"]).where(used & (places["images"] > 0)).round(2)
     # Only empty and lonely folders of an unused split are judged.
     places["images"] = places["images"].where(used).astype("Int64")
-    return {"images": images, "decoded": decoded, "folders": places}
+    return places
+
+
+def why_empty(files, readable, used):
+    """Say why no model can be trained or tested on a class folder: None where one can.
+
+    Args:
+        files: how many files are in it; readable: how many of them are images.
+        used: whether a split that is trained or tested on has a readable image of its class.
+    """
+    if not files:
+        return "no file"
+    if not readable:
+        return f"{files:,} files, none readable"
+    return None if used else "no readable image of this class outside TEST_SIMPLE"
 
 
 def lacking(inventory):
@@ -222,15 +246,24 @@ def judge(tables, rules):
     outcomes, statistics = {}, {}
     for table in ("images", "decoded", "folders"):
         applied = [rule for rule in rules if rule.table == table and rule.severity != "off"]
-        outcomes |= validate(context, source, table, tables[table], applied, statistics)
+        outcomes |= outcomes_of(context, source, table, tables[table], applied, statistics)
     judged = [judged_rule(rule, tables[rule.table], outcomes) for rule in rules]
     failed = {rule["severity"] for rule in judged if not rule["passed"]}
     verdict = "failed" if "error" in failed else "warnings" if "warning" in failed else "passed"
     return {"verdict": verdict, "rules": judged, "great_expectations": statistics}
 
 
-def validate(context, source, name, table, rules, statistics):
-    """Run Great Expectations on one table; return the row numbers that offend against each rule, and add to `statistics`."""
+@dataclass(frozen=True)
+class Outcome:
+    """What Great Expectations says of one rule. A rule that it could not judge did not succeed, and no row offends against it."""
+
+    success: bool
+    offending: list[int]  # row numbers
+    problem: str | None  # why it could not be judged
+
+
+def outcomes_of(context, source, name, table, rules, statistics):
+    """Run Great Expectations on one table; return each rule's Outcome by its name, and add to `statistics`."""
     gx = load_great_expectations()
     asset = source.add_dataframe_asset(name)
     # The meta of an expectation comes back with its result. The suite is added whole: it is stored anew for each one added to it later.
@@ -247,26 +280,40 @@ def validate(context, source, name, table, rules, statistics):
         batch_parameters={"dataframe": table[list(dict.fromkeys(rule.column for rule in rules))].reset_index(drop=True)},
         result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
     )
-    offending, expectations = {}, []
+    outcomes, expectations = {}, []
     for one in result.results:
-        if one.exception_info and one.exception_info.get("raised_exception"):
-            raise RuntimeError(f"{one.expectation_config.type}: {one.exception_info}")
-        offending[one.expectation_config.meta["rule"]] = sorted(one.result.get("unexpected_index_list") or [])
+        offending = sorted(one.result.get("unexpected_index_list") or [])
+        problem = problem_of(one.exception_info) if not one.success and not offending else None
+        outcomes[one.expectation_config.meta["rule"]] = Outcome(bool(one.success), offending, problem)
         kept = {key: one.result[key] for key in ("element_count", "unexpected_count", "unexpected_percent") if key in one.result}
         kwargs = {key: value for key, value in one.expectation_config.kwargs.items() if key != "batch_id"}
         expectations.append({"type": one.expectation_config.type, "kwargs": kwargs, "success": one.success, **kept})
     keys = ("evaluated_expectations", "successful_expectations", "unsuccessful_expectations", "success_percent")
     statistics[name] = {key: result.statistics[key] for key in keys} | {"version": gx.__version__, "expectations": expectations}
-    return offending
+    return outcomes
+
+
+def problem_of(exception_info):
+    """Return why Great Expectations could not judge a rule: its messages, in one line.
+
+    Args:
+        exception_info: of one expectation's result: a dict with exception_message, or a dict of such dicts by metric.
+    """
+    parts = [exception_info] if "exception_message" in exception_info else exception_info.values()
+    messages = [str(part["exception_message"]) for part in parts if part.get("raised_exception")]
+    return " ".join("; ".join(messages or ["it names no offender"]).split())
 
 
 def judged_rule(rule, table, outcomes):
-    """Return one rule's part of the result."""
-    rows = table.iloc[outcomes.get(rule.name, [])]
+    """Return one rule's part of the result. It passes only if Great Expectations says so itself, or if it is turned off."""
+    outcome = outcomes.get(rule.name, Outcome(rule.severity == "off", [], "Great Expectations returned no result"))
+    rows = table.iloc[outcome.offending]
     details = [rule.says.format(value) for value in rows[rule.detail]] if rule.detail else [""] * len(rows)
     things = "class folders" if rule.table == "folders" else "images"
     if rule.severity == "off":
         found = "not judged: turned off in the profile"
+    elif not outcome.success and rows.empty:
+        found = f"could not be judged: {outcome.problem}"
     elif rows.empty:
         found = f"all {len(table):,} {things}"
     else:
@@ -280,9 +327,9 @@ def judged_rule(rule, table, outcomes):
         "description": rule.description,
         "expected": rule.expected,
         "found": found,
-        "passed": rows.empty,
+        "passed": outcome.success,
         "count": len(rows),
         "offenders": rows["path"].tolist()[:OFFENDERS],
         "details": details[:OFFENDERS],
-        "fix": rule.fix,
+        "fix": UNJUDGED if not outcome.success and rows.empty else rule.fix,
     }

@@ -46,8 +46,10 @@ def main():
     if result["verdict"] == "warnings":
         print(f"warning: {told(result, 'warning')}")
     off = [rule["rule"] for rule in result["rules"] if rule["severity"] == "off"]
-    classes = inventory["class"].nunique()
-    print(f"{len(inventory):,} images of {classes} classes: {result['verdict']}" + (f"; turned off: {', '.join(off)}" if off else ""))
+    unreadable = len(inventory) - len(tables["decoded"])
+    counted = f"{len(tables['decoded']):,} images of {tables['decoded']['class'].nunique()} classes"
+    left_out = f" ({unreadable:,} unreadable ones are left out)" if unreadable else ""
+    print(f"{counted}{left_out}: {result['verdict']}" + (f"; turned off: {', '.join(off)}" if off else ""))
 
 
 def common_size(decoded):
@@ -60,11 +62,18 @@ def told(result, severity):
     broken = [rule for rule in result["rules"] if not rule["passed"] and rule["severity"] == severity]
     lines = [f"{IMAGES}: {len(broken)} of {len(result['rules'])} rules are broken; the pictures are in {REPORT / 'index.html'}"]
     for rule in broken:
-        pairs = list(zip(rule["offenders"], rule["details"], strict=True))[:5]
-        shown = ", ".join(f"{path} ({detail})" if detail else path for path, detail in pairs)
-        more = f" and {rule['count'] - len(pairs):,} more" if rule["count"] > len(pairs) else ""
-        lines.append(f"  {rule['rule']}: {rule['count']:,} found: {shown}{more}. Expected: {rule['expected']}. Fix: {rule['fix']}")
+        lines.append(f"  {rule['rule']}: {told_rule(rule)}. Expected: {rule['expected']}. Fix: {rule['fix']}")
     return "\n".join(lines)
+
+
+def told_rule(rule):
+    """Return what one broken rule found, with up to five offenders."""
+    if not rule["count"]:
+        return rule["found"]
+    pairs = list(zip(rule["offenders"], rule["details"], strict=True))[:5]
+    shown = ", ".join(f"{path} ({detail})" if detail else path for path, detail in pairs)
+    more = f" and {rule['count'] - len(pairs):,} more" if rule["count"] > len(pairs) else ""
+    return f"{rule['count']:,} found: {shown}{more}"
 
 
 if __name__ == "__main__":

@@ -61,7 +61,6 @@ svg .axis { fill: var(--soft); } svg rect { fill: var(--bar); } svg line { strok
 .sheet img, .pair img { width: 72px; height: 72px; display: block; }
 .pairs { gap: 1rem 1.5rem; } .pair { font-size: .8125rem; max-width: 20rem; }
 .pair div { display: flex; gap: .25rem; margin-bottom: .25rem; }
-.none { width: 72px; height: 72px; display: grid; place-items: center; border: 1px dashed; color: var(--soft); font-size: .75rem; }
 """
 
 
@@ -90,7 +89,7 @@ def write_page(path, result, tables, pixels):
         rules_table(result["rules"]),
         "<h2>What is in it</h2>",
         '<div class="plots">',
-        figure("Images of each class", bars(class_counts(folders, images))),
+        figure("Readable images of each class", bars(class_counts(folders, decoded))),
         figure("Image sizes, pixels", bars(size_counts(decoded))),
         figure("Brightness, mean grey level of an image (0 black, 255 white)", histogram(decoded["brightness"], 0, 255)),
         figure("File sizes, kB", histogram(images["bytes"].dropna() / 1000)),
@@ -98,7 +97,7 @@ def write_page(path, result, tables, pixels):
         "<h2>Some images of each class</h2>",
         *sheets(decoded, pixels),
         "<h2>Duplicates</h2>",
-        *duplicates(images, pixels),
+        *duplicates(decoded, pixels),
         "<h2>Made with</h2>",
         f"<p>Python {platform.python_version()}, " + ", ".join(f"{tool} {version(tool)}" for tool in TOOLS) + ".</p>",
         '<p class="soft">Great Expectations judged; its statistics and this table for machines: <a href="result.json">result.json</a>. '
@@ -136,7 +135,9 @@ def rule_row(rule):
         pairs = zip(rule["offenders"], rule["details"], strict=True)
         items = "".join(f"<li>{link(path)}{f': {escape(detail)}' if detail else ''}</li>" for path, detail in pairs)
         more = rule["count"] - len(rule["offenders"])
-        found += f"<ul>{items}{f'<li>and {more:,} more</li>' if more else ''}</ul><p>Fix: {escape(rule['fix'])}.</p>"
+        found += f"<ul>{items}{f'<li>and {more:,} more</li>' if more else ''}</ul>"
+    if not rule["passed"]:
+        found += f"<p>Fix: {escape(rule['fix'])}.</p>"
     broken = f'<br><span class="soft">{rule["severity"]} if broken</span>' if state == "passed" else ""
     return (
         f'<tr><td class="state {state}">{label}{broken}</td><td>{escape(rule["description"])}<br><code>{rule["rule"]}</code></td>'
@@ -153,9 +154,9 @@ def figure(title, drawing):
     return f"<div><h3>{escape(title)}</h3>{drawing}</div>"
 
 
-def class_counts(folders, images):
-    """Return pairs of 'SPLIT CLASS' and the number of its images."""
-    counts = images.groupby(["split", "class"]).size()
+def class_counts(folders, decoded):
+    """Return pairs of 'SPLIT CLASS' and the number of its readable images."""
+    counts = decoded.groupby(["split", "class"]).size()
     return [(f"{row['split']} {row['class']}", int(counts.get((row["split"], row["class"]), 0))) for _, row in folders.iterrows()]
 
 
@@ -225,26 +226,23 @@ def thumbnail(pixels, title):
     return f'<img src="data:image/jpeg;base64,{source}" title="{escape(title)}" alt="{escape(title)}">'
 
 
-def duplicates(images, pixels):
+def duplicates(decoded, pixels):
     """Yield a paragraph and some pairs for each kind of duplicates."""
-    row_of = pd.Series(images.index, index=images["path"])
+    row_of = pd.Series(decoded.index, index=decoded["path"])
     for column, title in DUPLICATES.items():
-        found = images[images[column].notna()]
+        found = decoded[decoded[column].notna()]
         pairs = sorted({tuple(sorted(pair)) for pair in zip(found["path"], found[column], strict=True)})
         count = f"{len(found):,} images" if len(found) else "none"
         yield f'<h3>{title}: <span class="soft">{count}</span></h3>'
         if pairs:
-            shown = [pair_of(images, pixels, [row_of[path] for path in pair]) for pair in pairs[:PAIRS]]
+            shown = [pair_of(decoded, pixels, [row_of[path] for path in pair]) for pair in pairs[:PAIRS]]
             yield f'<div class="pairs">{"".join(shown)}</div>'
             if len(pairs) > PAIRS:
                 yield f'<p class="soft">and {len(pairs) - PAIRS:,} more pairs</p>'
 
 
-def pair_of(images, pixels, rows):
+def pair_of(decoded, pixels, rows):
     """Return two images side by side, their paths below."""
-    paths = [images.at[row, "path"] for row in rows]
-    pictures = [
-        link(path, thumbnail(pixels[row], path) if images.at[row, "readable"] else '<span class="none">unreadable</span>')
-        for row, path in zip(rows, paths, strict=True)
-    ]
+    paths = [decoded.at[row, "path"] for row in rows]
+    pictures = [link(path, thumbnail(pixels[row], path)) for row, path in zip(rows, paths, strict=True)]
     return f'<div class="pair"><div>{"".join(pictures)}</div>{"<br>".join(link(path) for path in paths)}</div>'

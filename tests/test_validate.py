@@ -8,12 +8,13 @@ from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from tasks import inventory
 from tasks.expectations import judge, rules_for, tables_of
 from tasks.settings.validation import Validation
-from tasks.validate import common_size
+from tasks.validate import common_size, told
 from tasks.validation_page import write_page
 from tests.conftest import ROOT, python
 from tests.pictures import fill, picture, save, take
@@ -63,13 +64,66 @@ def test_different_sizes_and_other_modes_where_the_profile_allows_them(tmp_path)
 
 
 def test_a_missing_value_does_not_slip_through(tmp_path):
-    fill(tmp_path / "images", {"ALL/A": 10, "ALL/B": 10})
+    fill(tmp_path / "images", {"ALL/A": 11, "ALL/B": 11})
     rows, folders = take(tmp_path / "images", tmp_path / "images.npy")
     rows.loc[3, ["width", "sha256"]] = None
     rows.loc[5, ["readable", "width"]] = False, None  # of a file that cannot be read nobody knows the width
     result = judge(tables_of(rows, folders, 10), rules_for(Validation(unreadable="off"), "160x120"))
     (broken,) = [rule for rule in result["rules"] if not rule["passed"]]
     assert (broken["rule"], broken["offenders"], broken["details"]) == ("complete", [rows.at[3, "path"]], ["lacks width, sha256"])
+
+
+@pytest.mark.parametrize("severity", ["error", "warning"])
+def test_a_rule_that_great_expectations_cannot_judge_has_not_passed(tmp_path, severity):
+    fill(tmp_path / "images", {"ALL/A": 10, "ALL/B": 10})
+    rows, folders = take(tmp_path / "images", tmp_path / "images.npy")
+    tables = tables_of(rows, folders, 10)
+    tables["folders"]["images"] = "many"  # no number, so that comparing it raises
+    result = judge(tables, rules_for(Validation(small_class=severity), "160x120"))
+    (failed,) = [rule for rule in result["rules"] if not rule["passed"]]
+    assert failed["rule"] == "small_class" and failed["found"].startswith("could not be judged: ")
+    assert result["verdict"] == {"error": "failed", "warning": "warnings"}[severity]
+    assert "small_class: could not be judged: " in told(result, severity)
+    write_page(tmp_path / "index.html", result, tables, np.load(tmp_path / "images.npy"))
+    assert "could not be judged" in (tmp_path / "index.html").read_text()
+
+
+def broken(folder, *places, count=3):
+    for place in places:
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            (folder / place / f"broken{number}.jpeg").write_text("text")
+
+
+def test_a_class_or_split_of_broken_files_stops_the_study_whatever_is_a_warning(tmp_path):
+    lenient = dict.fromkeys(("unreadable", "size", "mode", "duplicate_across", "small_class", "imbalance"), "off")
+    images = tmp_path / "images"
+    fill(images, {"TRAIN/A": 10, "TRAIN/B": 10, "TEST/B": 10, "TEST_SIMPLE/D": 2})
+    broken(images, "TRAIN/C", "TEST/A")
+    result, rules, _ = judged(images, tmp_path, **lenient)
+    found = dict(zip(rules["empty_class"]["offenders"], rules["empty_class"]["details"], strict=True))
+    assert result["verdict"] == "failed"
+    assert found == {
+        "TEST/A": "3 files, none readable",
+        "TRAIN/C": "3 files, none readable",
+        "TEST_SIMPLE/D": "no readable image of this class outside TEST_SIMPLE",
+    }
+    shutil.rmtree(images)
+    broken(images, "TRAIN/A", "TRAIN/B")
+    result, rules, tables = judged(images, tmp_path, **lenient)
+    assert rules["empty_class"]["offenders"] == ["TRAIN/A", "TRAIN/B"] and not rules["classes"]["passed"]
+    write_page(tmp_path / "index.html", result, tables, np.load(tmp_path / "images.npy"))
+
+
+def test_rules_count_readable_images_alone(tmp_path):
+    images = tmp_path / "images"
+    fill(images, {"ALL/A": 12, "ALL/B": 4})
+    broken(images, "ALL/A", "ALL/B", count=8)  # all with the same bytes, in two classes
+    result, rules, _ = judged(images, tmp_path, unreadable="warning")
+    assert rules["unreadable"]["count"] == 16
+    assert rules["duplicate_across"]["passed"] and rules["duplicate_within"]["passed"]
+    assert rules["small_class"]["details"] == ["4 images"] and rules["imbalance"]["passed"]
+    assert result["verdict"] == "failed"
 
 
 class Links(HTMLParser):
