@@ -4,6 +4,7 @@ import lzma
 import re
 import shutil
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -11,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from tasks.errors import StudyError
+from tasks.file_kind import LONGEST, kind_of
 from tasks.progress import Progress
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
@@ -43,7 +45,7 @@ def plan(name, paths, folders=(), include=(), exclude=()):
         name: what the user calls the source, for messages.
         paths: posix paths of all its files, relative to its top.
         folders: posix paths of its folders, so that an empty class is noticed; those of `paths` are known.
-        include: patterns (`*` also crosses folders) of which an image must match one; none: every image is used.
+        include: patterns (see matches) of which an image must match one; none: every image is used.
         exclude: patterns of paths that are left out.
     Returns:
         ({path: target}, Counter of ignored files by kind); a target is images/SPLIT/CLASS/NAME or photographs/NAME.
@@ -73,7 +75,11 @@ def plan(name, paths, folders=(), include=(), exclude=()):
         raise StudyError(f"{name}: its layout is not understood; {found_in(images)}\n       {UNDERSTOOD}")
 
     known = {folder_of(path) for path in paths} | {folder_of(f"{folder.rstrip('/')}/") for folder in folders}
-    refuse_empty_folders(name, classes, known - photographs, tops.pop() if split else None, exclude)
+    # A folder that include emptied is no mistake.
+    pictures = [path for path in paths if not ignored_as(path)]
+    included = with_parents(folder_of(path) for path in pictures if wanted(path, include, ()))
+    known -= with_parents(map(folder_of, pictures)) - included
+    refuse_empty_folders(name, classes, known - photographs, tops.pop() if split else None, include, exclude)
     return targets_of(name, used, photographs, split), ignored
 
 
@@ -96,8 +102,21 @@ def ignored_as(path):
     return "" if suffix in SUFFIXES else suffix or "without suffix"
 
 
+def with_parents(folders):
+    """Return folders, as folder_of gives them, with all those above them."""
+    return {folder[:end] for folder in folders for end in range(len(folder) + 1)}
+
+
 def wanted(path, include, exclude):
-    return (not include or any(fnmatchcase(path, p) for p in include)) and not any(fnmatchcase(path, p) for p in exclude)
+    return (not include or any(matches(path, p) for p in include)) and not any(matches(path, p) for p in exclude)
+
+
+def matches(path, pattern):
+    """Whether a path matches a pattern: `*` is any text, across folders too, `?` one character, all else stands for itself.
+
+    `[` as well: names hold brackets more often than patterns need sets of characters. `[[]`, which fnmatch has for it, is understood.
+    """
+    return fnmatchcase(path, pattern.replace("[[]", "[").replace("[", "[[]"))
 
 
 def is_split(folder):
@@ -110,20 +129,23 @@ def found_in(images):
     return "found images: " + ", ".join(lines[:8]) + (f" and {len(lines) - 8} more folders" if len(lines) > 8 else "")
 
 
-def refuse_empty_folders(name, classes, folders, top, exclude):
+def refuse_empty_folders(name, classes, folders, top, include, exclude):
     """A class folder (in the split layout also a split folder, below `top`) without an image is a mistake, or is left out by name."""
     beside = {folder[:-1] for folder in classes}
-    filled = {folder[:end] for folder in classes for end in range(len(folder) + 1)}
-    for folder in sorted(folders - filled):
+    for folder in sorted(folders - with_parents(classes)):
         if folder[:-1] in beside or (top is not None and folder[:-1] == top and is_split(folder)):
             path = "/".join(folder) + "/"
-            if not ignored_as(f"{path}x.png") and wanted(path, (), exclude):
-                fix = f"add images to it, or leave it out with dataset.exclude: ['*{path}*']"
+            if any(not ignored_as(f"{path}x{suffix}") and wanted(f"{path}x{suffix}", include, exclude) for suffix in SUFFIXES):
+                pattern = f"*{path}*".replace("'", "''")  # as YAML writes it
+                fix = f"add images to it, or leave it out with dataset.exclude: ['{pattern}']"
                 raise StudyError(f"{name}: the folder {path} stands where a class does, but holds no image; {fix}")
 
 
 def targets_of(name, used, photographs, split):
-    """Return {path: target below data/raw}; no two targets may differ in case only, as some file systems know no case."""
+    """Return {path: target below data/raw}; no two may differ in case or in how Unicode composes a letter only.
+
+    Some file systems take such names for the same, and people cannot tell the latter apart.
+    """
     targets, taken, classes = {}, {}, {}
     for path, folder in used.items():
         file = path.split("/")[-1]
@@ -134,14 +156,26 @@ def targets_of(name, used, photographs, split):
         else:
             prefix = f"{folder[-2].lower()}-" if folder[-2].lower() in JOIN_TRAIN else ""
             target = f"images/{SPLITS.get(folder[-2].lower(), 'TRAIN')}/{folder[-1]}/{prefix}{file}"
-        if folder not in photographs and (other := classes.setdefault(folder[-1].lower(), folder[-1])) != folder[-1]:
-            raise StudyError(f"{name}: the class folders {other} and {folder[-1]} differ in case only; rename one")
-        if (other := taken.setdefault(target.lower(), path)) != path:
+        if folder not in photographs and (other := classes.setdefault(alike(folder[-1]), folder[-1])) != folder[-1]:
+            raise StudyError(f"{name}: the class folders {difference(other, folder[-1])}; rename one")
+        if (other := taken.setdefault(alike(target), path)) != path:
             raise StudyError(f"{name}: {other} and {path} would both become {target}; rename one, or leave one out with dataset.exclude")
         if bad := UNUSABLE.search(path):  # among others the bytes of a name that is not UTF-8
             raise StudyError(f"{name}: {path!r}: the character {bad[0]!r} cannot be in the name of an image; rename it")
         targets[path] = target
     return targets
+
+
+def alike(name):
+    """Return what a name has in common with those that some file systems take for the same."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def difference(one, other):
+    """Say how two names that are alike differ."""
+    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
+        return f"{ascii(one)} and {ascii(other)} differ in Unicode composition only"  # they look the same, but for the escapes
+    return f"{one} and {other} differ in case only"
 
 
 def open_zip(path):
@@ -170,15 +204,15 @@ def open_zip(path):
 def what_is_wrong(path, error):
     """Say why zipfile refused the file."""
     with open(path, "rb") as file:
-        start = file.read(512)
+        start = file.read(LONGEST)
     if not start:
         return "is empty; fetch it again"
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):
         return f"is truncated ({path.stat().st_size} bytes, its table of contents at the end is missing); fetch it again"
     if start.startswith(b"PK"):
         return f"is a damaged zip ({error}); fetch it again"
-    looks = "a web page" if re.match(rb"\s*<(!doctype|html)", start, re.I) else "something else"
-    return f"is not a zip but {looks} (it begins with {start[:12]!r}); dataset.path must name a zip file"
+    looks = kind_of(start) or f"something else (it begins with {start[:12]!r})"
+    return f"is not a zip but {looks}; pack the images as a zip, or unpack them and name their folder (source: folder)"
 
 
 def check_entries(path, entries):

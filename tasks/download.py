@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tasks.archive import open_zip, plan, unpack
 from tasks.errors import StudyError, entry_point
+from tasks.file_kind import LONGEST, kind_of
 from tasks.files import new_folder, sha256_of, write_json
 from tasks.progress import Progress
 from tasks.settings.dataset import Dataset
@@ -64,8 +65,12 @@ def from_folder(path, folder, include, exclude):
     A copy and no link: the original stays as it is, whatever is done to data/raw. (DVC replaces the copies by links to its
     cache where it is told to.)
     """
+    if path.is_file():
+        with open(path, "rb") as file:
+            kind = kind_of(file.read(LONGEST)) or "a file"
+        raise StudyError(f"{path}: is {kind}, not a folder; unpack it and name the folder, or set source: archive for a zip")
     if not path.is_dir():
-        raise StudyError(f"{path}: there is no such folder; correct dataset.path in the profile (source 'archive' takes a zip)")
+        raise StudyError(f"{path}: there is no such folder; correct dataset.path in the profile")
     files, folders, special = walk(path)
     targets, ignored = plan(str(path), files, folders, include, exclude)
     progress = Progress("copy", len(targets), "files")

@@ -1,5 +1,6 @@
 """Stage download: zips that are dangerous or damaged, and the real one."""
 
+import gzip
 import stat
 import struct
 import zipfile
@@ -84,11 +85,16 @@ def test_zip_that_announces_a_giant(bring, tmp_path):
         (lambda data: data[: len(data) // 2], "is truncated"),
         (lambda data: b"", "is empty"),
         (lambda data: b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
-        (lambda data: b"Rar!\x1a\x07\x01", "is not a zip"),
+        (lambda data: b"Rar!\x1a\x07\x01", "is not a zip but a RAR archive"),
+        (lambda data: b"7z\xbc\xaf\x27\x1c", "is not a zip but a 7z archive"),
+        (lambda data: b"A/1.png".ljust(257, b"\0") + b"ustar", "is not a zip but a TAR archive"),
+        (lambda data: gzip.compress(data), "is not a zip but a gzip file"),
+        (lambda data: b"GIF89a", "is not a zip but a GIF image"),
+        (lambda data: b"text", "is not a zip but something else (it begins with b'text')"),
         (lambda data: data[:100] + bytes([data[100] ^ 255]) + data[101:], "is damaged"),
         (patched(10, b"\x09\x00"), "pack the images anew"),
     ],
-    ids=["truncated", "empty", "html", "rar", "CRC", "unknown method"],
+    ids=["truncated", "empty", "html", "rar", "7z", "tar", "gzip", "gif", "text", "CRC", "unknown method"],
 )
 def test_damaged_zips(bring, tmp_path, damage, expected):
     path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
