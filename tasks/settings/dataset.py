@@ -25,7 +25,8 @@ class Dataset(Section):
     path: str | None = None  # archive: the zip; folder: the folder
     handle: Annotated[str, Field(pattern=r"^\w[\w-]*/\w[\w-]*$")] | None = None  # kaggle: owner/name
     version: Positive | Literal["latest"] | None = None  # kaggle; what "latest" was is recorded in data/raw/source.json
-    include: list[str] = []  # patterns of paths inside the source, `*` also crosses folders; empty: all
+    # Patterns of paths inside the source: `*` is any text, across folders too, `?` one character, all else (`[`) itself; empty: all.
+    include: list[str] = []
     exclude: list[str] = []
     sample: Sample = Sample()
 
