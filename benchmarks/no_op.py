@@ -15,10 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from dvc.repo import Repo
-
 from benchmarks import tell
-from tests.conftest import ENVIRONMENT, TINY_PROFILE, make_repository
+from tests.conftest import ENVIRONMENT, TINY_PROFILE, make_repository, stand_in
 
 ROUNDS = 3
 COPIES = 25
@@ -36,18 +34,6 @@ def environment():
     return ENVIRONMENT | {"PYTHONPATH": os.getcwd(), "PREFECT_HOME": f"{os.getcwd()}/.study/prefect"}
 
 
-def stand_in():
-    """Make every output that is missing, and tell DVC that it is the stage's."""
-    with Repo() as repo:
-        files = [Path(file.fs_path) for stage in repo.index.stages for file in (*stage.deps, *stage.outs)]
-    for path in sorted(files, reverse=True):  # what lies in an output before the output
-        if not path.exists():
-            path = path if path.suffix else path / "file"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(str(path))
-    seconds("dvc", "commit", "-f")
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.no_op", description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=12_500)
@@ -60,7 +46,7 @@ def main(arguments=None):
         profile = TINY_PROFILE.replace("photographs: 5, copies: 5", f"photographs: {photographs}, copies: {COPIES}")
         Path("profiles/tiny.yaml").write_text(profile)
         seconds("dvc", "repro", "-q", "-s", "download")
-        stand_in()
+        stand_in(Path(folder))
         seconds("dvc", "repro", "-q")
         rounds = [
             (seconds("dvc", "--version"), seconds("dvc", "repro"), seconds("flows.study", "--help"), seconds("flows.study"))

@@ -1,5 +1,6 @@
 """Shared by the tests: a workspace with the project's files, and one tiny study that many tests look at."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -100,6 +101,20 @@ def commit_workspace(folder):
     for command in (["git", "init", "-q", "-b", "main"], ["git", "add", "-A"], ["git", "commit", "-qm", "Begin"]):
         subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
     return folder
+
+
+def stand_in(folder: Path) -> None:
+    """Make up every file that a stage reads or writes and `folder` lacks, and have DVC take them for what the stages made."""
+    from dvc.repo import Repo  # two seconds, which few tests need
+
+    with contextlib.chdir(folder), Repo() as repo:
+        files = [Path(file.fs_path) for stage in repo.index.stages for file in (*stage.deps, *stage.outs)]
+        for path in sorted(files, reverse=True):  # what lies in an output before the output
+            if not path.exists():
+                path = path if path.suffix else path / "file"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(str(path))
+        repo.commit(force=True)
 
 
 # Files of few tests that take minutes. They begin, so that at the end no core idles while one of them goes on alone.

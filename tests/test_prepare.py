@@ -1,11 +1,12 @@
 """Stage prepare: who is trained on, validated on and tested on."""
 
 import json
+import sys
 
 import pandas as pd
 import pytest
 
-from tests.conftest import python
+from tests.conftest import commit_workspace, python, run, stand_in
 
 
 def write_inventory(folder, counts):
@@ -73,6 +74,16 @@ def test_impossible_splits_are_refused(workspace, counts, protocols, expected):
     assert expected in result.stderr
     assert not (workspace / "data/splits").exists()
     assert not list((workspace / "data").glob(".*"))
+
+
+def test_held_out_added_to_a_finished_study_without_test_images_is_refused(workspace):
+    write_inventory(workspace, {("ALL", "A"): 20, ("ALL", "B"): 20})
+    commit_workspace(workspace)
+    stand_in(workspace)
+    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]"))
+    result = run([sys.executable, "-m", "dvc", "repro", "prepare"], workspace)
+    assert result.returncode != 0
+    assert "held-out needs a data set with TRAIN and TEST; this one has ALL" in result.stderr
 
 
 def test_unreadable_images_are_left_out(workspace):

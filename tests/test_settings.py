@@ -1,9 +1,6 @@
 """params.yaml and the profiles: what is refused, and that the message names the key and what is allowed."""
 
-import ast
-
 import pytest
-from ruamel.yaml import YAML
 
 from tasks.errors import StudyError
 from tasks.settings.__main__ import Profile, check
@@ -74,40 +71,3 @@ def test_a_stage_with_wrong_settings_exits_with_one_line(workspace):
     assert result.returncode == 1
     assert result.stderr.startswith("error: params.yaml: protocols: missing")
     assert "Traceback" not in result.stderr
-
-
-# What is needed everywhere and decides no result.
-EXEMPT = {"tasks/errors.py", "tasks/files.py", "tasks/progress.py"}
-STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
-    """A module left out would keep an old result when it changes; one too many would repeat the stage for nothing."""
-    deps = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("tasks/")]
-    files = [file for dep in deps for file in (dep.glob("*.py") if dep.is_dir() else [dep])]
-    assert {file.relative_to(ROOT).as_posix() for file in files if has_code(file)} == imported(f"tasks.{stage}") - EXEMPT
-
-
-def imported(module):
-    """The files of tasks/ that `python -m MODULE` may load, imports within functions included."""
-    found, waiting = set(), [module]
-    while waiting:
-        name = waiting.pop()
-        path = ROOT / name.replace(".", "/")
-        files = [file for file in (path.with_suffix(".py"), path / "__init__.py", path / "__main__.py") if file.exists()]
-        for file in files:
-            if file.relative_to(ROOT).as_posix() in found or not has_code(file):
-                continue
-            found.add(file.relative_to(ROOT).as_posix())
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.ImportFrom) and not node.level:
-                    waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-                elif isinstance(node, ast.Import):
-                    waiting += [alias.name for alias in node.names]
-    return {file for file in found if file.startswith("tasks/")}
-
-
-def has_code(file):
-    """Whether a module holds more than a docstring, as a package's __init__.py may not."""
-    return not all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)

@@ -31,5 +31,11 @@ def read_study(root: str | Path = ".") -> Study:
     Raises:
         StudyError: see tasks.settings.reading.read.
     """
-    sections = {key: read_profile(key, schema, root) for key, schema in Profile.__annotations__.items()}
-    return Study(read_params("", Params, root), Profile(**sections))
+    profile = Profile(
+        dataset=read_profile("dataset", Dataset, root),
+        images=read_profile("images", Images, root),
+        split=read_profile("split", Split, root),
+        backbone=read_profile("backbone", Backbone, root),
+        training=read_profile("training", Training, root),
+    )
+    return Study(read_params("", Params, root), profile)

@@ -1,0 +1,160 @@
+"""What dvc.yaml says that a stage depends on, against what the stage's code imports and reads."""
+
+import ast
+import contextlib
+import copy
+import functools
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from tasks.settings.__main__ import Profile
+from tasks.settings.reading import read
+from tests.conftest import ROOT, commit_workspace, make_workspace, stand_in
+
+# What is needed everywhere and decides no result.
+EXEMPT = {"tasks/errors.py", "tasks/files.py", "tasks/progress.py"}
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@functools.cache
+def imported(module):
+    """The files of tasks/ that `python -m MODULE` may load, imports within functions included."""
+    found, waiting = set(), [module]
+    while waiting:
+        path = ROOT / waiting.pop().replace(".", "/")
+        for file in (path.with_suffix(".py"), path / "__init__.py", path / "__main__.py"):
+            name = file.relative_to(ROOT).as_posix()
+            if name in found or not name.startswith("tasks/") or not file.exists() or not has_code(file):
+                continue
+            found.add(name)
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom):
+                    waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                elif isinstance(node, ast.Import):
+                    waiting += [alias.name for alias in node.names]
+    return found
+
+
+def has_code(file):
+    """Whether a module holds more than a docstring, as a package's __init__.py may not."""
+    return not all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
+
+
+@functools.cache
+def keys_read(stage):
+    """The calls of read_params and read_profile in the code of a stage, as [(function, key)]; `*` stands for what the key is made of."""
+    calls = []
+    for file in imported(f"tasks.{stage}"):
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("read_params", "read_profile"):
+                parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else [node.args[0]]
+                calls.append((node.func.id, "".join(part.value if isinstance(part, ast.Constant) else "*" for part in parts)))
+    return calls
+
+
+def test_what_is_exempt_imports_nothing_that_is_not():
+    for file in EXEMPT:
+        assert imported(file.removesuffix(".py").replace("/", ".")) <= EXEMPT
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
+    """A module left out would keep an old result when it changes; one too many would repeat the stage for nothing."""
+    deps = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("tasks/")]
+    files = [file for dep in deps for file in (dep.glob("*.py") if dep.is_dir() else [dep])]
+    assert {file.relative_to(ROOT).as_posix() for file in files if has_code(file)} == imported(f"tasks.{stage}") - EXEMPT
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A repository in which DVC holds every stage for done; its profile names every key that there is. It is the current folder."""
+    folder = make_workspace(tmp_path_factory.mktemp("finished"))
+    profile = folder / "profiles/tiny.yaml"
+    profile.write_text(yaml_of(read(profile, "", Profile).model_dump()))
+    commit_workspace(folder)
+    stand_in(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+def yaml_of(values):
+    text = io.StringIO()
+    YAML(typ="safe", pure=True).dump(values, text)
+    return text.getvalue()
+
+
+@contextlib.contextmanager
+def instead(path, text):
+    """The file `path` with another content, for a while."""
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def changed(repo):
+    """The stages that DVC names as changed, of dvc.yaml and params.yaml as they were when `repo` first read them."""
+    return {stage.addressing for stage in repo.index.stages if any(dep.status() for dep in stage.deps)}
+
+
+def test_editing_a_module_changes_the_stages_that_import_it_and_no_other(finished):
+    repo = Repo()
+    assert changed(repo) == set()
+    for file in (file for file in sorted(finished.glob("tasks/**/*.py")) if has_code(file)):
+        name = file.relative_to(finished).as_posix()
+        with instead(file, file.read_text() + "# edited\n"):
+            stages = {address.partition("@")[0] for address in changed(repo)}
+        assert stages == {stage for stage in STAGES if name in imported(f"tasks.{stage}") - EXEMPT}, name
+
+
+def keys_of(values, above=""):
+    """The dotted keys of all values that are no dictionaries."""
+    for key, value in values.items():
+        yield from keys_of(value, f"{above}{key}.") if isinstance(value, dict) else [f"{above}{key}"]
+
+
+def with_another(values, key):
+    """A copy of nested dictionaries in which the value at a dotted key is another one."""
+    values = copy.deepcopy(values)
+    *above, last = key.split(".")
+    section = functools.reduce(dict.get, above, values)
+    value = section[last]
+    match value:
+        case list():
+            section[last] = [*value, value[0] + 1 if value and isinstance(value[0], int) else "other"]
+        case str() | None:
+            section[last] = "other"
+        case _:
+            section[last] = value + 1
+    return values
+
+
+def readers(stages, function, key):
+    """Those of `stages` whose code reads `key` by `function`."""
+    found = set()
+    for address in stages:
+        stage, _, item = address.partition("@")
+        read = [what.replace("*", item.partition("-")[0]) for who, what in keys_read(stage) if who == function]
+        if any(what in ("", key) or key.startswith(f"{what}.") for what in read):
+            found.add(address)
+    return found
+
+
+@pytest.mark.parametrize(("file", "function"), [("params.yaml", "read_params"), ("profiles/tiny.yaml", "read_profile")])
+def test_changing_a_key_changes_the_stages_that_read_it_and_no_other(finished, file, function):
+    shutil.copy("profiles/tiny.yaml", "profiles/other.yaml")
+    values = YAML(typ="safe", pure=True).load(Path(file).read_text())
+    repo = Repo()
+    stages = {stage.addressing for stage in repo.index.stages}
+    for key in keys_of(values):
+        with instead(Path(file), yaml_of(with_another(values, key))):
+            repo = Repo() if file == "params.yaml" else repo  # what the matrix is made of is read once
+            assert changed(repo) & stages == readers(stages, function, key), key
