@@ -64,7 +64,8 @@ def rules_for(settings, common_size):
             settings.mode,
             "Every image has an allowed colour mode.",
             ", ".join(modes),
-            "convert them, or add the mode to validation.allowed_modes in the profile: they are then converted to RGB",
+            "convert them, or add the mode to validation.allowed_modes in the profile: they are then converted to RGB, "
+            "transparent pixels to white, 16-bit levels to their upper eight bits",
             *("decoded", "mode", one_of, {"value_set": modes}, "mode"),
         ),
         Rule(

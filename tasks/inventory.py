@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import warnings
@@ -19,11 +20,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.fft import dct
 
 from tasks.errors import StudyError
+from tasks.file_kind import LONGEST, kind_of
 from tasks.progress import Progress, cores
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 HASH_SIDE = 16  # 256 bits: with the usual 64, images of different cells collide
 GREY_SIDE = 64  # the hash is taken of a grey image of this side, whatever the size of the pixels
+# Upper eight bits of the brightest level of a 16-bit image: below a quarter, its levels are those of a camera of fewer bits.
+DIMMEST = 64
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
 
 SCHEMA = pa.schema(
@@ -173,7 +177,7 @@ def read_image(path, size, pixels, grey):
         grey[:] = small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR).tobytes()
         row["readable"] = True
     except UnidentifiedImageError:
-        row["error"] = "is empty" if not data else "is no JPEG, PNG, WebP, TIFF or BMP image"
+        row["error"] = why_unidentified(data)
     except OSError as error:
         row["error"] = error.strerror or str(error)
     except Exception as error:  # damaged files make Pillow raise nearly anything
@@ -181,10 +185,20 @@ def read_image(path, size, pixels, grey):
     return row
 
 
+def why_unidentified(data):
+    """Say what the bytes `data` are, which no decoder knows."""
+    if not data:
+        return "is empty"
+    kind = kind_of(data[:LONGEST])
+    if kind and kind.split()[1].upper() in FORMATS:
+        return f"is {kind} with a damaged header"
+    return f"is {kind}, not a JPEG, PNG, WebP, TIFF or BMP image" if kind else "is no JPEG, PNG, WebP, TIFF or BMP image"
+
+
 def decode_any(data, size, row):
     """Return the picture in the bytes `data`, an RGB image of size x size, and add what it says of itself to `row`."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        (width, height), mode = image.size, image.mode
+        (width, height), mode = image.size, "I;16" if image.mode.startswith("I;16") else image.mode  # whatever its byte order
         row |= {"width": width, "height": height, "format": image.format, "mode": mode}
         # An MPO is a phone's JPEG with previews behind the picture.
         if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
@@ -192,11 +206,12 @@ def decode_any(data, size, row):
         # A JPEG is decoded straight to 1/2, 1/4 or 1/8 of its size where 1.5 times the wanted one is left. All of its data is
         # still read, so that a truncated file is noticed; the pixels differ by 0.4 grey levels on average (blood cells, 64 px).
         image.draft(None, (3 * size // 2, 3 * size // 2))
+        deep = is_deep(image)
         image.load()
         orientation = orientation_of(image)
         if orientation >= 5:
             row |= {"width": height, "height": width}
-        small = to_rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+        small = to_rgb(image, deep).resize((size, size), Image.Resampling.BILINEAR)
         return ImageOps.exif_transpose(small) if orientation > 1 else small
 
 
@@ -231,16 +246,33 @@ def orientation_of(image):
     return orientation if orientation in range(1, 9) else 1
 
 
-def to_rgb(image):
-    """Return the image in mode RGB; 16-bit grey keeps its upper eight bits (Pillow would clip at 255).
+def is_deep(image):
+    """Whether an image that is not loaded yet holds more than eight bits of each colour."""
+    return image.format in ("PNG", "TIFF") and bool(re.search(";1[26]", str(image.tile)))
+
+
+def to_rgb(image, deep=False):
+    """Return the image in mode RGB. Transparent pixels are laid on white; of 16 bits the upper eight are kept (Pillow clips grey at 255).
+
+    Args:
+        deep: whether the file holds more than eight bits of each colour.
 
     Raises:
-        ValueError: the mode has grey levels of no fixed range.
+        ValueError: the mode has grey levels of no fixed range, or 16 bits hold the levels of fewer.
     """
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has grey levels of no fixed range; save it with 8 or 16 bits")
+    if deep and "transparency" in image.info:
+        raise ValueError("a transparent colour in a 16-bit image is not supported; save it with 8 bits")
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if deep and max(high for _, high in image.convert("RGB").getextrema()) < DIMMEST:
+        raise ValueError(
+            "16 bits hold levels below a quarter of their range, as cameras of 10 to 14 bits write: it would be nearly black; "
+            "scale the levels to the whole range, or save it with 8 bits"
+        )
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

@@ -1,14 +1,18 @@
 """The pass over the images: facts, pixels, hashes, and what looks the same."""
 
+from typing import get_args
+
+import cv2
 import imagehash
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tasks import inventory
 from tasks.duplicates import nearly_same, same_bytes
 from tasks.errors import StudyError
+from tasks.settings.validation import Mode
 from tests.pictures import fill, picture, save, take
 
 
@@ -23,6 +27,8 @@ def odd(tmp_path_factory):
     (folder / "TRAIN/A/text.jpeg").write_text("this is text")
     (folder / "TRAIN/A/empty.jpeg").touch()
     (folder / "TRAIN/A/gif.jpeg").write_bytes(b"GIF89a" + bytes(100))
+    (folder / "TRAIN/A/packed.png").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(100))
+    (folder / "TRAIN/A/header.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     save(folder, "TRAIN/A/cmyk.jpeg", picture(2).convert("CMYK"))
     save(folder, "TRAIN/A/grey.jpeg", picture(3).convert("L"))
     save(folder, "TRAIN/A/palette.png", picture(4).convert("P"))
@@ -46,7 +52,9 @@ def test_damaged_files_get_a_row_and_no_crash(odd):
     expected = {
         "cut.jpeg": "truncated",
         "text.jpeg": "is no JPEG",
-        "gif.jpeg": "is no JPEG",
+        "gif.jpeg": "is a GIF image, not a JPEG",
+        "packed.png": "is a 7z archive, not a JPEG",
+        "header.png": "is a PNG image with a damaged header",
         "empty.jpeg": "is empty",
         "moving.webp": "holds 2 frames",
         "pages.tiff": "holds 2 frames",
@@ -68,13 +76,69 @@ def test_modes_and_formats_are_told_as_stored(odd):
     assert (pixels[rows.index.get_loc("deep.png")] == 200).all()  # the upper eight bits, not clipped
 
 
+def read(path, size=4):
+    """Return the row of the image file at `path` and its pixels, uint8 (size, size, 3)."""
+    pixels, grey = np.zeros((size, size, 3), np.uint8), np.zeros((inventory.GREY_SIDE,) * 2, np.uint8)
+    return inventory.read_image(path, size, memoryview(pixels).cast("B"), memoryview(grey).cast("B")), pixels
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_grey_levels_of_no_fixed_range_are_refused(tmp_path, mode):
     path = tmp_path / "levels.tiff"
     Image.new(mode, (8, 8), 1).save(path)
-    pixels, grey = (memoryview(bytearray(size)) for size in (4 * 4 * 3, inventory.GREY_SIDE**2))
-    row = inventory.read_image(path, 4, pixels, grey)
+    row, _ = read(path)
     assert not row["readable"] and row["error"] == f"mode {mode} has grey levels of no fixed range; save it with 8 or 16 bits"
+
+
+def test_the_modes_that_a_profile_may_allow_are_those_that_files_come_in_and_that_are_read(tmp_path):
+    white = dict.fromkeys(("La", "PA"), (255, 255)) | dict.fromkeys(("LAB", "YCbCr"), (255, 128, 128))
+    white |= dict.fromkeys(("I;16", "I;16B"), 65535) | {"CMYK": (0, 0, 0, 0)}
+    readable = set()
+    for mode in {mode for mode, _ in TiffImagePlugin.OPEN_INFO.values()}:  # among them are those of all other formats
+        try:
+            made = Image.new(mode, (8, 8), white.get(mode, "white"))
+            if mode == "PA":
+                made.putpalette(bytes(255 * 3) + b"\xff\xff\xff")
+            path = save(tmp_path, f"{mode.replace(';', '')}.tiff", made)
+        except OSError:
+            continue
+        row, pixels = read(path)
+        if row["readable"]:
+            readable.add(row["mode"])
+            assert (pixels > 250).all(), mode
+    assert readable == set(get_args(Mode))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_transparent_pixels_are_white(tmp_path, mode):
+    """The left half is black and transparent, the right half black and solid."""
+    alpha = Image.fromarray(np.repeat([[0] * 4 + [255] * 4], 8, axis=0).astype(np.uint8))
+    picture, options = Image.new("L", (8, 8), 0), {}
+    if mode.endswith("A"):
+        picture = picture.convert(mode)
+        picture.putalpha(alpha)
+    else:  # one colour that is transparent: black, and what is solid is white there
+        picture = Image.eval(alpha, lambda level: level // 2).convert(mode) if mode != "1" else alpha.convert("1")
+        options = {"transparency": (0, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))}
+    row, pixels = read(save(tmp_path, "half.png", picture, **options))
+    assert row["readable"] and (pixels[:, 0] == 255).all()
+    assert (pixels[:, -1] == pixels[0, -1]).all() and (mode == "1" or (pixels[:, -1] < 130).all())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_16_bits_keep_the_upper_eight_and_are_refused_where_they_hold_fewer(tmp_path, bits, channels, suffix):
+    levels = np.tile(np.linspace(0, 2**bits - 1, 64).astype(np.uint16), (64, 1))
+    levels = levels if channels == 1 else np.stack([levels] * 3 + [np.full_like(levels, 65535)] * (channels - 3), axis=-1)
+    path = tmp_path / f"ramp{suffix}"
+    assert cv2.imwrite(str(path), levels)
+    row, pixels = read(path, 64)
+    assert row["readable"] == (bits == 16)
+    if bits == 16:
+        assert pixels.min() == 0 and pixels.max() == 255
+    else:
+        assert "nearly black" in row["error"] and "save it with 8 bits" in row["error"]
 
 
 def test_exif_orientation_is_applied(odd):

@@ -7,6 +7,8 @@ from pydantic import Field
 from tasks.settings.reading import Section
 
 Severity = Literal["error", "warning", "off"]
+# Colour modes that files come in and that tasks/inventory.py turns into RGB.
+Mode = Literal["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16"]
 
 
 class Validation(Section):
@@ -20,9 +22,7 @@ class Validation(Section):
     near_duplicate_across: Severity = "warning"
     small_class: Severity = "error"
     imbalance: Severity = "warning"
-    allowed_modes: Annotated[list[Literal["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"]], Field(min_length=1)] = [
-        "RGB"
-    ]
+    allowed_modes: Annotated[list[Mode], Field(min_length=1)] = ["RGB"]
     smallest_class: Annotated[int, Field(ge=5)] = 10  # images per class in a split
     largest_imbalance: Annotated[float, Field(gt=1)] = 3.0  # largest class / smallest class
     near_duplicate_bits: Annotated[int, Field(ge=0, le=12)] = 10  # of the perceptual hash's 256 that may differ
