@@ -5,6 +5,7 @@ only before and after its stage's command (shown in tests/test_flow.py).
 """
 
 import importlib
+import json
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from tasks.errors import StudyError
 from tasks.files import write_text
+
+RWLOCK = Path(".dvc/tmp/rwlock")
 
 # All that a child would otherwise import for itself, in every fork again.
 PRELOADED = [
@@ -53,6 +56,7 @@ def inspect():
     from dvc.exceptions import DvcException
 
     set_aside_damaged_lock()
+    set_aside_damaged_rwlock()
     try:
         return inspect_and_check()
     except DvcException as error:
@@ -241,6 +245,38 @@ def set_aside_damaged_lock():
     if not whole:
         Path("dvc.lock").replace("dvc.lock.damaged")
         print("warning: dvc.lock is damaged; set aside as dvc.lock.damaged", file=sys.stderr, flush=True)
+
+
+def set_aside_damaged_rwlock() -> None:
+    """Rename the table of busy paths that DVC was writing when it was killed: DVC refuses it, and makes a new one.
+
+    A process that holds the repository's lock may be writing the table at this moment; then it stays.
+    """
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    if rwlock_is_whole():
+        return
+    try:
+        with Repo() as repo, repo.lock:
+            if not rwlock_is_whole():
+                RWLOCK.replace(f"{RWLOCK}.damaged")
+                print(f"warning: {RWLOCK} is damaged; set aside as {RWLOCK}.damaged", file=sys.stderr, flush=True)
+    except LockError:
+        return
+
+
+def rwlock_is_whole() -> bool:
+    from dvc.rwlock import SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        SCHEMA(json.loads(RWLOCK.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return True
+    except (ValueError, Invalid):
+        return False
+    return True
 
 
 def write_lock(data):

@@ -43,7 +43,7 @@ def imagenet(name, size, file=None):
         file: a local copy of the weights file that keras.applications would download; verified by the same checksum.
 
     Raises:
-        StudyError: no network, a wrong checksum, or a file that is not there.
+        StudyError: no network, a wrong checksum, or a file that is not there or does not hold these weights.
     """
     source = {}
 
@@ -57,11 +57,18 @@ def imagenet(name, size, file=None):
         elif not has_hash(cached, expected):
             fix = "name the unchanged file" if file else "delete it, then run again"
             raise StudyError(f"{cached}: the checksum is not {expected}, keras.applications' own for {name}: {fix}")
-        source.update(weights="imagenet", origin=origin, checksum=expected, sha256=sha256_of(cached))
-        return str(cached)
+        source.update(path=str(cached), weights="imagenet", origin=origin, checksum=expected, sha256=sha256_of(cached))
+        return source["path"]
 
     with mock.patch("keras.src.utils.file_utils.get_file", get_file):
-        model = constructor(name)(include_top=False, weights="imagenet", input_shape=(size, size, 3))
+        try:
+            model = constructor(name)(include_top=False, weights="imagenet", input_shape=(size, size, 3))
+        except (OSError, ValueError, KeyError) as error:
+            if "path" not in source:
+                raise
+            fix = "name another in the profile under backbone.file" if file else "delete it, then run again"
+            raise StudyError(f"{source['path']}: cannot be opened as {name}'s weights ({error}): {fix}") from None
+    source.pop("path", None)
     return model, source
 
 

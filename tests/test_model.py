@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import re
 import threading
 
 import h5py
@@ -245,6 +246,17 @@ def test_imagenet_weights_come_through_keras_applications(monkeypatch, tmp_path,
     assert source["origin"] == f"{server.url}/{name}"
     for ours, theirs in zip(loaded.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_cached_weights_without_a_published_checksum_that_do_not_open_are_named(monkeypatch, tmp_path, given):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    cached = tmp_path / "models" / "mobilenet_1_0_224_tf_no_top.h5"
+    cached.parent.mkdir()
+    cached.write_bytes(b"half of a file")
+    fix = "name another in the profile under backbone.file" if given else "delete it, then run again"
+    with pytest.raises(StudyError, match=f"{re.escape(str(cached))}: cannot be opened as MobileNet's weights .*: {fix}"):
+        backbone.imagenet("MobileNet", 32, str(cached) if given else None)
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNet"])
