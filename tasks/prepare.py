@@ -11,6 +11,9 @@ from tasks.settings.protocols import Protocols
 from tasks.settings.reading import read_params, read_profile
 from tasks.settings.split import Split
 
+USES = {"train": "to train on", "validation": "to validate on", "test": "to test on"}
+SEARCHED = 1000  # images of a class: so many of a cut are chosen as well as any choice could be
+
 
 def published(inventory, photographs, split):
     """The published protocol: all splits that are not mere copies of others merged, then cut at random, stratified by class.
@@ -44,29 +47,84 @@ def held_out(inventory, photographs, split):
             f"params.yaml: protocols: held-out needs a data set with TRAIN and TEST; this one has {', '.join(present)}. "
             "Remove held-out from protocols, or give the images in train/ and test/ folders"
         )
-    kept = split.train + split.validation
     train = inventory[inventory["split"] == "TRAIN"]
     groups = photographs[train.index]
     # A photograph has one class; where grouping joined two, it counts for the more frequent one.
     counts = pd.DataFrame({"photograph": groups, "class": train["class"]}).value_counts().reset_index()
     counts = counts.sort_values(["count", "class"], ascending=[False, True])
     class_of = counts.drop_duplicates("photograph").set_index("photograph")["class"].sort_index()
-    sides = cut(class_of, {"train": split.train / kept, "validation": split.validation / kept}, split.seed, "photographs")
-    side_of = {photograph: name for name, chosen in sides.items() for photograph in chosen}
-    side = groups.map(side_of)
-    parts = {name: train.index[side == name].tolist() for name in sides}
-    return parts | {"test": inventory.index[inventory["split"] == "TEST"].tolist()}
+    chosen = groups.isin(cut_photographs(class_of, groups.value_counts(), validation_share(split), split.seed))
+    test = inventory.index[inventory["split"] == "TEST"]
+    return {"train": train.index[~chosen].tolist(), "validation": train.index[chosen].tolist(), "test": test.tolist()}
 
 
-def cut(classes, fractions, seed, what="images"):
-    """Cut rows at random, each class in the same fractions.
+def cut_photographs(class_of, sizes, share, seed):
+    """Choose photographs at random, so that each class has `share` of its images in them, as nearly as whole photographs allow.
 
     Args:
-        classes: Series of class names; its index names what is cut, by `what`.
+        class_of: Series of class names, indexed by photograph; sizes: Series of numbers of images, indexed by photograph.
+
+    Raises:
+        StudyError: a class has too few photographs to be on both sides.
+    """
+    random, chosen = np.random.default_rng(seed), set()
+    for cell_class, members in class_of.groupby(class_of, sort=True):
+        if len(members) < 2:
+            raise StudyError(
+                f"class {cell_class} has {len(members)} photographs to cut; 2 parts (train, validation) need at least one each. Add "
+                "images, leave the class out with dataset.exclude in the profile, or remove held-out from protocols in params.yaml"
+            )
+        # From its end: photographs of equal size are cut as `cut` cuts, train first.
+        order = random.permutation(members.index.to_numpy())[::-1]
+        images = sizes[order].tolist()
+        chosen.update(order[nearest_sum(images, share * sum(images))])
+    return chosen
+
+
+def validation_share(split):
+    """Return the fraction of TRAIN's images that held-out validates on."""
+    return split.validation / (split.train + split.validation)
+
+
+def nearest_sum(numbers, wanted):
+    """Return places of some of `numbers`, not of none and not of all, whose sum is as near to `wanted` as any's.
+
+    The first numbers are taken as far as may be, so that a random order gives a random choice. More than SEARCHED below `wanted` they
+    are taken as they come, so that a million of them cost no more than seconds.
+
+    Args:
+        numbers: at least two, each 1 or more.
+    """
+    whole = sum(numbers)
+    wanted = min(max(wanted, 1), whole - 1)
+    taken, start = 0, 0
+    while start + numbers[taken] <= wanted - SEARCHED:
+        start += numbers[taken]
+        taken += 1
+    reached = {start: None}  # each sum: the place that was added last, and the sum before
+    for place in range(taken, len(numbers)):
+        if round(wanted) in reached:
+            break
+        for before in [total for total in reached if total < wanted]:
+            if (after := before + numbers[place]) < whole:
+                reached.setdefault(after, (place, before))
+    total = min((total for total in reached if total), key=lambda total: (abs(total - wanted), total))
+    places = list(range(taken))
+    while total != start:
+        place, total = reached[total]
+        places.append(place)
+    return sorted(places)
+
+
+def cut(classes, fractions, seed):
+    """Cut images at random, each class in the same fractions.
+
+    Args:
+        classes: Series of class names, indexed by row number.
         fractions: dict of part name to fraction; they sum to one.
 
     Returns:
-        dict of part name to sorted index values. Every class is in every part.
+        dict of part name to sorted row numbers. Every class is in every part.
 
     Raises:
         StudyError: a class has too few to be in every part.
@@ -76,8 +134,8 @@ def cut(classes, fractions, seed, what="images"):
     for cell_class, members in classes.groupby(classes, sort=True):
         if len(members) < len(fractions):
             raise StudyError(
-                f"class {cell_class} has {len(members)} {what} to cut; {len(fractions)} parts ({', '.join(fractions)}) need at least one "
-                "each. Add images, or leave the class out"
+                f"class {cell_class} has {len(members)} images to cut; {len(fractions)} parts ({', '.join(fractions)}) need at least one "
+                "each. Add images, or leave the class out with dataset.exclude in the profile"
             )
         order = random.permutation(members.index.to_numpy())
         # Rounded ends, pushed apart so that a small class is in every part.
@@ -92,6 +150,22 @@ def cut(classes, fractions, seed, what="images"):
 PROTOCOLS = {"published": published, "held-out": held_out}
 
 
+def parts_of(protocol, inventory, photographs, split):
+    """Return the protocol's parts, with each class in each of them.
+
+    Raises:
+        StudyError: this data set cannot be split so.
+    """
+    parts = PROTOCOLS[protocol](inventory, photographs, split)
+    for part, rows in parts.items():
+        if missing := sorted(set(inventory["class"]) - set(inventory["class"].loc[rows])):
+            raise StudyError(
+                f"params.yaml: protocols: {protocol} has no readable image {USES[part]} of class {', '.join(missing)}. Add some, leave "
+                f"the class out with dataset.exclude in the profile, or remove {protocol} from protocols"
+            )
+    return parts
+
+
 @entry_point
 def main():
     wanted, split = read_params("protocols", Protocols), read_profile("split", Split)
@@ -100,19 +174,43 @@ def main():
     # An image that no photograph is known of is one of its own.
     photographs = photographs.fillna(inventory["path"])
     # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy are black.
-    inventory = inventory[inventory["readable"]]
+    readable = inventory[inventory["readable"]]
+    if readable.empty:
+        raise StudyError("data/inventory.parquet: none of the images can be read; correct dataset in the profile")
+    if unreadable := len(inventory) - len(readable):
+        print(f"{unreadable:,} unreadable images are left out")
     with new_folder("data/splits") as folder:
-        for protocol, make in PROTOCOLS.items():
+        for protocol in PROTOCOLS:
             try:
-                parts = make(inventory, photographs, split)
+                parts = parts_of(protocol, readable, photographs, split)
             except StudyError:
                 # A protocol that nobody asked for may be impossible on this data set.
                 if protocol in wanted:
                     raise
                 continue
-            classes = sorted(inventory["class"].unique())
+            classes = sorted(readable["class"].unique())
             write_json(folder / f"{protocol}.json", {"protocol": protocol, "seed": split.seed, "classes": classes, **parts})
-            print(f"{protocol}: " + ", ".join(f"{len(rows)} {name}" for name, rows in parts.items()) + f" images of {len(classes)} classes")
+            print(f"{protocol}: {counted(parts)} images of {len(classes)} classes")
+            if protocol == "held-out":
+                print(f"{protocol}: {what_came_out(parts, readable['class'], validation_share(split))}")
+
+
+def counted(parts):
+    return ", ".join(f"{len(rows)} {name}" for name, rows in parts.items())
+
+
+def what_came_out(parts, classes, asked):
+    """Return which share of TRAIN's images is validated on, of all and of the class that is furthest from the share `asked`.
+
+    Args:
+        classes: Series of class names, indexed by row number.
+    """
+    validation, train = (classes[parts[name]].value_counts() for name in ("validation", "train"))
+    shares = validation / (validation + train)
+    furthest = (shares - asked).abs().idxmax()
+    whole = validation.sum() / (validation.sum() + train.sum())
+    furthest_off = f"furthest off is class {furthest} with {shares[furthest]:.1%}"
+    return f"validation has {whole:.1%} of TRAIN's images, asked were {asked:.1%}; {furthest_off}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
 """Stage prepare: who is trained on, validated on and tested on."""
 
+import itertools
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from tasks import prepare
+from tasks.archive import plan
+from tasks.errors import StudyError
+from tasks.prepare import PROTOCOLS, nearest_sum, parts_of
+from tasks.settings.split import Split
 from tests.conftest import commit_workspace, python, run, stand_in
 
 
@@ -46,6 +53,7 @@ def test_protocols_cut_as_they_say(workspace):
     assert held_out["test"] == inventory.index[inventory["split"] == "TEST"].tolist()
     assert sorted(held_out["train"] + held_out["validation"]) == inventory.index[inventory["split"] == "TRAIN"].tolist()
     assert len(held_out["train"]) == 65
+    assert "validation has 18.8% of TRAIN's images, asked were 20.0%; furthest off is class B with 16.7%" in result.stdout
     photographs = pd.read_parquet(workspace / "data/photographs.parquet")["photograph"]
     assert not set(photographs[held_out["train"]]) & set(photographs[held_out["validation"]])
 
@@ -64,14 +72,21 @@ def test_protocols_cut_as_they_say(workspace):
             "class B has 2 images to cut; 3 parts (train, validation, test) need at least one each",
         ),
         ({("TRAIN", "A"): 20, ("TRAIN", "B"): 5, ("TEST", "A"): 5}, "held-out", "class B has 1 photographs to cut; 2 parts"),
+        (
+            {("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5, ("TEST", "C"): 5},
+            "held-out",
+            "held-out has no readable image to train on of class C",
+        ),
+        ({("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5}, "held-out", "held-out has no readable image to test on of class B"),
+        ({("TEST_SIMPLE", "A"): 20, ("TEST_SIMPLE", "B"): 20}, "published", "published has no readable image to train on of class A, B"),
     ],
 )
-def test_impossible_splits_are_refused(workspace, counts, protocols, expected):
+def test_impossible_splits_are_refused(workspace, monkeypatch, capfd, counts, protocols, expected):
     write_inventory(workspace, counts)
     (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("[published]", f"[{protocols}]"))
-    result = python("tasks.prepare", cwd=workspace)
-    assert result.returncode == 1
-    assert expected in result.stderr
+    monkeypatch.chdir(workspace)
+    assert prepare.main() == 1
+    assert expected in capfd.readouterr().err
     assert not (workspace / "data/splits").exists()
     assert not list((workspace / "data").glob(".*"))
 
@@ -86,22 +101,113 @@ def test_held_out_added_to_a_finished_study_without_test_images_is_refused(works
     assert "held-out needs a data set with TRAIN and TEST; this one has ALL" in result.stderr
 
 
-def test_unreadable_images_are_left_out(workspace):
+def test_unreadable_images_are_left_out(workspace, monkeypatch, capfd):
     inventory = write_inventory(workspace, COUNTS)
     inventory.loc[[3, 40, 70], "readable"] = False
     inventory.to_parquet(workspace / "data" / "inventory.parquet")
-    assert python("tasks.prepare", cwd=workspace).returncode == 0
+    monkeypatch.chdir(workspace)
+    assert prepare.main() == 0
+    assert "3 unreadable images are left out" in capfd.readouterr().out
     for protocol in ("published", "held-out"):
         split = json.loads((workspace / f"data/splits/{protocol}.json").read_text())
         used = split["train"] + split["validation"] + split["test"]
         assert not {3, 40, 70} & set(used)
         assert len(used) == 100 - sum(inventory["split"][[3, 40, 70]] != "TEST_SIMPLE")
+    inventory.assign(readable=False).to_parquet(workspace / "data" / "inventory.parquet")
+    assert prepare.main() == 1
+    assert "none of the images can be read" in capfd.readouterr().err
 
 
-def test_a_class_of_three_is_in_every_part(workspace):
+def test_a_class_of_three_is_in_every_part(workspace, monkeypatch):
     write_inventory(workspace, {("ALL", "A"): 40, ("ALL", "B"): 3})
-    result = python("tasks.prepare", cwd=workspace)
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(workspace)
+    assert prepare.main() == 0
     split = json.loads((workspace / "data/splits/published.json").read_text())
     classes = pd.read_parquet(workspace / "data/inventory.parquet")["class"]
     assert [classes[split[part]].eq("B").sum() for part in ("train", "validation", "test")] == [1, 1, 1]
+
+
+def test_the_cut_comes_as_near_to_what_was_asked_as_photographs_allow():
+    random = np.random.default_rng(2)
+    for _ in range(300):
+        numbers = random.integers(1, 30, random.integers(2, 9)).tolist()
+        wanted = random.uniform(0, 1) * sum(numbers)
+        chosen = nearest_sum(numbers, wanted)
+        assert 0 < len(set(chosen)) == len(chosen) < len(numbers)
+        subsets = itertools.chain(*(itertools.combinations(numbers, length) for length in range(1, len(numbers))))
+        best = min(abs(sum(subset) - wanted) for subset in subsets)
+        assert abs(sum(numbers[place] for place in chosen) - wanted) == pytest.approx(best)
+    for numbers in ([1] * 50_000, [8] * 20_000, random.integers(1, 3000, 3000).tolist()):
+        chosen = nearest_sum(numbers, 0.2 * sum(numbers))
+        assert abs(sum(numbers[place] for place in chosen) - 0.2 * sum(numbers)) <= min(numbers)
+
+
+def one_split(classes):
+    """Return an inventory of TRAIN and TEST and its photographs; `classes` {class: [images of each photograph of TRAIN]}."""
+    rows = [
+        ("TRAIN", name, f"{name}{photograph}")
+        for name, sizes in classes.items()
+        for photograph, size in enumerate(sizes)
+        for _ in range(size)
+    ]
+    rows += [("TEST", name, f"test {name}{n}") for name in classes for n in range(5)]
+    inventory = pd.DataFrame(rows, columns=["split", "class", "photograph"])
+    return inventory, inventory["photograph"]
+
+
+def test_validation_is_cut_by_images_and_not_by_photographs():
+    """By photographs, one of the two large ones in validation made it half of the class."""
+    classes = {"A": [100, 100] + [5] * 18, "B": [60] + [3] * 40}
+    shares = []
+    for seed in range(5):
+        inventory, photographs = one_split(classes)
+        parts = parts_of("held-out", inventory, photographs, Split(seed=seed))
+        trained = inventory.loc[parts["train"] + parts["validation"], "class"].value_counts()
+        shares.append(inventory.loc[parts["validation"], "class"].value_counts() / trained)
+        assert not set(photographs[parts["train"]]) & set(photographs[parts["validation"]])
+        assert parts == parts_of("held-out", inventory, photographs, Split(seed=seed))
+    assert (abs(pd.concat(shares) - 0.2) < 0.02).all()
+
+
+def made_up_layout(random):
+    """Return paths of a made-up source, patterns that include some and patterns that exclude some."""
+    splits = random.choice(["", "train", "test", "val", "test_simple", "Training"], random.integers(1, 4), replace=False)
+    classes = random.choice(["A", "B", "C [1]", "d"], random.integers(1, 4), replace=False)
+    paths = [
+        f"set/{split}/{name}/{n}{random.choice(['.png', '.gif'], p=[0.95, 0.05])}".replace("//", "/")
+        for split in splits
+        for name in classes
+        for n in range(random.choice([0, 1, 3, 8]))
+    ]
+    patterns = ["*/A/*", "*/B/*", "*/C [1]/*", "*/test/*", "*train*", "*/[0-3].png", "*.png", "*[1]*"]
+    include, exclude = (random.choice(patterns, random.choice([0, 0, 1, 3]), replace=False).tolist() for _ in range(2))
+    return paths, include, exclude
+
+
+def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
+    """What prepare lets pass has images of each class to train on, to validate on and to test on; all else is refused by name."""
+    random, ends = np.random.default_rng(3), {"source refused": 0, "split refused": 0, "split": 0}
+    for _ in range(300):
+        paths, include, exclude = made_up_layout(random)
+        try:
+            targets, _ = plan("source", paths, include=include, exclude=exclude)
+        except StudyError as error:
+            assert str(error).startswith("source: ")
+            ends["source refused"] += 1
+            continue
+        inventory = pd.DataFrame(sorted(target.split("/")[1:] for target in targets.values()), columns=["split", "class", "name"])
+        inventory = inventory[random.random(len(inventory)) < random.choice([0.3, 1])]  # the readable ones
+        photographs = inventory["split"] + inventory["class"] + inventory["name"].str[-5]
+        for protocol in PROTOCOLS:
+            if inventory.empty:  # main refuses that
+                continue
+            try:
+                parts = parts_of(protocol, inventory, photographs, Split())
+            except StudyError:
+                ends["split refused"] += 1
+                continue
+            ends["split"] += 1
+            for rows in parts.values():
+                assert set(inventory["class"].loc[rows]) == set(inventory["class"])
+            assert len(sum(parts.values(), [])) == len(set(sum(parts.values(), [])))
+    assert all(count > 20 for count in ends.values()), ends
