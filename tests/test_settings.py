@@ -1,12 +1,15 @@
 """params.yaml and the profiles: what is refused, and that the message names the key and what is allowed."""
 
+import json
+
 import pytest
+from ruamel.yaml import YAML
 
 from tasks.errors import StudyError
 from tasks.settings.__main__ import Profile, check
 from tasks.settings.params import Params
 from tasks.settings.reading import read, read_params
-from tests.conftest import ROOT, python
+from tests.conftest import ROOT, TINY_PARAMS, TINY_PROFILE, python
 
 
 @pytest.mark.parametrize("profile", ["sample", "kaggle", "kaggle-64"])
@@ -63,6 +66,61 @@ def test_wrong_settings_are_refused_by_name(workspace, file, old, new, expected)
         check(workspace)
     assert expected in str(error.value)
     assert file.split("/")[-1] in str(error.value)
+
+
+def numbers_below(schema, definitions, above=()):
+    """Yield (path, JSON schema) of every number below a JSON schema; a list's items are at 0, a dictionary's values at `narrow`."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    if schema.get("type") in ("integer", "number"):
+        yield above, schema
+    for key, value in schema.get("properties", {}).items():
+        yield from numbers_below(value, definitions, (*above, key))
+    for value in schema.get("patternProperties", {}).values():
+        yield from numbers_below(value, definitions, (*above, "narrow"))
+    for value in schema.get("anyOf", []):
+        yield from numbers_below(value, definitions, above)
+    if "items" in schema:
+        yield from numbers_below(schema["items"], definitions, (*above, 0))
+
+
+def all_numbers():
+    """Yield (file, path, JSON schema) of every number that can be set."""
+    for file, model in (("params.yaml", Params), ("profiles/tiny.yaml", Profile)):
+        schema = model.model_json_schema()
+        yield from ((file, path, number) for path, number in numbers_below(schema, schema["$defs"]))
+
+
+NUMBERS = list(all_numbers())
+
+
+def test_every_number_is_found_and_has_two_bounds():
+    paths = {path for _, path, _ in NUMBERS}
+    assert {("repeats", 0), ("experiments", "narrow", "units"), ("dataset", "sample", "copies"), ("dataset", "version")} <= paths
+    for _, path, number in NUMBERS:
+        assert {"minimum", "exclusiveMinimum"} & set(number) and {"maximum", "exclusiveMaximum"} & set(number), path
+
+
+@pytest.mark.parametrize(("file", "path"), [(file, path) for file, path, _ in NUMBERS], ids=[".".join(map(str, p)) for _, p, _ in NUMBERS])
+def test_a_number_that_no_machine_can_bear_is_refused_by_name(tmp_path, file, path):
+    (tmp_path / "profiles").mkdir()
+    settings = {"params.yaml": YAML(typ="safe").load(TINY_PARAMS), "profiles/tiny.yaml": YAML(typ="safe").load(TINY_PROFILE)}
+    place = settings[file]
+    for key in path[:-1]:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+    for value in (float("inf"), float("nan"), -1, 10**10):
+        place[path[-1]] = value
+        for name, content in settings.items():
+            (tmp_path / name).write_text(json.dumps(content).replace("Infinity", ".inf").replace("NaN", ".nan"))
+        with pytest.raises(StudyError) as error:
+            check(tmp_path)
+        assert str(error.value).startswith(f"{file.split('/')[-1]}: {'.'.join(map(str, path))}: Input should be "), value
+
+
+def test_a_number_too_long_to_read_is_told_in_one_line(workspace):
+    (workspace / "params.yaml").write_text(f"profile: tiny\nrepeats: [{'9' * 5000}]\n")
+    with pytest.raises(StudyError, match="^params.yaml: not valid YAML: [^\n]*digits"):
+        check(workspace)
 
 
 def test_a_stage_with_wrong_settings_exits_with_one_line(workspace):

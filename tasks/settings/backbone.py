@@ -4,16 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tasks.settings.reading import Positive, Rate, Section, Seed
+from tasks.settings.reading import BatchSize, Epochs, Rate, Section, Seed
 
 
 class Pretrain(Section):
     """Pre-training on freshly drawn cells, where ImageNet's weights are out of reach."""
 
-    images: Positive = 4000
+    images: Annotated[int, Field(ge=32, le=100_000)] = 4000  # all are held in memory; a tenth is held back
     magnification: Annotated[float, Field(ge=0.5, le=2)] = 1.0
-    epochs: Positive = 1
-    batch_size: Positive = 32
+    epochs: Epochs = 1
+    batch_size: BatchSize = 32
     learning_rate: Rate = 1e-3
     # Apart from that of the fine-tunes: another precision there does not make other initial weights.
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"

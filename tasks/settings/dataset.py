@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.settings.reading import Positive, Section, Seed
+from tasks.settings.reading import Section, Seed
 
 
 class Sample(Section):
     """Drawn smears with the structure of the real data: photographs, and augmented copies of each."""
 
-    photographs: Annotated[int, Field(ge=4)] = 30  # per class, in TRAIN and TEST together
-    copies: Positive = 8  # augmented images made of one photograph
+    photographs: Annotated[int, Field(ge=4, le=10_000)] = 30  # per class, in TRAIN and TEST together
+    copies: Annotated[int, Field(ge=1, le=1000)] = 8  # augmented images made of one photograph
     width: Annotated[int, Field(ge=16, le=2048)] = 160
     height: Annotated[int, Field(ge=16, le=2048)] = 120
     magnification: Annotated[float, Field(ge=0.5, le=2)] = 1.0  # 1: cells as large in the picture as in the real data
@@ -24,7 +24,8 @@ class Dataset(Section):
     source: Literal["sample", "archive", "folder", "kaggle"]
     path: str | None = None  # archive: the zip; folder: the folder
     handle: Annotated[str, Field(pattern=r"^\w[\w-]*/\w[\w-]*$")] | None = None  # kaggle: owner/name
-    version: Positive | Literal["latest"] | None = None  # kaggle; what "latest" was is recorded in data/raw/source.json
+    # kaggle; what "latest" was is recorded in data/raw/source.json
+    version: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["latest"] | None = None
     # Patterns of paths inside the source: `*` is any text, across folders too, `?` one character, all else (`[`) itself; empty: all.
     include: list[str] = []
     exclude: list[str] = []

@@ -1,13 +1,17 @@
 """Section `experiments.NAME` of params.yaml: one row of the study."""
 
-from tasks.settings.reading import Positive, Rate, Section
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.settings.reading import Rate, Section
 
 
 class Experiment(Section):
     """Hidden layers of the head, units in each, learning rate of Adam."""
 
-    layers: Positive
-    units: Positive
+    layers: Annotated[int, Field(ge=1, le=32)]
+    units: Annotated[int, Field(ge=1, le=4096)]
     learning_rate: Rate
 
 

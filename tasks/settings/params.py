@@ -6,7 +6,9 @@ from pydantic import AfterValidator, Field
 
 from tasks.settings.experiment import Experiment
 from tasks.settings.protocols import Protocols, no_value_twice
-from tasks.settings.reading import Name, Positive, ProfileName, Section
+from tasks.settings.reading import Name, ProfileName, Section
+
+Repeat = Annotated[int, Field(ge=1, le=1000)]
 
 
 class Params(Section):
@@ -15,5 +17,5 @@ class Params(Section):
     profile: ProfileName
     backbones: Annotated[list[Name], Field(min_length=1), AfterValidator(no_value_twice)]
     protocols: Protocols
-    repeats: Annotated[list[Positive], Field(min_length=1), AfterValidator(no_value_twice)]
+    repeats: Annotated[list[Repeat], Field(min_length=1), AfterValidator(no_value_twice)]
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]

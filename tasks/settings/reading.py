@@ -13,16 +13,18 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.errors import StudyError
 
-Positive = Annotated[int, Field(ge=1)]
+# Every number has two bounds: beyond them nothing is meant and no machine has the memory or the time, so that a slip is refused by name.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Epochs = Annotated[int, Field(ge=1, le=10_000)]
+BatchSize = Annotated[int, Field(ge=1, le=8192)]
 # Names become parts of stage names, file names and command lines.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def read_params(key: str, schema: Any, root: str | Path = ".") -> Any:
@@ -73,7 +75,7 @@ def parse(path: Path) -> Any:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path.name} is missing: run from the repository's top folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a number or a date that Python cannot hold
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise StudyError(f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
@@ -85,7 +87,9 @@ def describe(problem: Any, schema: Any, above: list[str]) -> str:
     Args:
         above: the parts of the key of the value that was checked.
     """
-    key = ".".join([*above, *map(str, problem["loc"])])
+    # Where one of several types is allowed, pydantic names the type as a part of the place.
+    parts = [str(part) for part in problem["loc"] if not str(part).startswith(("constrained-", "literal["))]
+    key = ".".join([*above, *parts])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(section_at(schema, problem['loc'][:-1]).model_fields)}"
     if problem["type"] == "missing":
