@@ -28,6 +28,7 @@ HASH_SIDE = 16  # 256 bits: with the usual 64, images of different cells collide
 GREY_SIDE = 64  # the hash is taken of a grey image of this side, whatever the size of the pixels
 # Upper eight bits of the brightest level of a 16-bit image: below a quarter, its levels are those of a camera of fewer bits.
 DIMMEST = 64
+PHOTOMETRIC = 0x0106  # the TIFF tag; 0: white is zero
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
 
 SCHEMA = pa.schema(
@@ -265,15 +266,22 @@ def to_rgb(image, deep=False):
     if deep and "transparency" in image.info:
         raise ValueError("a transparent colour in a 16-bit image is not supported; save it with 8 bits")
     if image.mode.startswith("I;16"):
+        if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:  # Pillow would read a negative
+            raise ValueError("16-bit grey levels that count from white are not supported; save it with 8 bits")
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if deep and max(high for _, high in image.convert("RGB").getextrema()) < DIMMEST:
+    if deep and brightest(image) < DIMMEST:
         raise ValueError(
-            "16 bits hold levels below a quarter of their range, as cameras of 10 to 14 bits write: it would be nearly black; "
+            "16 bits hold levels below a quarter of their range, as cameras of 10 to 14 bits write: too little of it would be left; "
             "scale the levels to the whole range, or save it with 8 bits"
         )
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def brightest(image):
+    """Return the highest level of any colour, 0 to 255; transparency is none."""
+    return max(band.getextrema()[1] for name, band in zip(image.getbands(), image.split(), strict=True) if name != "A")
 
 
 def perceptual_hashes(grey):

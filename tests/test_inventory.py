@@ -90,6 +90,19 @@ def test_grey_levels_of_no_fixed_range_are_refused(tmp_path, mode):
     assert not row["readable"] and row["error"] == f"mode {mode} has grey levels of no fixed range; save it with 8 or 16 bits"
 
 
+def test_16_bit_levels_that_count_from_white_are_refused(tmp_path):
+    save(tmp_path, "negative.tiff", Image.new("I;16", (8, 8), 60_000), tiffinfo={inventory.PHOTOMETRIC: 0})
+    row, _ = read(tmp_path / "negative.tiff")
+    assert not row["readable"] and "count from white" in row["error"]
+
+
+def test_dark_ink_of_12_bits_is_refused(tmp_path):
+    """Pillow keeps the upper eight of 16 bits of ink: what prints nearly black would be nearly white."""
+    image = Image.new("CMYK", (8, 8), (15, 15, 15, 15))
+    with pytest.raises(ValueError, match="below a quarter"):
+        inventory.to_rgb(image, deep=True)
+
+
 def test_the_modes_that_a_profile_may_allow_are_those_that_files_come_in_and_that_are_read(tmp_path):
     white = dict.fromkeys(("La", "PA"), (255, 255)) | dict.fromkeys(("LAB", "YCbCr"), (255, 128, 128))
     white |= dict.fromkeys(("I;16", "I;16B"), 65535) | {"CMYK": (0, 0, 0, 0)}
@@ -138,7 +151,7 @@ def test_16_bits_keep_the_upper_eight_and_are_refused_where_they_hold_fewer(tmp_
     if bits == 16:
         assert pixels.min() == 0 and pixels.max() == 255
     else:
-        assert "nearly black" in row["error"] and "save it with 8 bits" in row["error"]
+        assert "below a quarter of their range" in row["error"] and "save it with 8 bits" in row["error"]
 
 
 def test_exif_orientation_is_applied(odd):

@@ -193,12 +193,17 @@ def notices(study, runs, validation, page, warnings):
         found.append(f"**Incomplete: {len(missing)} of {len(runs)} runs have no results.**\n" + "\n".join(f"- {line}" for line in missing))
     broken = [rule for rule in validation["rules"] if not rule["passed"] and rule["severity"] != "off"]
     if broken:
-        lines = [f"- {rule['severity']}: {rule['description']} ({rule['count']} found: {few(rule['offenders'])})" for rule in broken]
+        lines = [f"- {rule['severity']}: {rule['description']} ({what_broke(rule)})" for rule in broken]
         where = f" ([all of them]({page}))" if page else ""
         found.append(f"**The data's validation found something**{where}:\n" + "\n".join(lines))
     if off := [f"`{rule['rule']}`" for rule in validation["rules"] if rule["severity"] == "off"]:
         found.append(f"**Rules of the validation that are turned off:** {listed(off)}.")
     return ["> " + text.replace("\n- ", "\n>\n> - ", 1).replace("\n- ", "\n> - ") for text in found]
+
+
+def what_broke(rule):
+    """Return how many files break a rule of the validation and some of them, or why the rule could not be judged."""
+    return f"{rule['count']} found: {few(rule['offenders'])}" if rule["count"] else rule["found"]
 
 
 def few(paths, most=3):
