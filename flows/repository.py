@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flows import source
 from tasks.errors import StudyError
 from tasks.files import write_text
 
@@ -48,7 +49,8 @@ def inspect():
 
     Returns:
         {"stages": [{"name", "command", "upstream": names of the stages it depends on, "meta": dict, "changed": what DVC says, empty if
-        nothing}], in the order in which `dvc repro` runs them, "lock": names in dvc.lock in their order, "remote": name or None}
+        nothing, "force": whether it must run even if DVC sees no change}], in the order in which `dvc repro` runs them, "lock": names in
+        dvc.lock in their order, "remote": name or None}
 
     Raises:
         StudyError: a check failed, or DVC cannot read its files: nothing should run.
@@ -93,6 +95,9 @@ def ask_dvc():
             }
             for stage in plan_repro(graph, repo.stage.collect("dvc.yaml"))
         ]
+        for stage in stages:
+            stage["force"] = source.has_changed_here(stage)
+            stage["changed"] += [source.CHANGED] * stage["force"]
         return {"stages": stages, "lock": list(lock), "remote": repo.config["core"].get("remote")}
 
 

@@ -14,7 +14,6 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import STATE, artifacts, launcher, slots, source
-from tasks.errors import StudyError
 from tasks.files import read_json, write_json
 
 PROGRESS = re.compile(r"\[ *(\d+)%\] *(.*)")
@@ -53,7 +52,6 @@ def run_stage(stage, action, why, slot=None, all_slots=(), entries=None):
     started = time.monotonic()
     if slot:
         log.info("runs on slot %s", slot)
-    answered = ask_source(stage, log)
     with Watcher(stage["name"], log) as watcher:
         call = functools.partial(launcher.here().call, environment=environment, on_line=watcher.line, stage=stage["name"])
         try:
@@ -63,6 +61,8 @@ def run_stage(stage, action, why, slot=None, all_slots=(), entries=None):
                 answer = call("reproduce_elsewhere", force=action == "force", entries=entries)
             else:
                 answer = call("reproduce", force=action == "force")
+                if action == "reproduce" and source.has_changed_here(stage):  # what DVC had of it in its cache is older
+                    answer = call("reproduce", force=True)
         except launcher.Stopped as stopped:
             return Cancelled(message=str(stopped))
     result = {"why": why, "slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
@@ -72,24 +72,11 @@ def run_stage(stage, action, why, slot=None, all_slots=(), entries=None):
                 artifacts.publish(path, stage["name"])
     if answer["outcome"] in ("failed", "crashed"):
         return Failed(message=failure(note, watcher.error or answer["reason"]), data=result)
-    if answered is not None and answer["outcome"] == "ran":
-        source.remember(stage["name"], answered)
     if answer["outcome"] == "unchanged":
         return Completed(name="Cached", message="what it depends on is the same again", data=result)
     if action == "incomplete":
         return Completed(name="Incomplete", message=why, data=result)
     return Completed(message=f"ran {result['seconds']} s because of {why}", data=result)
-
-
-def ask_source(stage, log):
-    """The source's state before the stage brings its data, for flows.watch to compare; None where there is no source or no answer."""
-    if not source.is_source(stage):
-        return None
-    try:
-        return source.ask(stage)
-    except StudyError as error:
-        log.warning("%s", error)
-        return None
 
 
 def failure(note, reason):

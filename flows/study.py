@@ -10,7 +10,8 @@ Stages, what they depend on and what is changed come from DVC; no stage is named
     check: COMMAND        run before anything else where something has changed; if it fails, nothing is run
     incomplete: COMMAND   what to run instead where some of the stages that it depends on have failed
     artifacts: [FILES]    what to show on its page
-    source: COMMAND       prints another text when the data has changed at its source; then flows/watch.py runs the stage again
+    source: COMMAND       prints the state of the source that the stage brings data from, see flows/source.py
+    state: FILE           an output: the state of the source that was brought
     summary: FILE         what to print at the end
 """
 
@@ -30,7 +31,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
-from flows import cluster, launcher, repository, server
+from flows import cluster, launcher, repository, server, source
 from flows import slots as slot_list
 from flows.lock import sole_study
 from flows.stage import failure, failure_note, run_stage
@@ -60,6 +61,8 @@ def study(slots: str | list[str] = "auto", per_gpu: int = 1, force: list[str] | 
             stages = found["stages"]
             order = found["lock"] + [stage["name"] for stage in stages if stage["name"] not in found["lock"]]
             show(stages, {})
+            for line in filter(None, map(source.last_asked, stages)):
+                log.info("%s", line)
             with cluster.connect(dask) if dask else contextlib.nullcontext() as submit:
                 elsewhere = bool(submit and found["remote"])
                 states = run_all(stages, slot_list.find(slots, per_gpu), force or [], submit, elsewhere)
@@ -132,8 +135,8 @@ def decide(stage, upstream, forced):
         only_failed = all(upstream[name].is_failed() for name in missing) and len(missing) < len(upstream)
         action = "incomplete" if "incomplete" in stage["meta"] and only_failed else "skip"
         return action, "without " + "; ".join(f"{name}: {upstream[name].message}" for name in missing)
-    if forced:
-        return "force", "a wish"
+    if forced or stage["force"]:
+        return "force", "; ".join(stage["changed"]) or "a wish"
     # DVC decides again where an upstream stage ran: it may have made the same bytes as before.
     ran = [f"{name} that ran" for name, state in upstream.items() if state.name != "Cached"]
     if why := stage["changed"] or ran:
@@ -206,6 +209,7 @@ def main():
         done, message = state.is_completed(), state.message
     else:  # nothing is to be done and nobody watches: no server is started for it
         done, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
+        message = "\n".join([message, *filter(None, map(source.last_asked, stages))])
     for path in (Path(stage["meta"]["summary"]) for stage in stages if "summary" in stage["meta"]):
         if path.exists() and (done or path.stat().st_mtime > started):  # after a failure not that of an earlier study
             print(f"\n{path.read_text(encoding='utf-8').strip()}\n")

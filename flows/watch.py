@@ -6,6 +6,7 @@
 event that an automation turns into a run: one thing less that can be switched off or missing, and the reason stands in the run's page.
 """
 
+import json
 import signal
 import sys
 
@@ -56,12 +57,10 @@ def look(log):
         reasons += [f"{stage['name']}: {change}" for change in stage["changed"]]
         if not source.is_source(stage):
             continue
-        now, before = source.ask(stage), source.seen().get(stage["name"])
-        log.info("%s: %s", stage["name"], now)
-        if before is None and not stage["changed"]:
-            source.remember(stage["name"], now)  # it was run by `dvc repro`: what is there now is what later answers are held against
-        elif now != before:
-            reasons.append(f"{stage['name']}: the data has changed at its source")
+        now = source.ask(stage)
+        log.info("%s: %s", stage["name"], json.dumps(now))
+        if not stage["force"] and source.differ(now, source.brought(stage)):
+            reasons.append(f"{stage['name']}: {source.CHANGED}")
             force.append(stage["name"])
     return len(stages), reasons, force
 

@@ -1,4 +1,4 @@
-"""Bring the images in: from a zip, a folder, Kaggle, or drawn. Writes data/raw/ with source.json.
+"""Bring the images in: from a zip, a folder, Kaggle, or drawn. Writes data/raw/ with source.json, and data/source_state.json.
 
     python -m tasks.download
     python -m tasks.download --source    print the state of the source and bring nothing: another text once the source has changed
@@ -9,11 +9,12 @@ Whatever the source looks like, data/raw/ has one layout: images/SPLIT/CLASS/NAM
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tasks.archive import open_zip, plan, unpack
 from tasks.errors import StudyError, entry_point
@@ -22,31 +23,36 @@ from tasks.files import new_folder, sha256_of, write_json
 from tasks.progress import Progress
 from tasks.settings.dataset import Dataset
 from tasks.settings.reading import read_profile
+from tasks.tree import state_of, walk
 
 RAW = Path("data/raw")
+STATE = Path("data/source_state.json")  # apart from data/raw: a source that was touched, with the same images, repeats no other stage
 
 
 def bring(dataset, folder):
     """Fill the empty `folder` from the source that `dataset` (settings.dataset.Dataset) names.
 
     Returns:
-        dict: source, reference, version (None where the source has none), ignored (Counter by kind).
+        dict: reference, version (None where the source has none), ignored (Counter by kind), state (as of source_state, before).
     """
     if dataset.source == "sample":
         from tasks.cells import write_sample
 
         drawn = dataset.sample
         write_sample(folder, drawn.photographs, drawn.copies, drawn.width, drawn.height, drawn.seed, drawn.magnification)
-        return {"reference": "drawn", "version": None, "ignored": Counter()}
+        return {"reference": "drawn", "version": None, "ignored": Counter(), "state": source_state(dataset)}
     if dataset.source == "kaggle":
         from tasks.kaggle_source import fetch
 
-        path, version = fetch(dataset.handle, dataset.version)
-        return {"reference": dataset.handle, "version": version, "ignored": from_zip(path, folder, dataset.include, dataset.exclude)}
+        path, version, updated, asked = fetch(dataset.handle, dataset.version)
+        ignored = from_zip(path, folder, dataset.include, dataset.exclude)
+        state = kaggle_state(dataset, version, updated, asked)
+        return {"reference": dataset.handle, "version": str(version), "ignored": ignored, "state": state}
     path = Path(dataset.path).expanduser()
     refuse_own_output(path)
-    from_path = from_zip if dataset.source == "archive" else from_folder
-    return {"reference": dataset.path, "version": None, "ignored": from_path(path, folder, dataset.include, dataset.exclude)}
+    state = local_state(dataset)
+    ignored = (from_zip if dataset.source == "archive" else from_folder)(path, folder, dataset.include, dataset.exclude)
+    return {"reference": dataset.path, "version": None, "ignored": ignored, "state": state}
 
 
 def from_zip(path, folder, include, exclude):
@@ -71,7 +77,10 @@ def from_folder(path, folder, include, exclude):
         raise StudyError(f"{path}: is {kind}, not a folder; unpack it and name the folder, or set source: archive for a zip")
     if not path.is_dir():
         raise StudyError(f"{path}: there is no such folder; correct dataset.path in the profile")
-    files, folders, special = walk(path)
+    try:
+        files, folders, special = walk(path)
+    except OSError as error:
+        raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it") from None
     targets, ignored = plan(str(path), files, folders, include, exclude)
     progress = Progress("copy", len(targets), "files")
     for done, (name, target) in enumerate(targets.items(), start=1):
@@ -84,26 +93,8 @@ def from_folder(path, folder, include, exclude):
     return ignored + Counter({"not a file": special} if special else {})
 
 
-def walk(top):
-    """Return posix paths below `top` of all files and all folders, and the number of what is neither. Links to folders are followed."""
-    files, folders, special, seen = [], [], 0, set()
-    for here, below, names in os.walk(top, followlinks=True, onerror=refuse_unreadable):
-        real = os.path.realpath(here)
-        if real in seen:  # a link back up would go round for ever
-            below.clear()
-            continue
-        seen.add(real)
-        folders.append(Path(here).relative_to(top).as_posix())
-        for name in names:
-            if (Path(here) / name).is_file():
-                files.append((Path(here) / name).relative_to(top).as_posix())
-            else:
-                special += 1
-    return files, folders[1:], special  # without the top itself
-
-
-def source_state(dataset):
-    """Return a small dict that differs when the source changed: never a download, at most one request. For flows/watch.py.
+def source_state(dataset: Dataset) -> dict[str, Any]:
+    """Return the state of the source, another one when the source changed: never a download, at most one request. For flows/source.py.
 
     Raises:
         StudyError: the source is not there, or does not answer.
@@ -113,25 +104,24 @@ def source_state(dataset):
     if dataset.source == "kaggle":
         from tasks.kaggle_source import latest_version
 
-        version, updated = latest_version(dataset.handle)
-        return {"source": "kaggle", "reference": dataset.handle, "version": version, "last_updated": updated}
-    path = Path(dataset.path).expanduser()
+        if dataset.version != "latest":
+            return kaggle_state(dataset, dataset.version)  # a version never changes
+        return kaggle_state(dataset, *latest_version(dataset.handle), asked=datetime.now(UTC))
+    return local_state(dataset)
+
+
+def local_state(dataset: Dataset) -> dict[str, Any]:
+    """Return the state of a zip or folder on this machine."""
     try:
-        files = [path] if dataset.source == "archive" else [path / name for name in walk(path)[0]]
-        states = [file.stat() for file in files]
+        return {"source": dataset.source, "path": dataset.path} | state_of(Path(dataset.path).expanduser())
     except OSError as error:
         raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); correct dataset.path in the profile") from None
-    return {
-        "source": dataset.source,
-        "reference": dataset.path,
-        "files": len(states),
-        "bytes": sum(state.st_size for state in states),
-        "newest": max((state.st_mtime_ns for state in states), default=0),  # nanoseconds since 1970
-    }
 
 
-def refuse_unreadable(error):
-    raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it")
+def kaggle_state(dataset: Dataset, version: int, updated: str | None = None, asked: datetime | None = None) -> dict[str, Any]:
+    """Return the state of a version of a data set; `updated` is the ISO date of it, `asked` when Kaggle gave an answer."""
+    state = {"source": "kaggle", "reference": dataset.handle, "version": version, "last_updated": updated}
+    return state | ({"asked": asked.astimezone(UTC).isoformat(timespec="seconds")} if asked else {})
 
 
 def refuse_own_output(path):
@@ -171,11 +161,12 @@ def main(*arguments):
         return
     with new_folder(RAW) as folder:
         source = bring(dataset, folder)
-        ignored = source.pop("ignored")
+        ignored, state = source.pop("ignored"), source.pop("state")
         source |= {"source": dataset.source, "ignored": ignored.total(), "ignored_kinds": ignored} | describe(folder)
         if not source["images"]:
             raise StudyError(f"{dataset.source}: {source['reference']}: gave no images")
         write_json(folder / "source.json", source)
+    write_json(STATE, state)
     for split, classes in source["splits"].items():
         print(f"{split}: " + ", ".join(f"{name} {count}" for name, count in classes.items()))
     left = f", ignored {ignored.total()} ({', '.join(f'{count} {kind}' for kind, count in ignored.most_common())})" if ignored else ""

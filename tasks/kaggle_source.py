@@ -17,6 +17,7 @@ import shutil
 import time
 import zipfile
 import zlib
+from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
 from urllib.parse import urljoin
@@ -32,15 +33,20 @@ LONGEST_WAIT = 900  # seconds that a server may ask us to wait
 
 
 def fetch(handle, version):
-    """Return (path of the zip, version as a string) of the data set `handle`, "owner/name"; `version` is a number or "latest".
+    """Fetch the data set `handle`, "owner/name", in a `version`, a number or "latest".
 
     A version that lies in the cache complete and undamaged is not asked for again: then no network is needed.
+
+    Returns:
+        (path of the zip, number of the version, ISO date of it or None where Kaggle was not asked, when Kaggle gave the version or zip)
 
     Raises:
         StudyError: whatever keeps the zip from coming, with what to do about it. What came is kept for the next run.
     """
+    updated = asked = None
     if version == "latest":
-        version, _ = patiently(f"kaggle: {handle}", lambda: current_version(handle))
+        version, updated = patiently(f"kaggle: {handle}", lambda: current_version(handle))
+        asked = datetime.now(UTC)
     name = handle.split("/")[1]
     folder = cache_folder() / handle / str(version)
     path, partial = folder / f"{name}.zip", folder / f"{name}.zip.partial"
@@ -65,7 +71,7 @@ def fetch(handle, version):
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise StudyError(f"{error.filename}: cannot be written ({error.strerror}); set HEMOTUNE_CACHE to a folder of your own") from None
     print(f"kaggle: {handle} version {version}: {path} ({size(length(path))})", flush=True)
-    return path, str(version)
+    return path, int(version), updated, asked or datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def latest_version(handle):

@@ -207,6 +207,20 @@ def end_and_look(toy, flow, number):
     assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
 
 
+def test_a_local_source_that_changed_is_brought_again(toy):
+    toy.write("local", "")
+    toy.set("a", 0.0)
+    assert toy.run("dvc", "repro", "-q", "--force").returncode == 0
+    toy.forget_events()
+    toy.write("source.txt", "v2")
+    done = toy.study("--slots", "x")
+    assert done.returncode == 0, done.stdout
+    assert "from download v2" in (toy.folder / "report.md").read_text()
+    assert sorted(toy.events()) == ["a", "download"]
+    _, tasks = last_run(toy)
+    assert re.fullmatch(r"ran [\d.]+ s because of a change of the data at its source", tasks["download"]["state"]["message"])
+
+
 def test_slots_are_devices(monkeypatch):
     assert slots.find(["0", "1"]) == ["0", "1"]
     assert slots.find(["0", "1"], per_gpu=2) == ["0#1", "1#1", "0#2", "1#2"]

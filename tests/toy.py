@@ -40,7 +40,14 @@ for step in range(1, 5):
     time.sleep(seconds / 4)
     print(f"[{step * 25:3}%] work {step}/4", flush=True)
 out.parent.mkdir(parents=True, exist_ok=True)
-out.write_text(f"{name} {open('source.txt').read()}\\n")
+version = open("source.txt").read()
+out.write_text(f"{name} {version}\\n")
+if name == "download":
+    state = {"version": version}
+    if os.path.exists("local"):  # the source is a file on this machine, and not behind a server that must be asked
+        from tasks.tree import state_of
+        state = {"path": "source.txt", **state_of(pathlib.Path("source.txt"))}
+    pathlib.Path("data/state.json").write_text(json.dumps(state))
 note("end")
 """
 
@@ -65,8 +72,12 @@ stages:
   download:
     cmd: python work.py download 0.1 data/raw
     deps: [work.py]
-    outs: [data/raw]
-    meta: {check: python check.py, source: cat source.txt, retries: 1}
+    outs: [data/raw, data/state.json]
+    meta:
+      check: python check.py
+      source: v=$(cat source.txt) && printf '{"version":"%s"}' "$v"
+      state: data/state.json
+      retries: 1
   train:
     matrix: {name: "${names}"}
     cmd: python work.py ${item.name} ${seconds} data/results/${item.name}

@@ -8,12 +8,17 @@ import re
 import signal
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from flows import source
 from tasks import download
+from tasks.settings.dataset import Dataset
 from tests.download.conftest import TOKEN, arrived, brought, parts_asked, picture, use, zip_in
 from tests.download.kaggle_server import HANDLE
+
+LATEST = Dataset(source="kaggle", handle=HANDLE, version="latest")
 
 
 def test_pinned_version_without_a_token_from_a_process(kaggle, server):
@@ -23,8 +28,8 @@ def test_pinned_version_without_a_token_from_a_process(kaggle, server):
     assert server.places() == ["DownloadDataset", "storage"]
     assert re.search(r"\[100%\] download (\d+)/\1, \d+ kB/s", output)
     assert f"kaggle: {HANDLE} version 4: {zip_in(kaggle, 4)} (" in output
-    source = json.loads((kaggle.raw / "source.json").read_text())
-    assert (source["source"], source["reference"], source["version"], source["images"]) == ("kaggle", HANDLE, "4", 200)
+    brought_from = json.loads((kaggle.raw / "source.json").read_text())
+    assert [brought_from[key] for key in ("source", "reference", "version", "images")] == ["kaggle", HANDLE, "4", 200]
     assert (kaggle.raw / "images/TEST/B/7.jpeg").read_bytes() == picture("4TESTB7", 1000)
 
 
@@ -32,16 +37,23 @@ def test_a_version_is_downloaded_once_and_later_needs_no_network(kaggle, server)
     assert kaggle()[0] == 0
     asked = len(server.seen)
     assert kaggle()[0] == 0 and len(server.seen) == asked
+    state = json.loads(Path("data/source_state.json").read_text())
+    came = datetime.fromtimestamp(zip_in(kaggle).stat().st_mtime, UTC)
+    assert datetime.fromisoformat(state["asked"]) == came.replace(microsecond=0)
+    assert download.main("--source") == 0 and len(server.seen) == asked  # a version never changes
 
 
 def test_latest_is_recorded_as_the_version_it_was_and_a_newer_one_comes(kaggle, server):
     newest = server.versions.pop(6)
     assert kaggle(version="latest")[0] == 0
     assert json.loads((kaggle.raw / "source.json").read_text())["version"] == "4"
+    before = json.loads(Path("data/source_state.json").read_text())
+    assert not source.differ(download.source_state(LATEST), before)
     server.versions[6] = newest
     assert kaggle(version="latest")[0] == 0
     assert json.loads((kaggle.raw / "source.json").read_text())["version"] == "6"
     assert arrived(kaggle, server, 4) and arrived(kaggle, server, 6)
+    assert source.differ(download.source_state(LATEST), before)
 
 
 @pytest.mark.parametrize("kind", ["environment", "file named in the environment", "access_token", "kaggle.json", "user and key"])

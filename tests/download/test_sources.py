@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -216,7 +217,7 @@ def test_full_disk(workspace, tmp_path, source):
     assert "free some space" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_source_state_changes_with_the_source(tmp_path):
+def test_source_state_changes_with_the_source_and_is_kept(workspace, monkeypatch, tmp_path):
     archive = make_zip(tmp_path / "cells.zip", pictures("A", "B"))
     folder = make_folder(tmp_path / "cells", pictures("A", "B"))
 
@@ -231,6 +232,10 @@ def test_source_state_changes_with_the_source(tmp_path):
         assert state(**dataset) == before
         change()
         assert state(**dataset) != before and json.dumps(before)
+    use(workspace, source="archive", path=str(archive))
+    monkeypatch.chdir(workspace)
+    assert download.main() == 0
+    assert json.loads(Path("data/source_state.json").read_text()) == state(source="archive", path=str(archive))
     assert state(source="sample") != state(source="sample", sample={"seed": 2})
     with pytest.raises(StudyError, match="dataset.path"):
         state(source="archive", path=str(tmp_path / "no.zip"))

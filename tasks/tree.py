@@ -1,0 +1,47 @@
+"""The files below a folder, and the state of a file or folder: another one when something in it has changed."""
+
+import os
+from pathlib import Path
+
+
+def walk(top: Path) -> tuple[list[str], list[str], int]:
+    """Return posix paths below `top` of all files and all folders, and the number of what is neither. Links to folders are followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    files, folders, special, seen = [], [], 0, set()
+    for here, below, names in os.walk(top, followlinks=True, onerror=refuse):
+        real = os.path.realpath(here)
+        if real in seen:  # a link back up would go round for ever
+            below.clear()
+            continue
+        seen.add(real)
+        folders.append(Path(here).relative_to(top).as_posix())
+        for name in names:
+            if (Path(here) / name).is_file():
+                files.append((Path(here) / name).relative_to(top).as_posix())
+            else:
+                special += 1
+    return files, folders[1:], special  # without the top itself
+
+
+def refuse(error: OSError) -> None:
+    raise error
+
+
+def state_of(path: Path) -> dict[str, int]:
+    """Return the number of files at or below `path`, their bytes and the latest change of one; none of them is opened.
+
+    Returns:
+        dict: files, bytes, newest (nanoseconds since 1970).
+
+    Raises:
+        OSError: the path is not there, or cannot be read.
+    """
+    states = [file.stat() for file in ([path / name for name in walk(path)[0]] if path.is_dir() else [path])]
+    return {
+        "files": len(states),
+        "bytes": sum(state.st_size for state in states),
+        "newest": max((state.st_mtime_ns for state in states), default=0),
+    }

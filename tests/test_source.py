@@ -1,0 +1,49 @@
+"""A source that changes: every run looks at files on this machine, and says when a server was last asked."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows import repository, source
+from tests.toy import Toy
+
+
+def test_a_changed_file_is_seen_without_a_question_also_after_dvc_repro(tmp_path, monkeypatch, capfd):
+    toy = Toy(tmp_path / "toy", names="a", seconds=0.0)
+    toy.write("local", "")
+    assert toy.run("dvc", "repro", "-q").returncode == 0
+    monkeypatch.chdir(toy.folder)
+
+    def to_be_forced():
+        return {stage["name"]: stage["changed"] for stage in repository.inspect()["stages"] if stage["force"]}
+
+    assert to_be_forced() == {}
+    toy.write("source.txt", "v2")
+    assert to_be_forced() == {"download": ["a change of the data at its source"]}
+    (toy.folder / "source.txt").unlink()
+    capfd.readouterr()
+    assert to_be_forced() == {}
+    assert capfd.readouterr().err == "warning: download: source.txt: cannot be read (No such file or directory)\n"
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """A stage whose source is a server, which was asked when the stage ran; `answer` is what its command prints now."""
+    monkeypatch.chdir(tmp_path)
+    Path("state.json").write_text(json.dumps({"version": 6, "asked": "2026-01-02T03:04:05+00:00"}))
+    return {"name": "download", "meta": {"source": "cat answer", "state": "state.json"}}
+
+
+def test_it_is_told_when_a_server_was_last_asked(stage):
+    assert source.last_asked(stage) == "download: its source was last asked on 2026-01-02 03:04 UTC"
+    Path("answer").write_text(json.dumps({"version": 6, "asked": "2026-01-03T06:00:00+00:00"}))
+    assert not source.differ(source.ask(stage), source.brought(stage))
+    assert source.last_asked(stage) == "download: its source was last asked on 2026-01-03 06:00 UTC"
+    Path("answer").write_text(json.dumps({"version": 7, "asked": "2026-01-04T06:00:00+00:00"}))
+    assert source.differ(source.ask(stage), source.brought(stage))
+
+
+def test_of_a_source_without_a_server_nothing_is_told(stage):
+    Path("state.json").write_text(json.dumps({"source": "sample"}))
+    assert source.last_asked(stage) is None
