@@ -1,0 +1,82 @@
+"""Remove what stages made that are no longer in dvc.yaml: models, results and initial weights of removed experiments.
+
+    python -m flows.clean          list what would go, and ask
+    python -m flows.clean --yes    without the question
+
+A stage of a matrix writes what is its own under its own name, `data/models/KEY` for finetune@KEY. What lies beside that under another name
+belongs to no stage.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from flows import STATE, repository
+from flows.lock import sole_study
+from tasks.errors import StudyError, entry_point
+
+
+def leftovers() -> list[Path]:
+    """Return the files and folders that belong to stages which dvc.yaml no longer has, sorted.
+
+    Raises:
+        StudyError: DVC cannot read its files.
+    """
+    from dvc.exceptions import DvcException
+
+    kept: dict[Path, set[str]] = {}  # folder: names in it that belong to a stage
+    try:
+        with repository.open_repo() as repo:
+            root = Path(repo.root_dir)
+            for stage in repo.index.stages:
+                key = stage.addressing.rpartition("@")[2]
+                kept.setdefault(STATE / "failures", set()).add(f"{key}.json")
+                kept.setdefault(STATE / "resume", set()).add(key)
+                for path in (Path(out.fs_path).relative_to(root) for out in stage.outs):
+                    if key in path.parts and "@" in stage.addressing:
+                        kept.setdefault(Path(*path.parts[: path.parts.index(key)]), set()).add(key)
+    except DvcException as error:
+        raise StudyError(f"dvc: {error}") from None
+    found = [(path, names) for folder, names in kept.items() if folder.is_dir() for path in folder.iterdir()]
+    # What tasks.files writes under a temporary name may be written at this moment, by `dvc repro`.
+    return sorted(path for path, names in found if path.name.removeprefix(".").removesuffix(".partial") not in names)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+@entry_point
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m flows.clean", description=__doc__.splitlines()[0])
+    parser.add_argument("--yes", action="store_true", help="remove without a question")
+    options = parser.parse_args()
+    with sole_study():
+        found = leftovers()
+        if not found:
+            print("nothing to remove: everything belongs to a stage of dvc.yaml")
+            return
+        for path in found:
+            print(f"{size_of(path) / 1e6:10,.1f} MB  {path}")
+        print("No stage of dvc.yaml makes these. DVC's cache keeps its copies, from which an experiment that is added again is restored.")
+        if not options.yes and not confirmed(f"Remove {len(found)} files and folders? [y/N] "):
+            print("nothing was removed")
+            return
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    print(f"removed {len(found)} files and folders; `dvc gc -w` removes from DVC's cache whatever is not of this workspace")
+
+
+def confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
