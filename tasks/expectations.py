@@ -173,19 +173,19 @@ def folder_table(images, decoded, folders):
     splits = {split for split, _ in existing} - UNUSED_SPLITS
     classes = {cell_class for _, cell_class in existing}
     usable = {cell_class for split, cell_class in counts if split in splits}
+    broken = images[images["error"].notna()]
+    error_of = dict(zip(zip(broken["split"], broken["class"], strict=True), broken["error"], strict=True))
     rows = [
         {
-            "path": f"{split}/{cell_class}",
-            "split": split,
-            "class": cell_class,
-            "images": counts[split, cell_class],
-            "empty": why_empty(files[split, cell_class], counts[split, cell_class], cell_class in usable)
-            if (split, cell_class) in existing
-            else None,
+            "path": "/".join(place),
+            "split": place[0],
+            "class": place[1],
+            "images": counts[place],
+            "empty": why_empty(files[place], counts[place], error_of.get(place), place[1] in usable) if place in existing else None,
             "classes": len(usable),
         }
         # A class that a split lacks is one of zero images.
-        for split, cell_class in sorted({(split, name) for split in splits for name in classes} | existing)
+        for place in sorted({(split, name) for split in splits for name in classes} | existing)
     ]
     places = pd.DataFrame(rows)
     used = ~places["split"].isin(UNUSED_SPLITS)
@@ -196,17 +196,17 @@ def folder_table(images, decoded, folders):
     return places
 
 
-def why_empty(files, readable, used):
+def why_empty(files, readable, error, used):
     """Say why no model can be trained or tested on a class folder: None where one can.
 
     Args:
-        files: how many files are in it; readable: how many of them are images.
+        files: how many files are in it; readable: how many of them are images; error: what is wrong with one of the others.
         used: whether a split that is trained or tested on has a readable image of its class.
     """
     if not files:
         return "no file"
     if not readable:
-        return f"{files:,} files, none readable"
+        return f"none of {files:,} files is readable: {error}"
     return None if used else "no readable image of this class outside TEST_SIMPLE"
 
 

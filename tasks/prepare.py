@@ -178,7 +178,7 @@ def main():
     if readable.empty:
         raise StudyError("data/inventory.parquet: none of the images can be read; correct dataset in the profile")
     if unreadable := len(inventory) - len(readable):
-        print(f"{unreadable:,} unreadable images are left out")
+        print(f"left out as unreadable: {unreadable:,} images")
     with new_folder("data/splits") as folder:
         for protocol in PROTOCOLS:
             try:

@@ -48,7 +48,7 @@ def main():
     off = [rule["rule"] for rule in result["rules"] if rule["severity"] == "off"]
     unreadable = len(inventory) - len(tables["decoded"])
     counted = f"{len(tables['decoded']):,} images of {tables['decoded']['class'].nunique()} classes"
-    left_out = f" ({unreadable:,} unreadable ones are left out)" if unreadable else ""
+    left_out = f" ({unreadable:,} more left out as unreadable)" if unreadable else ""
     print(f"{counted}{left_out}: {result['verdict']}" + (f"; turned off: {', '.join(off)}" if off else ""))
 
 

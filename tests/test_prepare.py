@@ -107,7 +107,7 @@ def test_unreadable_images_are_left_out(workspace, monkeypatch, capfd):
     inventory.to_parquet(workspace / "data" / "inventory.parquet")
     monkeypatch.chdir(workspace)
     assert prepare.main() == 0
-    assert "3 unreadable images are left out" in capfd.readouterr().out
+    assert "left out as unreadable: 3 images" in capfd.readouterr().out
     for protocol in ("published", "held-out"):
         split = json.loads((workspace / f"data/splits/{protocol}.json").read_text())
         used = split["train"] + split["validation"] + split["test"]

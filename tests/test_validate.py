@@ -104,8 +104,8 @@ def test_a_class_or_split_of_broken_files_stops_the_study_whatever_is_a_warning(
     found = dict(zip(rules["empty_class"]["offenders"], rules["empty_class"]["details"], strict=True))
     assert result["verdict"] == "failed"
     assert found == {
-        "TEST/A": "3 files, none readable",
-        "TRAIN/C": "3 files, none readable",
+        "TEST/A": "none of 3 files is readable: is no JPEG, PNG, WebP, TIFF or BMP image",
+        "TRAIN/C": "none of 3 files is readable: is no JPEG, PNG, WebP, TIFF or BMP image",
         "TEST_SIMPLE/D": "no readable image of this class outside TEST_SIMPLE",
     }
     shutil.rmtree(images)
