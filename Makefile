@@ -21,9 +21,8 @@ setup: .venv/installed  ## create the virtual environment from the lock file wit
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	touch $@
 
-# Without a GPU two fine-tunes of one thread each take two thirds of the time of one after the other: one imports while one trains.
-COMMA := ,
-SLOTS ?= $(if $(shell command -v nvidia-smi),auto,cpu$(COMMA)cpu)
+# As for python -m flows.study --slots: `make run SLOTS=0,1` runs on these two GPUs.
+SLOTS ?= auto
 
 run: setup  ## run the study that params.yaml names (default: the drawn sample) and print the results table
 	$(BIN)/python -m flows.study --slots $(SLOTS)

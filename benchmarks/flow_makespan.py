@@ -56,7 +56,7 @@ def main():
         with server.running(port=0, services=False) as api:
             for turn, slots in enumerate(map(int, options.slots.split(",")), start=1):
                 set_turn(turn, options.seconds)
-                names = ",".join(f"device{number}" for number in range(slots))
+                names = ",".join(str(number) for number in range(slots))
                 subprocess.run(
                     [sys.executable, "-m", "flows.study", "--slots", names],
                     check=True,

@@ -37,12 +37,13 @@ def child(way, options):
 
     from tasks import training
     from tasks.fused_adam import adam
+    from tasks.gpus import gpu_names
     from tasks.model import Batches, assemble, build_backbone, predict
 
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, options.size, options.size, 3), "uint8")
     labels = random.integers(0, 4, IMAGES)
-    keras.config.set_dtype_policy(hardware.choose_precision("auto", hardware.gpu_names(), hardware.processor()[1]))
+    keras.config.set_dtype_policy(hardware.choose_precision("auto", gpu_names(), hardware.processor()[1]))
     model = assemble(build_backbone(options.backbone, options.size), options.backbone, 1, 8, 0.5, 4)
     optimizer = keras.optimizers.Adam(1e-5) if way == "adam" else adam(1e-5)
     together = 8 if way == "execution" else 1

@@ -122,7 +122,7 @@ def main():
         theirs, printed = timed(its, defaults)
         histories = [pd.read_csv(path) for path in Path("data/results").glob("*/history.csv")]
         os.chdir(here)
-    at_once = min(options.experiments, len(slots.find(slots.parse(options.slots))))
+    at_once = min(options.experiments, len(slots.find_devices(options.slots)))
     ours_epoch = later([(row.epoch - 1, row.seconds) for history in histories for row in history.itertuples()]) / at_once
     theirs_epoch = later(json.loads(printed.splitlines()[-1]))
     images = 4 * options.photographs * 8

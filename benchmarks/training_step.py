@@ -21,6 +21,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks import tell  # noqa: E402
 from tasks.fused_adam import adam  # noqa: E402
+from tasks.gpus import gpu_names  # noqa: E402
 from tasks.model import Batches, assemble, build_backbone, hold_images  # noqa: E402
 
 IMAGES = 12_500
@@ -55,7 +56,7 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20, help="in each of the rounds")
     options = parser.parse_args(arguments)
-    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
+    gpus, (_, features) = gpu_names(), hardware.processor()
     keras.config.set_dtype_policy(hardware.choose_precision("auto", gpus, features))
     random = np.random.default_rng(1)
     labels = random.integers(0, 4, IMAGES)

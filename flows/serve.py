@@ -5,12 +5,14 @@ python -m flows.serve --watch "*/30 * * * *"   look for changes every half hour 
 """
 
 import argparse
+import asyncio
 import signal
 import sys
 
 from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.flows import EntrypointType
+from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import running_server, server
@@ -26,6 +28,7 @@ def main():
     parser.add_argument("--port", type=int, help="default: 4200, or a free one")
     parser.add_argument("--watch", default="0 6 * * *", metavar="CRON", help="when to look for changes (default: '0 6 * * *')")
     options = parser.parse_args()
+    check_cron(options.watch)
     signal.signal(signal.SIGTERM, interrupt)
     if found := running_server():
         whose = "" if found["services"] else ", for a run: watch it there, or wait for its end"
@@ -45,6 +48,21 @@ def main():
         )
         serve(*deployments, print_starting_message=False, query_seconds=2)
     return 0
+
+
+def check_cron(expression: str) -> None:
+    """Refuse a schedule that Prefect cannot read, or that names a date that never comes.
+
+    Raises:
+        StudyError: it is one.
+    """
+    try:
+        asyncio.run(CronSchedule(cron=expression).get_dates(1))
+    except ValueError:
+        raise StudyError(
+            f"--watch: {expression!r} is no cron expression with a date to come: give minute, hour, "
+            "day, month and weekday, such as '0 6 * * *'"
+        ) from None
 
 
 def deployment(flow, description, cron=None):

@@ -1,60 +1,59 @@
 """Slots: the places where one stage that trains can run, each a device id. A stage sees its own slot's device and no other."""
 
-import os
-import subprocess
+import re
 from collections import Counter
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field
 
 from tasks.errors import StudyError
+from tasks.gpus import GPU_ID, usable_gpus
 from tasks.progress import cores
 
 CPU = "cpu"
 WORKER = "worker"  # of a cluster, whose own environment says which device is its
+DEVICE = rf"(?:{CPU}|{GPU_ID})"
+# Types of the flow's parameters. Prefect's form shows what they allow; the server refuses all else.
+Slots = Annotated[
+    str, Field(pattern=rf"^(auto|{DEVICE}( *, *{DEVICE})*)$", examples=["auto", "0,1", "cpu,cpu"])
+]
+PerGpu = Annotated[int, Field(ge=1)]
 
 
-def parse(text):
-    """Return what `find` takes, from a command line's "auto" or device ids with commas."""
-    return text if text == "auto" else text.split(",")
-
-
-def find(slots="auto", per_gpu=1):
-    """List the slots.
+def find_devices(slots: str, warn: Callable[[str], None] = print) -> list[str]:
+    """Return the ids of the devices that stages may use.
 
     Args:
-        slots: "auto" finds the GPUs, and takes the processor as one slot if there are none; or a list of device ids, "cpu" for a slot on
-            the processor. A device listed twice is shared by two.
-        per_gpu: how many stages share each device.
-
-    Returns:
-        Names: the device's id, with `#1`, `#2` ... where it is shared.
+        slots: device ids separated by commas, `cpu` for the processor; or "auto" for all GPUs that
+            may be used, or, if there are none, twice the processor: one fine-tune then imports
+            while the other trains, which saves a third of the time of one after the other.
+        warn: called with one line if the driver's tool fails.
 
     Raises:
-        StudyError: no device is named, or `per_gpu` is less than 1.
+        StudyError: something in `slots` is no device id.
     """
-    devices = [str(device).strip() for device in (visible_gpus() or [CPU] if slots == "auto" else slots)]
-    if not devices or not all(devices):
-        raise StudyError(f"slots: {slots!r} names no device: give 'auto', or ids such as ['0', '1'], or ['cpu']")
-    if per_gpu < 1:
-        raise StudyError(f"per_gpu: must be 1 or more, not {per_gpu}")
+    if slots == "auto":
+        return usable_gpus(warn) or [CPU, CPU]
+    devices = re.split(" *, *", slots)
+    for device in devices:
+        if not re.fullmatch(DEVICE, device):
+            raise StudyError(
+                f"slots: {device!r} is no device: give auto, or ids such as 0,1 or cpu,cpu"
+            )
+    return devices
+
+
+def name_slots(devices: list[str], per_gpu: int = 1) -> list[str]:
+    """Return the names of the slots, `per_gpu` on each device.
+
+    A slot is called by its device's id, with `#1`, `#2` ... where several share the device.
+    """
     total, seen, names = Counter(devices * per_gpu), Counter(), []
     for device in devices * per_gpu:
         seen[device] += 1
         names.append(f"{device}#{seen[device]}" if total[device] > 1 else device)
     return names
-
-
-def visible_gpus():
-    """Ids of the GPUs that this process may use; asks the driver's tool, for loading TensorFlow takes ten seconds and memory on each."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        devices = [device.strip() for device in visible.split(",") if device.strip()]
-        return devices[: devices.index("-1")] if "-1" in devices else devices  # CUDA ignores what follows an id that is not there
-    try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True, timeout=30
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return answer.stdout.split()
 
 
 def environment(slot, slots):

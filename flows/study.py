@@ -1,8 +1,8 @@
 """The DAG of dvc.yaml as a Prefect flow: every stage whose inputs are ready runs at once, as far as slots go.
 
-    python -m flows.study                    run what has changed, on all GPUs, or on the processor if there are none
+    python -m flows.study                    run what has changed, on all GPUs, or without any two at a time on the processor
     python -m flows.study --slots 0,1        on these GPUs
-    python -m flows.study --slots cpu,cpu    two at a time on the processor
+    python -m flows.study --slots cpu        one at a time on the processor
 
 Stages, what they depend on and what is changed come from DVC; no stage is named here. A stage's `meta` in dvc.yaml may say:
     gpu: true             it takes a slot
@@ -41,12 +41,19 @@ RETRY_DELAYS = [5, 30, 120]  # seconds
 
 
 @flow(name="study", log_prints=False)
-def study(slots: str | list[str] = "auto", per_gpu: int = 1, force: list[str] | None = None, dask: str | None = None):
+def study(
+    slots: slot_list.Slots = "auto",
+    per_gpu: slot_list.PerGpu = 1,
+    force: list[str] | None = None,
+    dask: str | None = None,
+):
     """Run every stage of dvc.yaml that has changed, in parallel.
 
     Args:
-        slots: "auto", or device ids such as ["0", "1"] or ["cpu", "cpu"]: where stages with `gpu: true` run, one on each.
-        per_gpu: how many stages share each device.
+        slots: where stages with `gpu: true` run, one on each: device ids separated by commas, such
+            as `0,1` for two GPUs or `cpu,cpu` for two stages at a time on the processor. `auto`:
+            all GPUs, or without any `cpu,cpu`.
+        per_gpu: how many stages share each device, 1 or more.
         force: stages to run even if nothing changed.
         dask: address of a Dask scheduler on whose workers the stages with `gpu: true` run.
     """
@@ -59,19 +66,28 @@ def study(slots: str | list[str] = "auto", per_gpu: int = 1, force: list[str] | 
             if "stages" not in found:
                 return Failed(message=found["reason"])
             stages = found["stages"]
+            if problem := unknown_stages(force or [], stages):
+                return Failed(message=problem)
+            slot_names = slot_list.name_slots(slot_list.find_devices(slots, log.warning), per_gpu)
             order = found["lock"] + [stage["name"] for stage in stages if stage["name"] not in found["lock"]]
             show(stages, {})
             for line in filter(None, map(source.last_asked, stages)):
                 log.info("%s", line)
             with cluster.connect(dask) if dask else contextlib.nullcontext() as submit:
                 elsewhere = bool(submit and found["remote"])
-                states = run_all(stages, slot_list.find(slots, per_gpu), force or [], submit, elsewhere)
+                states = run_all(stages, slot_names, force or [], submit, elsewhere)
             show(stages, states)
             return conclude(states)
         finally:
             # Entered however the study ends, cancelled from the page too: nothing may train on without it.
             asked.stop()
             repository.order_lock(order)
+
+
+def unknown_stages(force: list[str], stages: list[dict]) -> str | None:
+    """Say which of the stages to force there is not, if any."""
+    missing = ", ".join(sorted(set(force) - {stage["name"] for stage in stages}))
+    return f"force: there is no stage {missing}; `dvc stage list` names them" if missing else None
 
 
 def run_all(stages, slots, force, submit=None, elsewhere=False):
@@ -180,22 +196,23 @@ def conclude(states):
 @entry_point
 def main():
     parser = argparse.ArgumentParser(prog="python -m flows.study", description="Run the stages of dvc.yaml that have changed, in parallel.")
-    parser.add_argument("--slots", default="auto", help="auto, or device ids such as 0,1 or cpu,cpu (default: auto)")
+    parser.add_argument("--slots", default="auto", help="auto: all GPUs, or without any cpu,cpu; or device ids such as 0,1")
     parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="stages that share one device (default: 1)")
     parser.add_argument("--force", default="", metavar="STAGES", help="stages to run even if nothing changed, with commas")
     parser.add_argument("--dask", metavar="ADDRESS", help="run the stages that take a slot on the workers of this Dask scheduler")
     options = parser.parse_args()
+    if options.per_gpu < 1:
+        raise StudyError(f"--per-gpu: give 1 or more, not {options.per_gpu}")
     chosen = {
-        "slots": slot_list.parse(options.slots),
+        "slots": ",".join(slot_list.find_devices(options.slots)),
         "per_gpu": options.per_gpu,
         "force": [name for name in options.force.split(",") if name],
         "dask": options.dask,
     }
-    slot_list.find(chosen["slots"], chosen["per_gpu"])
     with sole_study():  # refuse now, not when the server is up
         stages = repository.inspect()["stages"]
-    if unknown := set(chosen["force"]) - {stage["name"] for stage in stages}:
-        raise StudyError(f"--force: there is no stage {', '.join(sorted(unknown))}; `dvc stage list` names them")
+    if problem := unknown_stages(chosen["force"], stages):
+        raise StudyError(problem)
     signal.signal(signal.SIGTERM, interrupt)
     started = time.time()
     if PREFECT_API_URL.value() or chosen["force"] or any(stage["changed"] for stage in stages):

@@ -26,6 +26,7 @@ from tasks import cells  # noqa: E402
 from tasks.errors import StudyError, entry_point  # noqa: E402
 from tasks.files import need_room, new_file, new_folder, sha256_of, write_json  # noqa: E402
 from tasks.fused_adam import adam  # noqa: E402
+from tasks.gpus import gpu_names  # noqa: E402
 from tasks.model import assemble, build_backbone, constructor  # noqa: E402
 from tasks.progress import Progress  # noqa: E402
 from tasks.settings.backbone import Backbone  # noqa: E402
@@ -158,7 +159,7 @@ def skip_residual_branches(backbone):
 @entry_point
 def main(name):
     size, backbone = read_profile("images", Images).size, read_profile("backbone", Backbone)
-    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
+    gpus, (_, features) = gpu_names(), hardware.processor()
     keras.config.set_dtype_policy(hardware.choose_precision(backbone.pretrain.precision, gpus, features))
     keras.utils.set_random_seed(backbone.pretrain.seed if backbone.weights == "pretrain" else backbone.seed)
     match backbone.weights:

@@ -21,6 +21,7 @@ from tasks import resume  # noqa: E402
 from tasks.errors import StudyError, entry_point  # noqa: E402
 from tasks.files import new_file, new_folder, read_json, write_json  # noqa: E402
 from tasks.fused_adam import adam  # noqa: E402
+from tasks.gpus import gpu_names  # noqa: E402
 from tasks.model import assemble, build_backbone, predict, score  # noqa: E402
 from tasks.settings.experiment import Experiment, architecture  # noqa: E402
 from tasks.settings.reading import read_params, read_profile  # noqa: E402
@@ -62,13 +63,13 @@ def main(experiment_name, protocol, backbone_name, repeat):
     rate = experiment.learning_rate * training.learning_rate_scale
     failure = Path(f".study/failures/{key}.json")
     failure.unlink(missing_ok=True)
+    gpus, (_, features) = gpu_names(), hardware.processor()
 
     images = np.load("data/images.npy", mmap_mode="r")
     inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
     split = read_json(f"data/splits/{protocol}.json")
     labels = inventory["class"].map({name: index for index, name in enumerate(split["classes"])}).to_numpy()
 
-    gpus, (_, features) = hardware.gpu_names(), hardware.processor()
     precision = hardware.choose_precision(training.precision, gpus, features)
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)

@@ -84,23 +84,6 @@ def processor_name():
     return f"{name} ({cores()} cores, {widest})"
 
 
-def gpu_names():
-    """Return the names of the GPUs that this process sees through Keras's backend; the one place that asks a framework."""
-    import keras
-
-    with without_native_log():
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            gpus = tf.config.list_physical_devices("GPU")
-            return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-        if keras.backend.backend() == "jax":
-            import jax
-
-            return [device.device_kind for device in jax.devices() if device.platform == "gpu"]
-        return []
-
-
 def choose_precision(setting, gpus, features):
     """Return Keras's dtype policy for the profile's `training.precision`.
 

@@ -67,15 +67,25 @@ experiments:
 
 
 def run(command, cwd, **environment):
-    """Run a command in a workspace and return the finished process; its output is text."""
-    return subprocess.run(
-        command, cwd=cwd, env={**ENVIRONMENT, "PYTHONPATH": str(cwd), **environment}, capture_output=True, text=True, timeout=900
-    )
+    """Run a command in a workspace and return the finished process; its output is text.
+
+    None as the value of a variable removes it.
+    """
+    variables = {**ENVIRONMENT, "PYTHONPATH": str(cwd), **environment}
+    variables = {name: value for name, value in variables.items() if value is not None}
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=900)
 
 
 def python(module, *arguments, cwd, **environment):
     """Run `python -m MODULE ARGUMENTS` in a workspace."""
     return run([sys.executable, "-m", module, *map(str, arguments)], cwd, **environment)
+
+
+def make_nvidia_smi(folder: Path, script: str) -> str:
+    """Write a made-up nvidia-smi, a shell script, into `folder`; return a PATH that begins there."""
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    return f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
 
 
 def make_workspace(folder):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import make_repository, python, run
+from tests.conftest import ROOT, make_nvidia_smi, make_repository, python, run
 
 KEYS = ["narrow-published-MobileNet-1", "deep-published-MobileNet-1"]
 
@@ -18,7 +18,7 @@ KEYS = ["narrow-published-MobileNet-1", "deep-published-MobileNet-1"]
 def repository(tmp_path_factory):
     """A repository in which the flow has run the tiny study once; `repository.output` is what it printed."""
     folder = make_repository(tmp_path_factory.mktemp("study"))
-    result = python("flows.study", cwd=folder)
+    result = python("flows.study", "--slots", "cpu", cwd=folder)  # with as many threads as dvc repro
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     (folder / ".study" / "output").write_text(result.stdout + result.stderr)
     return folder
@@ -153,6 +153,27 @@ def test_the_same_seed_gives_the_same_results(repository, tmp_path):
     reports, again = repository / "reports", other / "reports"
     assert (again / "results.csv").read_bytes() == (reports / "results.csv").read_bytes()
     assert (again / "times.csv").read_bytes() != (reports / "times.csv").read_bytes()
+
+
+def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
+    """On a machine with a GPU and without CUDA libraries nothing is trained on the processor unless asked for."""
+    other = tmp_path / "other"
+    shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots"))
+    profile = other / "profiles" / "tiny.yaml"
+    profile.write_text(profile.read_text().replace("seed: 1001", "seed: 1002"))
+    driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
+    for command in ([sys.executable, "-m", "flows.study", "--slots", "auto"], ["dvc", "repro"]):
+        done = run(command, other, **driver)
+        output = done.stdout + done.stderr
+        assert done.returncode != 0 and "Traceback" not in output, output
+        (message,) = {line.partition("error: ")[2] for line in output.splitlines() if "error: TensorFlow" in line}
+        assert message.startswith("TensorFlow sees none of the GPUs that it may use (0). It says: ")
+        assert "Could not load dynamic library 'libcuda.so.1'" in message
+        install, *cpu = re.search(r"install the CUDA libraries: (.*) \(.*(--slots cpu) or set (.*)", message).groups()
+        assert all(text in (ROOT / "docs/gpus.md").read_text() for text in (install, *cpu))
+        assert not (other / "data/backbone/MobileNet/backbone.json").exists() or "1002" not in (
+            other / "data/backbone/MobileNet/backbone.json"
+        ).read_text()
 
 
 def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp_path):

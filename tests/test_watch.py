@@ -12,7 +12,7 @@ from tests.toy import ask, end, serving, wait_for
 def toy():
     """A served study that has run once."""
     toy = serving()
-    assert toy.study("--slots", "x").returncode == 0
+    assert toy.study("--slots", "0").returncode == 0
     return toy
 
 
@@ -62,7 +62,7 @@ def test_a_cancelled_run_leaves_nothing_running_and_a_second_is_refused(toy):
     wait_for(lambda: len(toy.processes()) <= len(before) - 4, 10)  # the flow, its launcher, DVC and the stage
     print(f"cancelled within {time.monotonic() - asked:.1f} s")
     (toy.folder / "hold-a").unlink()
-    assert toy.study("--slots", "x").returncode == 0
+    assert toy.study("--slots", "0").returncode == 0
     assert toy.changed() == []
 
 

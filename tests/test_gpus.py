@@ -1,0 +1,98 @@
+"""Which devices a study runs on: what the driver's tool lists, what the command line and the page name."""
+
+import sys
+
+import pytest
+
+from flows import serve, slots, study
+from tasks.errors import StudyError
+from tests.conftest import make_nvidia_smi
+from tests.toy import Toy
+
+DRIVER_IS_GONE = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+
+
+@pytest.fixture
+def nvidia_smi(monkeypatch, tmp_path):
+    """Puts an nvidia-smi, a shell script, first on the path."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return lambda script: monkeypatch.setenv("PATH", make_nvidia_smi(tmp_path, script))
+
+
+def test_slots_are_devices(monkeypatch):
+    assert slots.name_slots(["0", "1"]) == ["0", "1"]
+    assert slots.name_slots(["0", "1"], per_gpu=2) == ["0#1", "1#1", "0#2", "1#2"]
+    assert slots.environment("1#2", ["1#1", "1#2"])["CUDA_VISIBLE_DEVICES"] == "1"
+    assert slots.environment("1", ["1"])["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert slots.environment("1", ["1"])["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert slots.environment(None, ["1"]) == {"CUDA_VISIBLE_DEVICES": "-1"}
+    monkeypatch.setattr(slots, "cores", lambda: 8)
+    two = slots.name_slots(slots.find_devices("cpu,cpu"))
+    assert slots.environment("cpu#1", two)["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices"),
+    [
+        ("3,GPU-5a,-1,2", ["3", "GPU-5a"]),
+        ("MIG-1f-2/1/0", ["MIG-1f-2/1/0"]),
+        ("", ["cpu", "cpu"]),
+        ("-1", ["cpu", "cpu"]),
+        ("NoDevFiles", ["cpu", "cpu"]),
+    ],
+)
+def test_what_cuda_hides_is_no_slot(nvidia_smi, monkeypatch, visible, devices):
+    nvidia_smi("echo 0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert slots.find_devices("auto") == devices
+
+
+@pytest.mark.parametrize(
+    ("script", "devices", "warnings"),
+    [
+        ("echo 0; echo 1", ["0", "1"], []),
+        (f'echo "{DRIVER_IS_GONE}"; exit 9', ["cpu", "cpu"], [f"exit status 9, {DRIVER_IS_GONE}"]),
+        ("echo No devices were found", ["cpu", "cpu"], ["exit status 0, No devices were found"]),
+        ("echo 0; echo GPU is lost; exit 15", ["0"], ["exit status 15, GPU is lost"]),
+    ],
+)
+def test_gpus_are_found_through_the_drivers_tool(nvidia_smi, script, devices, warnings):
+    nvidia_smi(script)
+    told = []
+    assert slots.find_devices("auto", told.append) == devices
+    assert told == [f"nvidia-smi fails: {text}; GPUs that it does not list are not used" for text in warnings]
+
+
+@pytest.mark.parametrize("text", ["cpu;cpu", "c,p,u", "0,,1", "", "-1", "auto,0", "ten", "0, ", "GPU"])
+def test_what_is_no_device_is_refused(text):
+    with pytest.raises(StudyError, match="slots: '.*' is no device: give auto, or ids such as 0,1"):
+        slots.find_devices(text)
+
+
+@pytest.mark.parametrize("text", ["10", "0,1", "0 , cpu", "cpu,cpu", "GPU-8932f937-d72c", "MIG-1f-2/1/0"])
+def test_what_the_form_allows_are_devices(text):
+    assert ",".join(slots.find_devices(text)) == text.replace(" ", "")
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(Toy(tmp_path / "toy", names="a").folder)
+    for options, problem in {
+        "--slots cpu;cpu": "slots: 'cpu;cpu' is no device: give auto, or ids such as 0,1 or cpu,cpu",
+        "--per-gpu 0": "--per-gpu: give 1 or more, not 0",
+        "--force trian": "force: there is no stage trian; `dvc stage list` names them",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["flows.study", *options.split()])
+        capfd.readouterr()
+        assert study.main() == 1
+        assert capfd.readouterr() == ("", f"error: {problem}\n")
+
+
+@pytest.mark.parametrize("cron", ["every day", "0 0 30 2 *"])
+def test_a_wrong_cron_is_refused_before_anything_starts(tmp_path, monkeypatch, capfd, cron):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["flows.serve", "--watch", cron])
+    assert serve.main() == 1
+    output, errors = capfd.readouterr()
+    assert (output, errors.count("\n")) == ("", 1)
+    assert errors.startswith(f"error: --watch: {cron!r} is no cron expression")
+    assert not list(tmp_path.iterdir())
