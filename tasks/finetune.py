@@ -2,7 +2,7 @@
 
     python -m tasks.finetune mn_resultset1 published ResNet50 1
 
-Writes data/models/KEY/model.keras and data/results/KEY/{history.csv, predictions.parquet, metrics.json}.
+Writes data/models/KEY/{model.keras, model.json} and data/results/KEY/{history.csv, predictions.parquet, metrics.json}.
 """
 
 import sys
@@ -38,6 +38,26 @@ def starting_model(folder, name, size, experiment, dropout, classes):
     except (OSError, ValueError) as error:
         raise StudyError(f"{weights}: does not hold {name}'s weights ({error}): run `dvc repro --force backbone@{name}`") from None
     return assemble(backbone, name, experiment.layers, experiment.units, dropout, classes)
+
+
+def in_float32(trained, name, size, experiment, dropout, classes):
+    """Return the study's model with the weights of `trained`, computing in float32: in bfloat16 its
+    answers differ from device to device, and most processors only emulate it."""
+    keras.config.set_dtype_policy("float32")
+    model = assemble(build_backbone(name, size), name, experiment.layers, experiment.units, dropout, classes)
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
+    """Write into `folder` what others need to use the model, and nothing of its training.
+
+    model.keras holds network, weights and preprocessing; model.json says which class each output is
+    and how an image file becomes the input.
+    """
+    # A new model around the same layers is not compiled: no optimizer, no loss.
+    keras.Model(model.inputs, model.outputs).save(folder / "model.keras")
+    write_json(folder / "model.json", {"classes": classes, "image": read_json("data/images.json")})
 
 
 def predictions(model, images, inventory, split, labels):
@@ -78,7 +98,8 @@ def main(experiment_name, protocol, backbone_name, repeat):
     network = architecture(backbone_name, experiment.layers, experiment.units)
     print(f"{key}: {network}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True)
 
-    model = starting_model(f"data/backbone/{backbone_name}", backbone_name, size, experiment, training.dropout, len(split["classes"]))
+    design = backbone_name, size, experiment, training.dropout, len(split["classes"])
+    model = starting_model(f"data/backbone/{backbone_name}", *design)
     model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     inputs = [f"data/splits/{protocol}.json", "data/inventory.parquet", f"data/backbone/{backbone_name}/backbone.weights.h5"]
     setting = {"experiment": experiment.model_dump(), "training": training.model_dump(), "seed": seed, "precision": precision, "size": size}
@@ -90,6 +111,8 @@ def main(experiment_name, protocol, backbone_name, repeat):
     except StudyError as error:
         write_json(failure, {"reason": str(error)})
         raise
+    if precision != "float32":
+        model = in_float32(model, *design)
     table, scores = predictions(model, images, inventory, split, labels)
 
     last = history.iloc[-1]
@@ -116,7 +139,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
         "seed": seed,
     }
     with new_folder(f"data/models/{key}") as folder:
-        model.save(folder / "model.keras")
+        save_model(folder, model, split["classes"])
     results = Path(f"data/results/{key}")
     with new_file(results / "predictions.parquet") as file:
         table.to_parquet(file, index=False)

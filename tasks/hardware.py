@@ -7,6 +7,8 @@ import contextlib
 import os
 import platform
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.progress import cores
@@ -42,6 +44,24 @@ def without_native_log():
 
 
 @contextlib.contextmanager
+def keras_defaults() -> Iterator[None]:
+    """Import Keras within this block with its own defaults, whatever the user's keras.json sets.
+
+    Another floatx or image_data_format there would change the study or break it; Keras reads the
+    file from KERAS_HOME, once, when it is imported.
+    """
+    own = os.environ.get("KERAS_HOME")
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["KERAS_HOME"] = empty
+        try:
+            yield
+        finally:
+            del os.environ["KERAS_HOME"]
+            if own is not None:
+                os.environ["KERAS_HOME"] = own
+
+
+@contextlib.contextmanager
 def quick_import():
     """Import Keras within this block: quietly, and without what it and TensorFlow load for wrappers that nobody here uses.
 
@@ -51,7 +71,7 @@ def quick_import():
     unused = {name: None for name in wrapped if name not in sys.modules}
     sys.modules.update(unused)  # None makes an import fail, and Keras does without
     try:
-        with without_native_log():
+        with without_native_log(), keras_defaults():
             yield
     finally:
         for name in unused:

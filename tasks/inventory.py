@@ -196,6 +196,31 @@ def why_unidentified(data):
     return f"is {kind}, not a JPEG, PNG, WebP, TIFF or BMP image" if kind else "is no JPEG, PNG, WebP, TIFF or BMP image"
 
 
+def recipe(size: int) -> dict:
+    """Return how read_image turns a file into pixels, as JSON values, so that Pillow alone can repeat it."""
+    return {
+        "size": [size, size],  # width, height
+        "colour": "RGB",
+        "background": "white",
+        "filter": "bilinear",
+        "orientation": "EXIF",
+        "jpeg_draft": [draft_side(size), draft_side(size)],
+        "steps": [
+            "open the file; decode a JPEG at 1/2, 1/4 or 1/8 of its size if jpeg_draft still fits into that (Pillow: Image.draft)",
+            "keep the upper eight bits of 16-bit grey levels",
+            "lay transparent pixels on background and convert to colour",
+            "resize to size (width, height) with filter, whatever the proportions",
+            "rotate or mirror as the orientation tag says",
+            "give the model uint8 (batch, height, width, 3), 0 to 255: it scales them itself",
+        ],
+    }
+
+
+def draft_side(size: int) -> int:
+    """Return the shortest side, in pixels, that a JPEG is decoded to before it is resized to `size`."""
+    return 3 * size // 2
+
+
 def decode_any(data, size, row):
     """Return the picture in the bytes `data`, an RGB image of size x size, and add what it says of itself to `row`."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -206,7 +231,7 @@ def decode_any(data, size, row):
             raise ValueError(f"holds {frames} frames or pages; one still image is wanted")
         # A JPEG is decoded straight to 1/2, 1/4 or 1/8 of its size where 1.5 times the wanted one is left. All of its data is
         # still read, so that a truncated file is noticed; the pixels differ by 0.4 grey levels on average (blood cells, 64 px).
-        image.draft(None, (3 * size // 2, 3 * size // 2))
+        image.draft(None, (draft_side(size), draft_side(size)))
         deep = is_deep(image)
         image.load()
         orientation = orientation_of(image)
@@ -229,7 +254,7 @@ def decode_plain_jpeg(data, size, row):
         if colours != "YCbCr" or width * height > Image.MAX_IMAGE_PIXELS:
             return None
         # To the size that Pillow's draft chooses.
-        room = min(width, height) // (3 * size // 2)
+        room = min(width, height) // draft_side(size)
         divisor = next((number for number in (8, 4, 2) if room >= number), 1)
         pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // divisor), min_width=-(-width // divisor))
     except ValueError:

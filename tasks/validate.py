@@ -1,6 +1,7 @@
 """Stage validate: look at every image once, judge them all, and stop the study where they must not be trained on.
 
-Writes data/inventory.parquet (a row an image), data/images.npy (their pixels) and reports/validation/ (a page and result.json).
+Writes data/inventory.parquet (a row an image), data/images.npy (their pixels), data/images.json (how files become pixels) and
+reports/validation/ (a page and result.json).
 """
 
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 from tasks.errors import StudyError, entry_point
 from tasks.expectations import judge, load_great_expectations, rules_for, tables_of
 from tasks.files import new_file, new_folder, write_json
-from tasks.inventory import list_images, take_inventory
+from tasks.inventory import list_images, recipe, take_inventory
 from tasks.settings.images import Images
 from tasks.settings.reading import read_profile
 from tasks.settings.validation import Validation
@@ -21,6 +22,7 @@ from tasks.validation_page import write_page
 IMAGES = Path("data/raw/images")
 INVENTORY = Path("data/inventory.parquet")
 PIXELS = Path("data/images.npy")
+RECIPE = Path("data/images.json")
 REPORT = Path("reports/validation")
 
 
@@ -43,6 +45,7 @@ def main():
         if result["verdict"] == "failed":
             raise StudyError(told(result, "error"))
         inventory.to_parquet(table)
+    write_json(RECIPE, recipe(profile.images.size))
     if result["verdict"] == "warnings":
         print(f"warning: {told(result, 'warning')}")
     off = [rule["rule"] for rule in result["rules"] if rule["severity"] == "off"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,11 @@ def make_nvidia_smi(folder: Path, script: str) -> str:
     (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "nvidia-smi").chmod(0o755)
     return f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
+
+
+def readme_model_code():
+    """The Python code by which README.md uses a model: imports, `read(path, recipe)` and one prediction."""
+    return re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
 
 
 def make_workspace(folder):

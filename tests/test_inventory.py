@@ -1,5 +1,6 @@
 """The pass over the images: facts, pixels, hashes, and what looks the same."""
 
+import re
 from typing import get_args
 
 import cv2
@@ -7,12 +8,13 @@ import imagehash
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from tasks import inventory
 from tasks.duplicates import nearly_same, same_bytes
 from tasks.errors import StudyError
 from tasks.settings.validation import Mode
+from tests.conftest import readme_model_code
 from tests.pictures import fill, picture, save, take
 
 
@@ -44,6 +46,7 @@ def odd(tmp_path_factory):
     save(folder, "TRAIN/A/bomb.png", Image.new("1", (20000, 20000)))
     rows, _ = take(folder, top / "images.npy", size=32)
     assert rows["path"].tolist() == sorted(rows["path"])
+    rows.attrs["folder"] = folder
     return rows.assign(name=rows["path"].str.rsplit("/", n=1).str[-1]).set_index("name"), np.load(top / "images.npy")
 
 
@@ -159,6 +162,19 @@ def test_exif_orientation_is_applied(odd):
     assert (rows.at["turned.jpeg", "width"], rows.at["turned.jpeg", "height"]) == (160, 120)
     turned, whole = (pixels[rows.index.get_loc(name)].astype(int) for name in ("turned.jpeg", "whole.jpeg"))
     assert np.abs(turned - whole).mean() < 3
+
+
+def test_the_readme_reads_every_file_as_the_study_does(odd, tmp_path):
+    """To the byte, with Pillow alone and the recipe that lies beside each model."""
+    rows, pixels = odd
+    readme = {"np": np, "Image": Image, "ImageOps": ImageOps}
+    exec(re.search(r"def read\(.*?(?=\n\n\n)", readme_model_code(), re.DOTALL)[0], readme)
+    for row, (path, readable) in enumerate(zip(rows["path"], rows["readable"], strict=True)):
+        if readable:
+            np.testing.assert_array_equal(readme["read"](rows.attrs["folder"] / path, inventory.recipe(32)), pixels[row], path)
+    large = save(tmp_path / "images", "TRAIN/A/large.jpeg", picture(1, (640, 480)), quality=90)
+    take(tmp_path / "images", tmp_path / "images.npy", size=32)
+    np.testing.assert_array_equal(readme["read"](large, inventory.recipe(32)), np.load(tmp_path / "images.npy")[0])
 
 
 def test_pixels_are_those_of_a_plain_decode(tmp_path):

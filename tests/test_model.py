@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import re
 import threading
 
@@ -13,11 +14,15 @@ from tasks import hardware
 
 hardware.use_fast_kernels()
 
-import keras  # noqa: E402
+with hardware.quick_import():
+    import keras
 from keras.src.legacy.saving import legacy_h5_format  # noqa: E402  (the format of the published weights files)
 
-from tasks import backbone, fused_adam, model, resume, training  # noqa: E402
+from tasks import backbone, finetune, fused_adam, model, resume, training  # noqa: E402
 from tasks.errors import StudyError  # noqa: E402
+from tasks.files import write_json  # noqa: E402
+from tasks.inventory import recipe  # noqa: E402
+from tasks.settings.experiment import Experiment  # noqa: E402
 from tasks.settings.training import Training  # noqa: E402
 
 
@@ -275,10 +280,24 @@ def test_a_local_weights_file_must_be_the_real_one(tmp_path):
         backbone.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
 
 
-def test_the_model_file_loads_without_this_project(tmp_path):
-    network = model.assemble(model.build_backbone("MobileNet", 32), "MobileNet", 2, 8, 0.5, 3)
-    network.save(tmp_path / "model.keras")
+def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypatch):
+    """Saved compiled and trained, it loads without this project's optimizer, and with the same weights."""
+    monkeypatch.chdir(tmp_path)
+    write_json("data/images.json", recipe(32))
+    design = "MobileNet", 32, Experiment(layers=2, units=8, learning_rate=1e-5), 0.5, 3
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        trained = model.assemble(model.build_backbone("MobileNet", 32), "MobileNet", 2, 8, 0.5, 3)
+        trained.compile(optimizer=fused_adam.adam(1e-3), loss="sparse_categorical_crossentropy")
+        training.build(trained, np.zeros(1))
+        finetune.save_model(tmp_path, finetune.in_float32(trained, *design), ["A", "B", "C"])
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert json.loads((tmp_path / "model.json").read_text()) == {"classes": ["A", "B", "C"], "image": recipe(32)}
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    image = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
-    np.testing.assert_allclose(loaded.predict(image, verbose=0), network.predict(image, verbose=0), atol=1e-5)
-    assert [layer.name for layer in network.layers if isinstance(layer, keras.layers.Dense)] == ["hidden_1", "hidden_2", "classes"]
+    assert not loaded.compiled
+    assert {layer.compute_dtype for layer in training.layers_of(loaded)} <= {"float32", "uint8"}
+    for ours, theirs in zip(loaded.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [layer.name for layer in loaded.layers if isinstance(layer, keras.layers.Dense)] == ["hidden_1", "hidden_2", "classes"]

@@ -74,7 +74,8 @@ def write_card(study, summaries, controls, source, sizes, warnings):
                 f"{listed(classes_of(judged))}",
                 f"Trained in {duration(run['learning_time_seconds'])} on {run['processor']}, {run['device']}, {run['precision']}",
                 *([f"Made with {versions}"] if versions else []),
-                f"File: `data/models/{run['key']}/model.keras`",
+                f"File: `data/models/{run['key']}/model.keras`; `model.json` beside it names the classes in order and says how an image file "
+                "becomes the input",
             ]
         ),
         "## Intended use",
