@@ -110,8 +110,8 @@ def shared_photographs(split, inventory, photographs):
     """Return how many test images come from a photograph that training images come from too, or None if photographs are unknown.
 
     Returns:
-        dict: share (fraction), images (of the test), alone (test images whose photograph was not found: among these a shared one would
-        go unnoticed, so the share is a lower bound), validation_share (the same of the validation images; None if there are none).
+        dict: share (fraction), images (of the test), not_found (test images whose photograph was not found: among these a shared one
+        would go unnoticed, so the share is a lower bound), validation_share (the same of the validation images; None if there are none).
     """
     if photographs is None:
         return None
@@ -121,8 +121,11 @@ def shared_photographs(split, inventory, photographs):
         raise StudyError(f"data/photographs.parquet lacks {len(missing)} images, such as {missing[0]}: run group again")
     of, method = (known[c].reindex(inventory["path"]).to_numpy(dtype=object) for c in ("photograph", "method"))
     share = {part: float(np.isin(of[split[part]].astype(str), of[split["train"]].astype(str)).mean()) for part in parts(split)}
-    alone = int((method[split["test"]] == "alone").sum())
-    return {"share": share["test"], "images": len(split["test"]), "alone": alone, "validation_share": share.get("validation")}
+    # Where the data names its photographs each image should be of one of them; elsewhere an image that resembles no other is the only
+    # one of its photograph.
+    lost = ["unknown", "alone"] if (known["method"] == "matched").any() else ["unknown"]
+    not_found = int(np.isin(method[split["test"]].astype(str), lost).sum())
+    return {"share": share["test"], "images": len(split["test"]), "not_found": not_found, "validation_share": share.get("validation")}
 
 
 def parts(split):
@@ -134,7 +137,7 @@ def accuracies(controls):
     return {control: controls[control]["accuracy"] for control in NAMES if control in controls}
 
 
-# Up to this share of test images, copies can move an accuracy by no more than the margin of the warning itself.
+# Up to this share of test images, copies can move an accuracy by no more than the margin of the report's warning itself.
 MOST_SHARED = 0.05
 
 
@@ -146,35 +149,8 @@ def known_share(shared):
     """
     if shared is None:
         return None
-    most = shared["share"] + shared["alone"] / shared["images"]
+    most = shared["share"] + shared["not_found"] / shared["images"]
     return None if shared["share"] <= MOST_SHARED < most else shared["share"]
-
-
-def leak_warning(control_accuracies, model_accuracy, points=5, shared=None):
-    """Return a sentence if a control comes within `points` of the model, or beats it; else None.
-
-    Args:
-        control_accuracies: {control: accuracy}, fractions.
-        model_accuracy: fraction, on the same test images.
-        points: percentage points.
-        shared: fraction of test images whose photograph is in train too; None if unknown. It decides what the sentence says:
-            a split that shares no photograph is not accused of a leak.
-    """
-    best = max(control_accuracies, key=control_accuracies.get, default=None)
-    if best is None or model_accuracy - control_accuracies[best] > points / 100 + 1e-9:
-        return None
-    found = (
-        f"Without any training, {NAMES.get(best, best)} scores {control_accuracies[best]:.1%} on this split; "
-        f"the model scores {model_accuracy:.1%}"
-    )
-    if best == "majority_class":
-        return f"{found}. It has learnt next to nothing."
-    if shared is None:
-        return f"{found}. Either copies of the same photographs are on both sides, or colour alone decides; it does not test the model."
-    if shared > MOST_SHARED:
-        return f"{found}. {shared:.0%} of the test images come from photographs that are in train too: it measures recognition of copies."
-    few = f"Only {shared:.1%} of the test images share a photograph with train" if shared else "No photograph is on both sides"
-    return f"{found}. {few}: it is no leak, but the model adds little to a comparison of colours."
 
 
 @entry_point

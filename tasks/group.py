@@ -11,7 +11,8 @@ drawn images, which show less, a few false pairs reach 14 and 0.68. More than 99
    the first one's name: the real data holds 20 scenes that were taken twice, two of them once in TRAIN and once in TEST.
 2. clustered: the images left over, and all of them when there are no originals, are compared with all images in the same way. What
    is linked, over any number of steps, is one group; linked to a matched image it takes that one's photograph.
-3. alone: nothing resembles it, or it cannot be read.
+3. alone: nothing resembles it.
+4. unknown: it cannot be read, or shows too little to be compared.
 """
 
 import hashlib
@@ -43,8 +44,8 @@ def group(image_paths, photograph_paths=()):
         photograph_paths: paths of the original photographs; may be empty, or lack some.
 
     Returns:
-        DataFrame of path (str, as given and in that order), photograph (file name of the original, else group-00001 and so on) and
-        method ("matched" | "clustered" | "alone").
+        DataFrame of path (str, as given and in that order), photograph (file name of the original, else group-00001 or, of one image,
+        single-00002 and so on) and method ("matched" | "clustered" | "alone" | "unknown").
     """
     import cv2
 
@@ -64,11 +65,12 @@ def group(image_paths, photograph_paths=()):
     finally:
         cv2.setNumThreads(threads)
     names = [None if place is None else Path(photographs[place]["path"]).name for place in matched]
-    return name_groups(image_paths, names, groups)
+    comparable = [bool(picture["sides"]) and len(picture["sides"][0][1]) >= FEWEST for picture in images]
+    return name_groups(image_paths, names, groups, comparable)
 
 
-def name_groups(paths, names, groups):
-    """The table of `group` from each image's photograph (or None) and the place of its group's first image."""
+def name_groups(paths, names, groups, comparable):
+    """The table of `group` from each image's photograph (or None), the place of its group's first image, and whether it shows enough."""
     members = {}
     for place, root in enumerate(groups):
         members.setdefault(root, []).append(place)
@@ -77,9 +79,10 @@ def name_groups(paths, names, groups):
         photograph = next((names[place] for place in together if names[place]), None)
         if photograph is None:
             number += 1
-            photograph = f"group-{number:05}"
+            photograph = f"{'group' if len(together) > 1 else 'single'}-{number:05}"
         for place in together:
-            method = "matched" if names[place] else "clustered" if len(together) > 1 else "alone"
+            lone = "alone" if comparable[place] else "unknown"
+            method = "matched" if names[place] else "clustered" if len(together) > 1 else lone
             rows[place] = (str(paths[place]), photograph, method)
     return pd.DataFrame(rows, columns=["path", "photograph", "method"], dtype=str)
 
@@ -252,7 +255,7 @@ def main():
     with new_file("data/photographs.parquet") as temporary:
         table.to_parquet(temporary, index=False)
     count = table["method"].value_counts()
-    found = ", ".join(f"{count.get(method, 0)} {method}" for method in ("matched", "clustered", "alone"))
+    found = ", ".join(f"{count.get(method, 0)} {method}" for method in ("matched", "clustered", "alone", "unknown"))
     print(f"{len(table)} images of {table['photograph'].nunique()} photographs ({len(originals)} originals): {found}")
 
 

@@ -120,6 +120,7 @@ def per_class(table):
     precision, recall, f1, units = precision_recall_fscore_support(
         table["truth"].to_list(), table["prediction"].to_list(), labels=classes, zero_division=np.nan
     )
+    units = units.astype(int)  # scikit-learn gives floats where no prediction is right
     photographs, notes = [], []
     for name, number in zip(classes, units, strict=True):
         found = table.loc[table["truth"] == name, "photograph"].nunique() if photographs_known(table) else None

@@ -3,13 +3,14 @@
 import base64
 import io
 import platform
-from html import escape
 from importlib.metadata import version
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+from tasks.markup import escaped
 
 IMAGES = "../../data/raw/images/"  # as seen from reports/validation/
 THUMBNAILS = 12  # of a class, fewer where there are many classes
@@ -81,7 +82,7 @@ def write_page(path, result, tables, pixels):
     parts = [
         "<h1>Validation of the images</h1>",
         f'<div class="verdict {result["verdict"]}"><span class="sign">{sign}</span><div><b>{title}</b><p>{meaning}</p>',
-        f'<p class="soft">{escape(facts)}{f", {unreadable:,} unreadable" if unreadable else ""}. ',
+        f'<p class="soft">{escaped(facts)}{f", {unreadable:,} unreadable" if unreadable else ""}. ',
         f"{len(broken)} of {len(result['rules'])} rules broken{': ' + ', '.join(broken) if broken else ''}.",
         f" Turned off in the profile: {', '.join(off)}." if off else "",
         "</p></div></div>",
@@ -131,28 +132,28 @@ def state_of(rule):
 def rule_row(rule):
     state = state_of(rule)
     label = {"failed": "✕ error", "warnings": "! warning", "passed": "✓ holds", "off": "– off"}[state]
-    found = f"<p>{escape(rule['found'])}</p>"
+    found = f"<p>{escaped(rule['found'])}</p>"
     if rule["offenders"]:
         pairs = zip(rule["offenders"], rule["details"], strict=True)
-        items = "".join(f"<li>{link(path)}{f': {escape(detail)}' if detail else ''}</li>" for path, detail in pairs)
+        items = "".join(f"<li>{link(path)}{f': {escaped(detail)}' if detail else ''}</li>" for path, detail in pairs)
         more = rule["count"] - len(rule["offenders"])
         found += f"<ul>{items}{f'<li>and {more:,} more</li>' if more else ''}</ul>"
     if not rule["passed"]:
-        found += f"<p>Fix: {escape(rule['fix'])}.</p>"
+        found += f"<p>Fix: {escaped(rule['fix'])}.</p>"
     broken = f'<br><span class="soft">{rule["severity"]} if broken</span>' if state == "passed" else ""
     return (
-        f'<tr><td class="state {state}">{label}{broken}</td><td>{escape(rule["description"])}<br><code>{rule["rule"]}</code></td>'
-        f'<td>{escape(rule["expected"])}</td><td>{found}</td><td class="number">{rule["count"]:,}</td></tr>'
+        f'<tr><td class="state {state}">{label}{broken}</td><td>{escaped(rule["description"])}<br><code>{rule["rule"]}</code></td>'
+        f'<td>{escaped(rule["expected"])}</td><td>{found}</td><td class="number">{rule["count"]:,}</td></tr>'
     )
 
 
 def link(path, text=None):
     """Return a link to an image or class folder of data/raw/images."""
-    return f'<a href="{IMAGES}{quote(path)}">{text or escape(path)}</a>'
+    return f'<a href="{IMAGES}{quote(path)}">{text or escaped(path)}</a>'
 
 
 def figure(title, drawing):
-    return f"<div><h3>{escape(title)}</h3>{drawing}</div>"
+    return f"<div><h3>{escaped(title)}</h3>{drawing}</div>"
 
 
 def class_counts(folders, decoded):
@@ -176,7 +177,7 @@ def bars(pairs):
     for number, (label, value) in enumerate(pairs):
         y, length = number * height, (width - left - 60) * value / largest
         label = label if len(label) <= 28 else label[:27] + "…"
-        drawn.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escape(label)}</text>')
+        drawn.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escaped(label)}</text>')
         drawn.append(f'<rect x="{left}" y="{y + 4}" width="{max(length, 1):.1f}" height="14"/>')
         drawn.append(f'<text class="axis" x="{left + length + 6:.1f}" y="{y + 15}">{value:,}</text>')
     return f'<svg viewBox="0 0 {width} {height * max(len(pairs), 1)}" role="img">{"".join(drawn)}</svg>'
@@ -214,7 +215,7 @@ def sheets(decoded, pixels):
         rows = decoded.index[classes[name]]
         chosen = rows[np.unique(np.linspace(0, len(rows) - 1, each).astype(int))]
         shown = "".join(link(decoded.at[row, "path"], thumbnail(pixels[row], decoded.at[row, "path"])) for row in chosen)
-        yield f'<h3>{escape(name)} <span class="soft">{len(rows):,} readable</span></h3><div class="sheet">{shown}</div>'
+        yield f'<h3>{escaped(name)} <span class="soft">{len(rows):,} readable</span></h3><div class="sheet">{shown}</div>'
 
 
 def thumbnail(pixels, title):
@@ -224,7 +225,7 @@ def thumbnail(pixels, title):
     data = io.BytesIO()
     image.save(data, "JPEG", quality=85)
     source = base64.b64encode(data.getvalue()).decode()
-    return f'<img src="data:image/jpeg;base64,{source}" title="{escape(title)}" alt="{escape(title)}">'
+    return f'<img src="data:image/jpeg;base64,{source}" title="{escaped(title)}" alt="{escaped(title)}">'
 
 
 def duplicates(decoded, pixels):

@@ -29,8 +29,8 @@ experiments:
 """
 
 
-def write_study(root, params=PARAMS, photographs=60):
-    """Make up everything that the report reads, below the folder `root`."""
+def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
+    """Make up everything that the report reads, below the folder `root`; the `classes` begin with different letters."""
     shutil.copytree(ROOT / "profiles", root / "profiles")
     (root / "params.yaml").write_text(params)
     for folder in ("data/raw", "data/splits", "reports/validation"):
@@ -38,7 +38,7 @@ def write_study(root, params=PARAMS, photographs=60):
     random = numpy.random.default_rng(7)
     rows = [
         {"path": f"{'TRAIN' if p < 0.8 * photographs else 'TEST'}/{name}/_{p}_{copy}.jpeg", "class": name, "photograph": f"{name[0]}{p}"}
-        for name in CLASSES
+        for name in classes
         for p in range(photographs)
         for copy in range(COPIES)
     ]
@@ -53,18 +53,18 @@ def write_study(root, params=PARAMS, photographs=60):
     }
     for protocol, split in splits.items():
         parts = {name: [int(row) for row in part] for name, part in split.items()}
-        write_json(root / f"data/splits/{protocol}.json", {"protocol": protocol, "seed": 1, "classes": CLASSES, **parts})
+        write_json(root / f"data/splits/{protocol}.json", {"protocol": protocol, "seed": 1, "classes": classes, **parts})
     source = {"source": "sample", "reference": "drawn", "version": None, "images": len(inventory), "photographs": 240, "sha256": "ab" * 32}
     write_json(root / "data/raw/source.json", source | {"ignored": 0})
     rules = [
         rule("unreadable", "error", "every image can be decoded", True),
-        rule("duplicate_within", "warning", "no two images have the same bytes", False, ["TEST/EOSINOPHIL/_1_1.jpeg"] * 2),
+        rule("duplicate_within", "warning", "no two images have the same bytes", False, [f"TEST/{classes[0]}/_1_1.jpeg"] * 2),
         rule("imbalance", "off", "classes are of similar size", True),
     ]
     write_json(root / "reports/validation/result.json", {"verdict": "warnings", "rules": rules, "great_expectations": {}})
     for number, run in enumerate(runs_of(read_study(root).params)):
         accuracy = ACCURACIES[run["protocol"]][list(read_study(root).params.experiments).index(run["experiment"]) % 7]
-        write_run(root, run, number, accuracy, inventory, splits[run["protocol"]], random)
+        write_run(root, run, number, accuracy, inventory, splits[run["protocol"]], random, classes)
 
 
 def some(experiments, protocols, backbones="[ResNet50]", repeats="[1]"):
@@ -88,13 +88,13 @@ def write_json(path, value):
     path.write_text(json.dumps(value))
 
 
-def write_run(root, run, number, accuracy, inventory, split, random):
+def write_run(root, run, number, accuracy, inventory, split, random, classes):
     folder = root / "data/results" / run["key"]
     folder.mkdir(parents=True)
     frames = []
     for part in ("validation", "test"):
         frame = inventory.iloc[split[part]]
-        truth = frame["class"].map(CLASSES.index).to_numpy()
+        truth = frame["class"].map(classes.index).to_numpy()
         # Photographs are hard or easy as a whole, so that copies err together.
         hard = {name: random.random() for name in sorted(set(frame["photograph"]))}
         wrong = frame["photograph"].map(hard).to_numpy() > accuracy
@@ -102,7 +102,7 @@ def write_run(root, run, number, accuracy, inventory, split, random):
         probabilities = random.dirichlet([1.0] * 4, len(truth)) * 0.3
         probabilities[numpy.arange(len(truth)), predicted] += 0.7
         frame = pandas.DataFrame({"path": frame["path"].to_numpy(), "split": part, "truth": frame["class"].to_numpy()})
-        frames.append(frame.assign(**{f"probability_{name}": probabilities[:, i].astype("float32") for i, name in enumerate(CLASSES)}))
+        frames.append(frame.assign(**{f"probability_{name}": probabilities[:, i].astype("float32") for i, name in enumerate(classes)}))
     pandas.concat(frames).to_parquet(folder / "predictions.parquet")
     epochs = numpy.arange(1, 13)
     rise = 1 - numpy.exp(-epochs / 3)
@@ -114,8 +114,8 @@ def write_run(root, run, number, accuracy, inventory, split, random):
     pandas.DataFrame(history).to_csv(folder / "history.csv", index=False)
     figures = {"train": {"loss": 0.5, "accuracy": accuracy - 0.1, "images": len(split["train"])}}
     for part, frame in zip(("validation", "test"), frames, strict=True):
-        probability = frame[[f"probability_{name}" for name in CLASSES]].to_numpy()
-        right = float((numpy.array(CLASSES)[probability.argmax(1)] == frame["truth"]).mean())
+        probability = frame[[f"probability_{name}" for name in classes]].to_numpy()
+        right = float((numpy.array(classes)[probability.argmax(1)] == frame["truth"]).mean())
         figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
     factors = {name: run[name] for name in ("experiment", "protocol", "backbone", "repeat", "layers", "units", "learning_rate")}
     rest = {
@@ -126,8 +126,9 @@ def write_run(root, run, number, accuracy, inventory, split, random):
     write_json(folder / "metrics.json", factors | figures | rest)
 
 
-def control(histogram, shared):
-    """Return an entry of data/controls.json."""
+def control(histogram, shared, not_found=0):
+    """Return an entry of data/controls.json; `shared` None where photographs are unknown."""
     accuracies = {"majority_class": 0.25, "nearest_histogram": histogram, "nearest_thumbnail": histogram - 0.1}
     entry = {name: {"accuracy": accuracy, "images": 192, "train_images": 614} for name, accuracy in accuracies.items()}
-    return entry | {"shared_photographs": {"share": shared, "images": 192, "alone": 0, "validation_share": shared}}
+    known = {"share": shared, "images": 192, "not_found": not_found, "validation_share": shared}
+    return entry | {"shared_photographs": None if shared is None else known}

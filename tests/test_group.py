@@ -46,7 +46,8 @@ def test_photographs_are_found(sample, share):
     if share:
         assert matched.mean() >= 0.9 * share and right[matched].mean() >= 0.99
     else:
-        assert not matched.any() and table["photograph"].str.startswith("group-").all()
+        assert not matched.any() and table["photograph"].str.fullmatch(r"(group|single)-\d{5}").all()
+        assert (table["photograph"].str.startswith("single-") == (table["method"] == "alone")).all()
     assert table["path"].tolist() == [str(folder / "images" / path) for path in truth]
 
 
@@ -55,6 +56,7 @@ def test_one_image_per_photograph_is_alone(sample):
     one_each = {photograph: path for path, photograph in truth.items()}
     table = group([folder / "images" / path for path in one_each.values()])
     assert set(table["method"]) == {"alone"} and table["photograph"].is_unique
+    assert table["photograph"].str.startswith("single-").all()
 
 
 def test_overlapping_photographs_count_as_one(tmp_path):
@@ -66,7 +68,7 @@ def test_overlapping_photographs_count_as_one(tmp_path):
     assert table["photograph"].tolist() == ["a.png", "a.png"] and set(table["method"]) == {"matched"}
 
 
-def test_bad_pictures_are_alone_and_equal_ones_together(tmp_path):
+def test_bad_pictures_are_unknown_and_equal_ones_together(tmp_path):
     (tmp_path / "empty.jpeg").write_bytes(b"")
     (tmp_path / "text.jpeg").write_text("not an image")
     for name, colour in [("black", 0), ("white", 255), ("white_again", 255), ("grey", 90)]:
@@ -78,7 +80,7 @@ def test_bad_pictures_are_alone_and_equal_ones_together(tmp_path):
     table.index = [path.stem for path in paths]
     assert table.loc["white", "photograph"] == table.loc["white_again", "photograph"]
     assert table["photograph"].nunique() == len(paths) - 1
-    assert table["method"].value_counts().to_dict() == {"alone": len(paths) - 2, "clustered": 2}
+    assert table["method"].value_counts().to_dict() == {"unknown": len(paths) - 2, "clustered": 2}
     assert group([]).empty
 
 

@@ -8,17 +8,25 @@ import sys
 
 import pandas
 import pytest
+from markdown_it import MarkdownIt
 
 from tasks.errors import StudyError
 from tasks.report import __main__ as report
 from tasks.report import findings, published
+from tasks.report.evidence import add_intervals
 from tasks.report.experiments import result_rows
-from tasks.report.markdown import duration, milliseconds, rate, seconds_of
-from tasks.report.model_card import origin_of_test
-from tasks.report.results import read_runs
+from tasks.report.figures import class_labels
+from tasks.report.markdown import duration, milliseconds, origin, rate, seconds_of
+from tasks.report.mistakes import f1_table
+from tasks.report.model_card import how_chosen, origin_of_test
+from tasks.report.results import best_of, chosen, read_runs
 from tasks.report.study import read_study
+from tasks.report.trust import warnings_of
 from tests.conftest import ROOT, python
+from tests.drawn_predictions import table_of
 from tests.made_up_study import control, some, write_json, write_study
+
+HOSTILE = ["<img src=x onerror=alert(1)>", "a|b* [c](d) *e", "`tick` ~~f~~", "$x_$ \\frac{ _g_"]
 
 
 def run_report(root, *arguments):
@@ -76,9 +84,10 @@ def test_report_is_written_and_printed(study):
 def test_a_control_near_the_model_is_warned_of_at_the_top(study):
     text = (study[0] / "reports/study.md").read_text()
     top = text[: text.index("## 1.")]
-    assert "Do not trust the accuracies of `published`" in top and "scores 97.0%" in top and "in train too" in top
+    assert "Do not trust the accuracies of `published`.** 100.00% of the test images come from photographs" in top
+    assert "A comparison of colours comes near the models of `published`" in top and "scores 97.00%" in top
     assert "of `held-out`" not in top
-    assert "97.0%" not in (study[0] / "reports/model_card.md").read_text()
+    assert "97.00%" not in (study[0] / "reports/model_card.md").read_text()
 
 
 def test_findings_only_where_the_interval_allows(study):
@@ -104,7 +113,7 @@ def test_model_card_is_of_the_model_that_validation_prefers(study):
 
 def test_backbones_repeats_and_unknown_photographs(tmp_path):
     root = tmp_path / "axes"
-    write_study(root, some(2, "[published]", "[ResNet50, MobileNet]", "[1, 2]"))
+    write_study(root, some(2, "[published]", "[ResNet50, MobileNet]", "[1, 2]"), classes=HOSTILE)
     (root / "data/photographs.parquet").unlink()
     status, printed = report_here(root, "--without-images")
     assert status == 0, printed
@@ -118,6 +127,96 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     assert "There is none" in (root / "reports/model_card.md").read_text()
     sister = re.search(r"\| \*\*mn_resultset2\*\* \| MobileNet, 1 × D\(16\) \| 1e-5 \| 99.04% \| (\S+)% \| (\S+) \|", text)
     assert float(sister[1]) - 99.04 == pytest.approx(float(sister[2]), abs=0.011)
+    names_are_shown_as_they_are(text)
+
+
+def names_are_shown_as_they_are(markdown):
+    """Render the report: the hostile classes are text in it, and neither HTML, emphasis nor cells of a table."""
+    tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(markdown)
+    texts = ["".join(child.content for child in token.children or []) for token in tokens]
+    inside = [child for token in tokens for child in token.children or []]
+    assert {t.content for t in [*tokens, *inside] if t.type.startswith("html")} <= {"<code>", "</code>"}
+    assert any(HOSTILE[0] in text for text in texts)
+    heads = [texts[place + 1] for place, token in enumerate(tokens) if token.type == "th_open"]
+    end = heads.index("Mean (macro)")
+    assert heads[end - 5 : end] == ["Model", *sorted(HOSTILE)]
+
+
+def summary_of(accuracy, name="narrow", **changes):
+    """A summary of one run that got the share `accuracy` of 40 photographs of two classes right."""
+    judged = table_of([place < 40 * accuracy for place in range(40)], [f"p{place}" for place in range(40)])
+    summary = {"experiment": name, "series": "published", "protocol": "published", "accuracy": accuracy, "runs": [{"judged": judged}]}
+    add_intervals([summary])
+    return summary | changes
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "control", "told"),
+    [
+        (0.95, control(0.62, 0.0), []),
+        (0.95, control(0.62, 0.04), []),
+        (0.95, control(0.62, None), []),
+        (0.95, control(0.62, 0.83), ["Do not trust the accuracies of `published`.** 83.00% of the test images come from photographs"]),
+        (0.95, control(0.97, 0.83), ["Do not trust", "A comparison of colours comes near the models of `published`, or beats them"]),
+        (0.95, control(0.92, 0.0), ["scores 92.00% on this split; the best model reaches 95.00% (narrow). No photograph is on both sides"]),
+        (0.95, control(0.92, 0.025), ["Only 2.50% of the test images share a photograph with train: this is no leak"]),
+        (0.95, control(0.92, 0.0, 40), ["It is not known whether copies of the same photographs are on both sides."]),
+        (0.95, control(0.92, None), ["It is not known whether"]),
+        (0.95, control(1.0, 0.0), ["A comparison of colours", "A comparison of thumbnails"]),
+        (0.55, control(0.97, None), ["The models of `published` are at chance.** The best test accuracy is 55.00% (narrow)"]),
+        (0.55, control(0.62, 0.83), ["are at chance", "83.00% of the test images"]),
+    ],
+)
+def test_warnings_follow_what_was_counted(accuracy, control, told):
+    found = warnings_of([summary_of(accuracy)], {"published": control})
+    assert len(found) == len(told) and all(part in warning for part, warning in zip(told, found, strict=True)), found
+
+
+def test_a_constant_answer_that_comes_near_is_named():
+    often = control(0.5, 0.0)
+    often["majority_class"]["accuracy"] = 0.7
+    (found,) = warnings_of([summary_of(0.75) | {"per_image": {"value": 0.75, "low": 0.72}}], {"published": often})
+    assert "add little to a constant answer.** Always answering the most frequent class scores 70.00%" in found
+
+
+def test_rows_that_tie_are_all_named():
+    rows = [summary_of(0.5, name) for name in "abcdefg"]
+    worse = summary_of(0.4, "worse")
+    assert [row["experiment"] for row in best_of([worse, *rows])] == list("abcdefg")
+    assert "is 50.00% (7 rows tie);" in warnings_of([worse, *rows], {"published": control(0.9, 0.0)})[0]
+    assert "is 50.00% (a and b);" in warnings_of([worse, *rows[:2]], {"published": control(0.9, 0.0)})[0]
+    runs = [
+        {"experiment": name, "validation_accuracy": 0.5, "validation_loss": loss, "test_accuracy": 0.5}
+        for name, loss in (("a", 1.0), ("b", 1.0), ("c", 2.0))
+    ]
+    told = "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the first of them."
+    assert how_chosen(chosen(runs), runs).endswith(f"{told} Its test accuracy is the highest, as that of 2 others.")
+    runs[2]["test_accuracy"] = 0.6
+    assert how_chosen(chosen(runs), runs).endswith("The highest test accuracy, 60.00% (c), had no say.")
+
+
+def test_a_class_without_test_images_does_not_lower_the_mean():
+    judged = table_of([1, 1, 1])  # of A; there is no image of B
+    run = {"validation_accuracy": 1.0, "validation_loss": 0.1, "judged": judged}
+    assert "| **narrow** | 100.00% | no test image | 100.00% |" in f1_table([{"experiment": "narrow", "runs": [run]}])
+
+
+def test_groups_that_were_found_are_not_called_photographs():
+    names = ["BloodImage_00023.jpg", "group-00035", "single-00036", None]
+    assert [origin(name) for name in names] == [
+        "photograph BloodImage_00023.jpg",
+        "group 35 of like images",
+        "like no other image",
+        "photograph unknown",
+    ]
+
+
+def test_long_names_of_classes_stay_apart_beside_an_axis():
+    stained = [f"{kind} granulocyte of the peripheral blood, stained after Wright" for kind in ("segmented", "band")]
+    labels = class_labels(stained)
+    assert labels[0].startswith("segmented granulocyte") and max(len(line) for label in labels for line in label.split("\n")) <= 24
+    alike = class_labels([f"a name that only differs in the middle, here {n}, and goes on for very long" for n in (1, 2)])
+    assert [label[:2] for label in alike] == ["1 ", "2 "]
 
 
 def test_results_csv_has_one_sorted_row_a_run(study):
@@ -266,9 +365,9 @@ def test_impossible_and_absent_figures_of_the_sister_studies():
     ("shared", "told"),
     [
         (None, "of which nobody knows whether they come from the same photographs as TRAIN"),
-        ({"share": 0.0, "alone": 0}, "made from other photographs than TRAIN"),
-        ({"share": 0.0, "alone": 40}, "none of them known to share a photograph with train; the photograph of 40 was not found"),
-        ({"share": 0.0245, "alone": 0}, "2.45% of them made from a photograph that is in train too"),
+        ({"share": 0.0, "not_found": 0}, "made from other photographs than TRAIN"),
+        ({"share": 0.0, "not_found": 40}, "none of them known to share a photograph with train; the photograph of 40 was not found"),
+        ({"share": 0.0245, "not_found": 0}, "2.45% of them made from a photograph that is in train too"),
     ],
 )
 def test_model_card_tells_what_is_known_of_the_test(shared, told):

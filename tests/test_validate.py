@@ -137,7 +137,7 @@ class Links(HTMLParser):
 
 def test_the_page_needs_nothing_from_outside_and_its_links_lead_somewhere(tmp_path):
     images = tmp_path / "data/raw/images"
-    fill(images, {"TRAIN/A&<b>": 3, "TRAIN/B": 2})
+    fill(images, {"TRAIN/<img src=x onerror=alert(1)>": 3, "TRAIN/B": 2})
     shutil.copy(images / "TRAIN/B/0.jpeg", images / "TRAIN/B/same #1?.jpeg")
     (images / "TRAIN/B/<script>.jpeg").write_text("text")
     result, _, tables = judged(images, tmp_path)

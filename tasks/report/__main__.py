@@ -11,16 +11,18 @@ from pathlib import Path
 
 from tasks.errors import StudyError, entry_point
 from tasks.files import new_file, new_folder, read_json, write_text
+from tasks.markup import code, escaped
 from tasks.report import figures
-from tasks.report.evidence import add_intervals, evidence_section, leak_notices
+from tasks.report.evidence import add_intervals, evidence_section
 from tasks.report.experiments import TABLE_HEAD, basic_settings, experiment_sections, result_rows, result_section
 from tasks.report.findings import findings_section
-from tasks.report.markdown import counted, listed, plain_table, rate
+from tasks.report.markdown import counted, listed, plain, plain_table, rate
 from tasks.report.mistakes import draw_mistakes, mistakes_section
 from tasks.report.model_card import write_card
 from tasks.report.published import published_section
 from tasks.report.results import TIMES, by_series, read_runs, read_split, results_table, summaries_of
 from tasks.report.study import read_study
+from tasks.report.trust import warnings_of
 
 PROTOCOLS = {
     "published": "`published` (TRAIN and TEST merged, then split at random, so copies of one photograph fall on both sides)",
@@ -45,7 +47,7 @@ def main():
     say(0.1, "intervals")
     add_intervals(summaries)
     say(0.3, "figures")
-    warnings = leak_notices(summaries, controls)
+    warnings = warnings_of(summaries, controls)
 
     reports = root / "reports"
     with new_folder(reports / "figures") as folder:
@@ -56,7 +58,7 @@ def main():
     page = None if options.without_images else "validation/index.html"
     text = write_study(study, summaries, validation, page, source, sizes, controls, warnings, links)
     write_text(reports / "study.md", text)
-    held_out = leak_notices([summary for summary in summaries if summary["protocol"] == "held-out"], controls)
+    held_out = warnings_of([summary for summary in summaries if summary["protocol"] == "held-out"], controls)
     write_text(reports / "model_card.md", write_card(study, summaries, controls, source, sizes, held_out))
     table = results_table(runs)
     for name, columns in (("results.csv", table.columns.difference(TIMES, sort=False)), ("times.csv", ["key", *TIMES])):
@@ -73,8 +75,8 @@ def summarise(study, summaries, runs, warnings):
     lines = []
     for name, group in by_series(summaries).items():
         lines += [name + (" (sample: drawn images)" if is_sample(study) else ""), plain_table(TABLE_HEAD, result_rows(group)), ""]
-    lines += [f"failed: {reason}" for reason in failures(runs)]
-    lines += [warning.replace("**", "") for warning in warnings]
+    lines += [plain(f"failed: {reason}") for reason in failures(runs)]
+    lines += [plain(warning) for warning in warnings]
     lines += ["The report is reports/study.md, its numbers are reports/results.csv, its figures reports/figures/"]
     return "\n".join(lines) + "\n"
 
@@ -115,7 +117,7 @@ def is_sample(study):
 
 
 def failures(runs):
-    return [f"`{run['key']}`: {run['failed']}" for run in runs if run["failed"]]
+    return [f"`{run['key']}`: {escaped(run['failed'])}" for run in runs if run["failed"]]
 
 
 def draw_figures(folder, summaries):
@@ -193,7 +195,7 @@ def notices(study, runs, validation, page, warnings):
         found.append(f"**Incomplete: {len(missing)} of {len(runs)} runs have no results.**\n" + "\n".join(f"- {line}" for line in missing))
     broken = [rule for rule in validation["rules"] if not rule["passed"] and rule["severity"] != "off"]
     if broken:
-        lines = [f"- {rule['severity']}: {rule['description']} ({what_broke(rule)})" for rule in broken]
+        lines = [f"- {rule['severity']}: {escaped(rule['description'])} ({what_broke(rule)})" for rule in broken]
         where = f" ([all of them]({page}))" if page else ""
         found.append(f"**The data's validation found something**{where}:\n" + "\n".join(lines))
     if off := [f"`{rule['rule']}`" for rule in validation["rules"] if rule["severity"] == "off"]:
@@ -203,12 +205,12 @@ def notices(study, runs, validation, page, warnings):
 
 def what_broke(rule):
     """Return how many files break a rule of the validation and some of them, or why the rule could not be judged."""
-    return f"{rule['count']} found: {few(rule['offenders'])}" if rule["count"] else rule["found"]
+    return f"{rule['count']} found: {few(rule['offenders'])}" if rule["count"] else escaped(rule["found"])
 
 
 def few(paths, most=3):
     """Name at most `most` files."""
-    names = [f"`{path}`" for path in paths[:most]]
+    names = [code(path) for path in paths[:most]]
     return listed(names) + (", …" if len(paths) > most else "")
 
 
@@ -217,7 +219,8 @@ def what_was_run(study, source, sizes, runs):
     done = [run for run in runs if not run["failed"]]
     lines = [f"- Profile: `{params.profile}`" + (" (sample: drawn images)" if is_sample(study) else "")]
     if source:
-        where = f"`{source['source']}`, {source['reference']}" + (f", version {source['version']}" if source.get("version") else "")
+        version = f", version {escaped(source['version'])}" if source.get("version") else ""
+        where = f"`{source['source']}`, {escaped(source['reference'])}{version}"
         lines += [f"- Data: {where}; {source['images']:,} images, sha256 `{source['sha256'][:16]}…`"]
     for protocol, (train, validation, test) in sizes.items():
         lines.append(f"- Protocol {PROTOCOLS[protocol]}: {train:,} train, {validation:,} validation, {test:,} test images")
@@ -227,7 +230,7 @@ def what_was_run(study, source, sizes, runs):
         f"{counted(len(params.backbones), 'backbone')} × {counted(len(params.repeats), 'repeat')}, {len(done)} of {len(runs)} with results",
     ]
     for name in ("processor", "threads", "device", "precision"):
-        if values := sorted({str(run[name]) for run in done}):
+        if values := sorted({escaped(run[name]) for run in done}):
             lines.append(f"- {name.capitalize()}: {listed(values)}")
     if done:
         speeds = [run["images_per_second"] for run in done]

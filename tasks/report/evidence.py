@@ -1,12 +1,12 @@
 """Section 5 of the report: what the accuracies are worth. Intervals, both protocols, controls without training, spread, pairs."""
 
-from tasks.controls import NAMES, accuracies, known_share, leak_warning
+from tasks.controls import NAMES, accuracies
+from tasks.markup import escaped
 from tasks.predictions import per_photograph, photographs_known
-from tasks.report.markdown import between, bold, bullets, counted, listed, percent, points, points_between, table
-from tasks.report.results import by_series
+from tasks.report.markdown import between, bold, bullets, counted, listed, names_of, percent, points, points_between, table
+from tasks.report.results import best_of, by_series
+from tasks.report.trust import NEAR
 from tasks.statistics import accuracy, difference, expected_calibration_error, mcnemar, spread
-
-NEAR = 5  # percentage points between a control and the model below which the split is warned of
 
 
 def add_intervals(summaries):
@@ -17,23 +17,6 @@ def add_intervals(summaries):
             known = photographs_known(judged[0])
             summary["per_image"] = accuracy(judged)
             summary["per_photograph"] = accuracy([per_photograph(one) for one in judged]) if known else None
-
-
-def best_of(summaries):
-    """Return the summary with the best test accuracy, or None where nothing ran."""
-    return max((summary for summary in summaries if summary["runs"]), key=lambda summary: summary["accuracy"], default=None)
-
-
-def leak_notices(summaries, controls):
-    """Return a sentence for each series whose best model a control without training comes near, for the top of the report."""
-    found = []
-    for series, group in by_series(summaries).items():
-        best, control = best_of(group), controls.get(group[0]["protocol"])
-        if best and control:
-            shared = known_share(control["shared_photographs"])
-            if warning := leak_warning(accuracies(control), best["accuracy"], NEAR, shared):
-                found.append(f"**Do not trust the accuracies of `{series}`.** {warning} (Best row: {best['experiment']}.)")
-    return found
 
 
 def evidence_section(study, summaries, controls):
@@ -98,17 +81,17 @@ def control_blocks(done, controls):
     rows, near = [], []
     for protocol, control in controls.items():
         best = best_of([summary for summary in done if summary["protocol"] == protocol])
-        model = f"{percent(best['accuracy'])} ({best['experiment']})" if best else "not run"
+        model = f"{percent(best[0]['accuracy'])} ({names_of(best)})" if best else "not run"
         shared = control["shared_photographs"]
         told = f"{percent(shared['share'])} of {shared['images']:,}" if shared else "unknown"
         rows.append([f"`{protocol}`", *[percent(value) for value in accuracies(control).values()], model, told])
         highest = max(accuracies(control).values())
-        weak = [s["experiment"] for s in done if s["protocol"] == protocol and s["accuracy"] - highest <= NEAR / 100]
+        weak = [escaped(s["experiment"]) for s in done if s["protocol"] == protocol and s["accuracy"] - highest <= NEAR / 100]
         if weak:
             near.append(f"`{protocol}`: not {NEAR} points above the best control ({percent(highest)}): {listed(weak)}.")
-        if shared and shared["alone"]:
+        if shared and shared["not_found"]:
             near.append(
-                f"`{protocol}`: the photograph of {counted(shared['alone'], 'test image')} was not found; shared ones may hide there."
+                f"`{protocol}`: the photograph of {counted(shared['not_found'], 'test image')} was not found; shared ones may hide there."
             )
     head = ["Protocol", *[words(name) for name in NAMES], "Best model", "Test images whose photograph is in train"]
     return [
@@ -144,12 +127,14 @@ def pair_blocks(done):
         "photographs are unknown: its p is then too small if images are copies), on the first repeat of each."
     ]
     for series, group in by_series(done).items():
-        first, best = group[0], best_of(group)
+        first, (best, *equal) = group[0], best_of(group)
         rows = []
         for summary in group:
             test = "" if summary is first else f"{compare_majorities(first, summary):.3g}"
             rows.append([bold(summary["experiment"]), against(first, summary), test, against(best, summary)])
-        head = ["Model", f"Against the first ({first['experiment']})", "McNemar's p", f"Against the best ({best['experiment']})"]
+        tie = f", first of {len(equal) + 1} that tie" if equal else ""
+        names = [escaped(summary["experiment"]) for summary in (first, best)]
+        head = ["Model", f"Against the first ({names[0]})", "McNemar's p", f"Against the best ({names[1]}{tie})"]
         blocks += [f"**{series}**", table(head, rows)]
     return blocks
 

@@ -1,5 +1,6 @@
 """Sections 2 and 3 of the report, in the published study's shape: settings, a section for each experiment, the results table."""
 
+from tasks.markup import escaped
 from tasks.report.markdown import bold, duration, image, listed, milliseconds, percent, rate, table
 from tasks.report.results import FACTORS, by_series, changed_factors, groups_of
 from tasks.settings.experiment import architecture
@@ -32,7 +33,7 @@ def title_of(experiment, first):
     """Return a section's title as the published study words it: what the experiment changes of the first one."""
     changed = changed_factors(experiment, first)
     if not changed:
-        return "Basic" if experiment is first else f"The same as {first['experiment']}"
+        return "Basic" if experiment is first else f"The same as {escaped(first['experiment'])}"
     return "Change " + listed(f"{FACTORS[factor][1]} to {FACTORS[factor][2](experiment[factor])}" for factor in changed)
 
 
@@ -46,7 +47,7 @@ def experiment_sections(study, summaries, links):
         scale = study.profile.training.learning_rate_scale
         applied = "" if scale == 1 else f" (applied: {rate(own['learning_rate'] * scale)})"
         blocks.append(f"### 2.{number}. {title_of(own, first)}")
-        blocks.append(f"- Model: {name}\n- Model Architecture: {names}\n- Learning Rate: {rate(own['learning_rate'])}{applied}")
+        blocks.append(f"- Model: {escaped(name)}\n- Model Architecture: {names}\n- Learning Rate: {rate(own['learning_rate'])}{applied}")
         for summary in group:
             link = links.get((name, summary["series"]))
             blocks.append(image(f"Loss and accuracy of {name} over the epochs, {summary['series']}", link) if link else "")
@@ -58,7 +59,7 @@ def experiment_sections(study, summaries, links):
 def run_figures(run):
     """Return a single run's figures as the published study lists them."""
     if run["failed"]:
-        return f"- Failed: {run['failed']}"
+        return f"- Failed: {escaped(run['failed'])}"
     return "\n".join(
         [
             f"- Train: [loss: {run['train_loss']:.4f}, acc: {run['train_accuracy']:.4f}] (as the fit reports them, dropout on)",
@@ -85,7 +86,7 @@ def runs_table(runs, params):
             "" if run["failed"] else f"{run[f'{split}_loss']:.4f}, {run[f'{split}_accuracy']:.4f}"
             for split in ("train", "validation", "test")
         ]
-        time = f"failed: {run['failed']}" if run["failed"] else duration(run["learning_time_seconds"])
+        time = f"failed: {escaped(run['failed'])}" if run["failed"] else duration(run["learning_time_seconds"])
         rows.append([*[run[axis] for axis in axes], *pairs, time])
     return table(head, rows, left=len(axes))
 

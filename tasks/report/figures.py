@@ -1,7 +1,10 @@
 """The report's figures. The same numbers give the same bytes; no line is told from another by its colour alone."""
 
+import textwrap
+from collections.abc import Iterable
+
 from tasks.files import new_file
-from tasks.report.markdown import rate
+from tasks.report.markdown import origin, rate
 
 # Okabe and Ito's palette, safe for colour-blind readers (https://jfly.uni-koeln.de/color/), its yellow left out: too pale on white.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -30,6 +33,7 @@ def new_figure(width, height, rows=1, columns=1, margins=None, **layout):
     matplotlib.rcParams.update({
         "font.family": "DejaVu Sans", "font.size": 10, "axes.grid": True, "grid.color": "#dddddd", "axes.axisbelow": True,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.markersize": 5, "savefig.dpi": 110,
+        "text.parse_math": False,  # a class may be called $x$
     })  # fmt: skip
     figure = Figure(figsize=(width, height))
     if margins:
@@ -152,14 +156,18 @@ def draw_confusions(path, matrices):
     """
     columns = min(len(matrices), 4)
     rows = -(-len(matrices) // columns)
-    classes = list(matrices[0][1].index)
-    figure, grid = new_figure(max(2.4 * columns, 3.4), 2.4 * rows + 0.9, rows, columns, sharey=True, squeeze=False)
+    classes = class_labels(matrices[0][1].index)
+    lines = [line for label in classes for line in label.split("\n")]
+    margin = 0.06 * max(map(len, lines))  # inches that the longest line takes
+    side = max(1.8, 0.12 * len(lines))
+    width, height = side * columns + margin + 0.5, (side + margin + 0.3) * rows + 0.5
+    figure, grid = new_figure(max(width, 3.4), height, rows, columns, sharey=True, squeeze=False)
     for axes, (title, counts) in zip(grid.flat, matrices, strict=False):
         counts = counts.to_numpy()
         shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.grid(False)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(shortened(title, 28), fontsize=10)
         ticks = range(len(classes))
         axes.set_xticks(ticks, classes, rotation=90, fontsize=7)
         axes.set_yticks(ticks, classes, fontsize=7)
@@ -207,12 +215,12 @@ def draw_errors(path, errors, images):
     for number, (error, picture) in enumerate(zip(errors.to_dict("records"), images, strict=True)):
         left, top = number % columns * wide, number // columns * high
         axes.imshow(picture, extent=(left, left + 1, top + high - gap, top + high - gap - 1), interpolation="nearest")
-        photograph = f"photograph {shortened(error['photograph'])}" if error["photograph"] is not None else "photograph unknown"
+        photograph = error["photograph"]
         lines = [
             shortened(error["truth"]),
             f"taken for {shortened(error['prediction'])}",
             f"{100 * error['confidence']:.1f} % sure",
-            photograph,
+            origin(None if photograph is None else shortened(photograph)),
         ]
         axes.text(left + 0.5, top + high - gap - 1.02, "\n".join(lines), ha="center", va="bottom", fontsize=8)
     axes.set_xlim(-gap, columns * wide - gap)
@@ -221,7 +229,15 @@ def draw_errors(path, errors, images):
     save(figure, path)
 
 
-def shortened(text, most=20):
-    """Cut a long name so that it fits above a picture: its end tells more than its beginning."""
+def shortened(text: object, most: int = 20) -> str:
+    """Cut the middle out of a name longer than `most` characters: names often differ at their ends."""
     text = str(text)
-    return text if len(text) <= most else f"…{text[1 - most :]}"
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[1 + most // 2 - most :]}"
+
+
+def class_labels(names: Iterable[str]) -> list[str]:
+    """Return names of classes in lines that fit beside an axis, numbered where two would look the same."""
+    labels = [textwrap.fill(shortened(name, 44), 24) for name in names]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [f"{number} {label}" for number, label in enumerate(labels, 1)]

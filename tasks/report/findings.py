@@ -1,7 +1,8 @@
 """Section 6 of the report: what each factor did to accuracy and time, said only where the data support it."""
 
-from tasks.report.markdown import bold, bullets, listed, percent, points, points_between, table
-from tasks.report.results import FACTORS, by_series, results_table
+from tasks.markup import escaped
+from tasks.report.markdown import bold, bullets, listed, names_of, percent, points, points_between, table
+from tasks.report.results import FACTORS, best_of, by_series, results_table
 from tasks.statistics import factor_effects
 
 # What may differ between two experiments, in the order in which it is told, and between two series.
@@ -88,7 +89,7 @@ def findings_section(summaries):
     for effect in effects:
         change = {"value": effect["difference"], "low": effect["low"], "high": effect["high"]}
         p = [f"{effect['p']:.3g}", f"{effect['adjusted']:.3g}"]
-        name, where = TITLES[effect["factor"]], f"{effect['first_experiment']} → {effect['second_experiment']}"
+        name, where = TITLES[effect["factor"]], escaped(f"{effect['first_experiment']} → {effect['second_experiment']}")
         corrected = effect["verdict"] if supported(effect) or effect["verdict"] == "not distinguishable" else "not after correction"
         rows.append(
             [name, effect["series"], values_of(effect), where, points_between(change), *p, corrected, f"{effect['time_ratio']:.2f}"]
@@ -111,10 +112,11 @@ def backbone_overview(summaries):
         return []
     rows = []
     for series, group in by_series(done).items():
-        best = max(group, key=lambda summary: summary["accuracy"])
+        best = best_of(group)
         mean = sum(summary["accuracy"] for summary in group) / len(group)
         seconds = sum(summary["seconds"] for summary in group) / len(group)
-        parameters = f"{best['runs'][0]['parameters'] / 1e6:.1f} million"
-        rows.append([bold(series), f"{percent(best['accuracy'])} ({best['experiment']})", percent(mean), f"{seconds:.1f} s", parameters])
+        parameters = f"{best[0]['runs'][0]['parameters'] / 1e6:.1f} million"
+        top = f"{percent(best[0]['accuracy'])} ({names_of(best)})"
+        rows.append([bold(series), top, percent(mean), f"{seconds:.1f} s", parameters])
     head = ["Backbone, protocol", "Best accuracy", "Mean accuracy", "Mean learning time", "Parameters"]
     return ["### 6.1. Backbones", table(head, rows)]

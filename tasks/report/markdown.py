@@ -1,5 +1,10 @@
 """The wording of numbers and tables: the report, the model card and the terminal say them in the same way."""
 
+import html
+import re
+
+from tasks.markup import escaped
+
 
 def duration(seconds):
     """Return seconds as h:mm:ss.ffffff, e.g. 1:00:08.099976."""
@@ -42,6 +47,21 @@ def listed(words):
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
+def names_of(rows: list[dict]) -> str:
+    """Return the names of rows that tie, or how many they are."""
+    names = [escaped(row["experiment"]) for row in rows]
+    return listed(names) if len(names) <= 3 else f"{len(names)} rows tie"
+
+
+def origin(photograph: str | None) -> str:
+    """Return what an image was made of, in words; groups that the stage group found bear no photograph's name."""
+    if photograph is None:
+        return "photograph unknown"
+    if found := re.fullmatch(r"(group|single)-0*(\d+)", photograph):
+        return f"group {found[2]} of like images" if found[1] == "group" else "like no other image"
+    return f"photograph {photograph}"
+
+
 def counted(number, thing):
     """Return e.g. `1 repeat`, `2 repeats`."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
@@ -66,11 +86,16 @@ def bullets(sentences):
 
 
 def bold(text):
-    return f"**{text}**" if str(text) else ""
+    return f"**{escaped(text)}**" if str(text) else ""
 
 
 def image(alt, path):
-    return f"![{alt}]({path})"
+    return f"![{escaped(alt)}]({path})"
+
+
+def plain(text: str) -> str:
+    """Return Markdown as a terminal shows it: names as they are, nothing bold."""
+    return html.unescape(text.replace("**", ""))
 
 
 def cell(value):
@@ -87,6 +112,6 @@ def table(head, rows, left=1):
 
 def plain_table(head, rows):
     """Return the same table in columns for a terminal, without marks."""
-    lines = [[str(value).replace("**", "") for value in row or [""] * len(head)] for row in [head, *rows]]
+    lines = [[plain(str(value)) for value in row or [""] * len(head)] for row in [head, *rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip() for line in lines)

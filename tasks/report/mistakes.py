@@ -2,9 +2,10 @@
 
 import numpy
 
+from tasks.markup import code, escaped
 from tasks.predictions import photographs_known
 from tasks.report import figures
-from tasks.report.markdown import bold, image, percent, table
+from tasks.report.markdown import bold, image, origin, percent, table
 from tasks.report.results import by_series, chosen
 from tasks.statistics import confusion, expected_calibration_error, most_confident_errors, per_class, reliability
 
@@ -46,11 +47,12 @@ def mistakes_section(summaries, links):
     for number, (series, group) in enumerate(done.items(), 1):
         best = chosen([run for summary in group for run in summary["runs"]])
         judged = best["judged"]
-        blocks += [f"### 7.{number}. {series}", f"Closely looked at: **{best['experiment']}**, `{best['key']}`.", class_table(judged)]
+        blocks += [f"### 7.{number}. {series}", f"Closely looked at: {bold(best['experiment'])}, `{best['key']}`.", class_table(judged)]
         blocks += ["F1 of each class in all rows:", f1_table(group)]
         blocks.append(image(f"Confusion matrices, {series}", links["confusion", series]))
         blocks.append("Rows of a matrix are the truth, columns the prediction; shades are shares of the row.")
-        blocks.append(f"Expected calibration error of {best['experiment']}: {percent(expected_calibration_error(judged))} (15 bins).")
+        error = percent(expected_calibration_error(judged))
+        blocks.append(f"Expected calibration error of {escaped(best['experiment'])}: {error} (15 bins).")
         blocks.append(image(f"Reliability curve of {best['experiment']}, {series}", links["reliability", series]))
         errors = most_confident_errors(judged, ERRORS)
         if errors.empty:
@@ -76,15 +78,17 @@ def f1_table(group):
     rows = []
     for summary in group:
         scores = per_class(chosen(summary["runs"])["judged"])
-        # A class that is never predicted has no precision; its F1 counts as 0 in the mean, as scikit-learn's does.
-        values = scores["f1"].fillna(0.0)
-        rows.append([bold(summary["experiment"]), *[percent(value) for value in values], percent(values.mean())])
-    return table(["Model", *scores["class"], "Mean (macro)"], rows)
+        # A class that is never predicted has no precision; its F1 counts as 0 in the mean, as scikit-learn's does. Of a class without
+        # test images nothing was measured.
+        values = scores["f1"].fillna(0.0).where(scores["units"] > 0)
+        cells = ["no test image" if numpy.isnan(value) else percent(value) for value in values]
+        rows.append([bold(summary["experiment"]), *cells, percent(values.mean())])
+    return table(["Model", *map(escaped, scores["class"]), "Mean (macro)"], rows)
 
 
 def error_table(errors):
     rows = [
-        [f"`{row['path']}`", row["truth"], row["prediction"], percent(row["confidence"]), row["photograph"] or "unknown"]
+        [code(row["path"]), *map(escaped, (row["truth"], row["prediction"], percent(row["confidence"]), origin(row["photograph"])))]
         for row in errors.to_dict("records")
     ]
-    return table(["Image", "Truth", "Prediction", "Confidence", "Photograph"], rows)
+    return table(["Image", "Truth", "Prediction", "Confidence", "Origin"], rows)

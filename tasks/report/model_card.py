@@ -1,8 +1,9 @@
 """The model card of the best held-out model, in the headings of Mitchell et al. 2019, Model Cards for Model Reporting."""
 
 from tasks.controls import NAMES, accuracies
+from tasks.markup import escaped
 from tasks.predictions import classes_of, per_photograph, photographs_known
-from tasks.report.markdown import between, bullets, duration, listed, percent, rate
+from tasks.report.markdown import between, bullets, duration, listed, names_of, percent, rate
 from tasks.report.mistakes import class_table
 from tasks.report.results import chosen
 from tasks.settings.experiment import architecture
@@ -34,10 +35,9 @@ def write_card(study, summaries, controls, source, sizes, warnings):
     known = photographs_known(judged)
     per_image = accuracy([judged])
     sample = study.profile.dataset.source == "sample"
-    highest = max(runs, key=lambda other: other["test_accuracy"])
-    data = f"{source['images']:,} images, `{source['source']}`, {source['reference']}" if source else "not recorded"
-    version = f", version {source['version']}" if source.get("version") else ""
-    versions = listed(f"{name} {number}" for name, number in sorted(run.get("versions", {}).items()))
+    data = f"{source['images']:,} images, `{source['source']}`, {escaped(source['reference'])}" if source else "not recorded"
+    version = f", version {escaped(source['version'])}" if source.get("version") else ""
+    versions = listed(escaped(f"{name} {number}") for name, number in sorted(run.get("versions", {}).items()))
     train, validation, test = sizes["held-out"]
 
     metrics = [
@@ -48,10 +48,7 @@ def write_card(study, summaries, controls, source, sizes, warnings):
         else "Accuracy per photograph: not known, for it is not known which images come from the same photograph.",
         f"Loss {run['test_loss']:.4f}; expected calibration error {percent(expected_calibration_error(judged))} (15 bins).",
         *[f"{note[0].upper()}{note[1:]}." for note in per_image["notes"]],
-        "The model was chosen by validation accuracy "
-        + ("and has" if highest is run else f"({highest['experiment']} has {percent(highest['test_accuracy'])},")
-        + " the highest test accuracy"
-        + ("." if highest is run else ", but the test images had no say)."),
+        how_chosen(run, runs),
     ]
     control = controls.get("held-out")
     if control:
@@ -59,7 +56,7 @@ def write_card(study, summaries, controls, source, sizes, warnings):
         metrics.append(f"Without any training, on the same split: {compared}.")
 
     sections = [
-        f"# Model card: {head} ({run['experiment']})",
+        f"# Model card: {head} ({escaped(run['experiment'])})",
         "**Not for diagnosis.** This model has no clinical validation of any kind.",
         "**This is the sample:** its images are drawn, and it knows nothing about blood." if sample else "",
         *[f"> {warning}" for warning in warnings],
@@ -71,11 +68,12 @@ def write_card(study, summaries, controls, source, sizes, warnings):
                 f"batch size {training.batch_size}, dropout {training.dropout:g}, Adam at {rate(run['learning_rate_applied'])}, "
                 f"seed {run['seed']}",
                 f"Input: RGB, {study.profile.images.size} × {study.profile.images.size} pixels; output: a probability for each of "
-                f"{listed(classes_of(judged))}",
-                f"Trained in {duration(run['learning_time_seconds'])} on {run['processor']}, {run['device']}, {run['precision']}",
+                f"{listed(map(escaped, classes_of(judged)))}",
+                f"Trained in {duration(run['learning_time_seconds'])} on {escaped(run['processor'])}, {escaped(run['device'])}, "
+                f"{run['precision']}",
                 *([f"Made with {versions}"] if versions else []),
-                f"File: `data/models/{run['key']}/model.keras`; `model.json` beside it names the classes in order and says how an image file "
-                "becomes the input",
+                f"File: `data/models/{run['key']}/model.keras`; `model.json` beside it names the classes in order and says how an image "
+                "file becomes the input",
             ]
         ),
         "## Intended use",
@@ -108,12 +106,28 @@ def write_card(study, summaries, controls, source, sizes, warnings):
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def how_chosen(run: dict, runs: list[dict]) -> str:
+    """Return in a sentence why the card is about `run`, which results.chosen took of `runs`, and how its test accuracy ranks."""
+    tie = [other for other in runs if other["validation_accuracy"] == run["validation_accuracy"]]
+    equal = [other for other in tie if other["validation_loss"] == run["validation_loss"]]
+    text = "The model was chosen by validation accuracy"
+    if len(tie) > 1:
+        text += f", in which {len(tie)} models tie, and then by the least validation loss"
+    if len(equal) > 1:
+        text += f", in which {len(equal)} tie: it is the first of them"
+    highest = max(other["test_accuracy"] for other in runs)
+    top = [other for other in runs if other["test_accuracy"] == highest]
+    if not any(run is other for other in top):
+        return f"{text}. The highest test accuracy, {percent(highest)} ({names_of(top)}), had no say."
+    return f"{text}. Its test accuracy is the highest" + (f", as that of {len(top) - 1} others." if len(top) > 1 else ".")
+
+
 def origin_of_test(control):
     """Return what is known of the test's photographs, of a protocol's entry of data/controls.json or None."""
     shared = control and control["shared_photographs"]
     if not shared:
         return "of which nobody knows whether they come from the same photographs as TRAIN"
-    lost = f"; the photograph of {shared['alone']:,} was not found" if shared["alone"] else ""
+    lost = f"; the photograph of {shared['not_found']:,} was not found" if shared["not_found"] else ""
     if shared["share"]:
         return f"{percent(shared['share'])} of them made from a photograph that is in train too{lost}"
     return f"none of them known to share a photograph with train{lost}" if lost else "made from other photographs than TRAIN"

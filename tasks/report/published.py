@@ -4,6 +4,7 @@ import csv
 import math
 from pathlib import Path
 
+from tasks.markup import escaped
 from tasks.report.markdown import bold, bullets, listed, milliseconds, percent, points, rate, seconds_of, table
 
 NUMBERS = ("learning_rate", "train_loss", "train_acc", "val_loss", "val_acc", "test_loss", "test_acc")
@@ -158,7 +159,7 @@ def protocol_differences(study, sizes, runs):
     numbers = [f"{protocol} ({cut[protocol]}): {' / '.join(f'{n:,}' for n in sizes[protocol])}" for protocol in sizes]
     weights = {"imagenet": "ImageNet", "pretrain": "pre-trained on drawn cells", "random": "random"}[profile.backbone.weights]
     scale = profile.training.learning_rate_scale
-    devices = sorted({run["processor"] for run in runs}) or ["nothing was run"]
+    devices = sorted({escaped(run["processor"]) for run in runs}) or ["nothing was run"]
     return [
         ["Images", "Kaggle 'Blood Cells', 12,500 nominally", images],
         ["Train / validation / test", "8,000 / 2,000 / 2,500, random 64/16/20", "; ".join(numbers)],

@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.errors import StudyError
 from tasks.files import read_json
 from tasks.predictions import judge
-from tasks.report.markdown import duration, milliseconds, rate
+from tasks.report.markdown import duration, milliseconds, percent, rate
 
 SPLITS = ("train", "validation", "test")
 # The factors of an experiment, in the order in which they are told: column of the table, phrase of a section's title, wording of a value.
@@ -210,6 +210,13 @@ def by_series(summaries):
     for summary in summaries:
         series.setdefault(summary["series"], []).append(summary)
     return series
+
+
+def best_of(summaries: list[dict]) -> list[dict]:
+    """Return the summaries with the best test accuracy as it is printed: several where they tie, none where nothing ran."""
+    done = [summary for summary in summaries if summary["runs"]]
+    best = max((summary["accuracy"] for summary in done), default=0)
+    return [summary for summary in done if percent(summary["accuracy"]) == percent(best)]
 
 
 def chosen(runs):

@@ -1,0 +1,24 @@
+"""Names from data and settings, made safe to stand in Markdown and HTML: the report, the model card and the validation's page."""
+
+import re
+from html import escape
+
+# What Markdown reads as a mark anywhere in a line. An underscore within a word is none.
+MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def escaped(text: object) -> str:
+    """Return `text` as one line that Markdown and HTML show as it is, whatever it holds.
+
+    Marks become HTML entities, which both understand, in a table's cell too.
+    """
+    line = escape(" ".join(str(text).split()))
+    return MARKS.sub(lambda mark: f"&#{ord(mark[0])};", line)
+
+
+def code(text: object) -> str:
+    """Return `text` in a code span of Markdown, on one line."""
+    line = " ".join(str(text).split())
+    if not re.search(r"[`|]", line):
+        return f"`{line}`"
+    return f"<code>{escaped(line)}</code>"
