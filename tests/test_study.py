@@ -83,7 +83,7 @@ def test_a_model_is_used_as_the_readme_says_with_keras_and_pillow_alone(reposito
     several = f"np.save('all.npy', model.predict(np.stack([read(path, about['image']) for path in {files}])))"
     done = run([sys.executable, "-I", "-c", f"{readme_model_code()}\n{several}"], tmp_path)
     assert done.returncode == 0, done.stderr
-    first = ast.literal_eval(done.stdout.splitlines()[-2])
+    first = ast.literal_eval(re.search(r"^{.*}$", done.stdout, re.MULTILINE)[0])
     expected = recorded[[f"probability_{name}" for name in first]]
     np.testing.assert_allclose(list(first.values()), expected.iloc[0], atol=1e-3)
     np.testing.assert_allclose(np.load(tmp_path / "all.npy"), expected, atol=1e-3)
