@@ -45,7 +45,7 @@ def main():
         if result["verdict"] == "failed":
             raise StudyError(told(result, "error"))
         inventory.to_parquet(table)
-    write_json(RECIPE, recipe(profile.images.size))
+    write_json(RECIPE, recipe(size))
     if result["verdict"] == "warnings":
         print(f"warning: {told(result, 'warning')}")
     off = [rule["rule"] for rule in result["rules"] if rule["severity"] == "off"]
