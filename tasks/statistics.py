@@ -121,6 +121,7 @@ def per_class(table):
         table["truth"].to_list(), table["prediction"].to_list(), labels=classes, zero_division=np.nan
     )
     units = units.astype(int)  # scikit-learn gives floats where no prediction is right
+    f1 = np.where(units > 0, f1, np.nan)  # and 0 for a class that was predicted without being there
     photographs, notes = [], []
     for name, number in zip(classes, units, strict=True):
         found = table.loc[table["truth"] == name, "photograph"].nunique() if photographs_known(table) else None

@@ -165,8 +165,9 @@ def test_a_class_of_one_photograph_or_none_is_said():
 
 def test_images_are_counted_in_whole_numbers_where_no_prediction_is_right():
     table = table_of([0, 0, 0])
-    assert statistics.per_class(table)["units"].tolist() == [3, 0]
-    assert "3.0" not in f"{statistics.per_class(table).to_dict('records')}"
+    classes = statistics.per_class(table)
+    assert [str(images) for images in classes["units"]] == ["3", "0"]
+    assert classes["f1"].isna().tolist() == [False, True]  # of B, which was predicted, there was no image
 
 
 def test_the_reliability_curve_agrees_with_scikit_learn():

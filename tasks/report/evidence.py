@@ -42,6 +42,7 @@ def interval_blocks(done):
     """Return a table a series: accuracy per image and per photograph with intervals, calibration."""
     blocks = [
         "Images of one photograph are copies, not independent, so the intervals come from resampling photographs. "
+        "Where the data names no photographs, a group of images that resemble each other counts as one. "
         "Per photograph, the majority of its images decides. The calibration error (expected, 15 bins) is the mean distance "
         "between confidence and accuracy."
     ]
