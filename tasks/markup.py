@@ -17,8 +17,8 @@ def escaped(text: object) -> str:
 
 
 def code(text: object) -> str:
-    """Return `text` in a code span of Markdown, on one line."""
+    """Return `text` in a code span of Markdown, on one line, or as HTML where a span cannot hold it."""
     line = " ".join(str(text).split())
-    if not re.search(r"[`|]", line):
+    if not re.search(r"[`|\[]", line):  # [: flows/artifacts.py looks for images in spans too
         return f"`{line}`"
     return f"<code>{escaped(line)}</code>"
