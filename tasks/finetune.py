@@ -40,9 +40,13 @@ def starting_model(folder, name, size, experiment, dropout, classes):
     return assemble(backbone, name, experiment.layers, experiment.units, dropout, classes)
 
 
-def in_float32(trained, name, size, experiment, dropout, classes):
-    """Return the study's model with the weights of `trained`, computing in float32: in bfloat16 its
-    answers differ from device to device, and most processors only emulate it."""
+def in_float32(
+    trained: keras.Model, name: str, size: int, experiment: Experiment, dropout: float, classes: int
+) -> keras.Model:
+    """Return the study's model with the weights of `trained`, computing in float32.
+
+    In bfloat16 its answers would differ from device to device, and most processors only emulate it.
+    """
     keras.config.set_dtype_policy("float32")
     model = assemble(build_backbone(name, size), name, experiment.layers, experiment.units, dropout, classes)
     model.set_weights(trained.get_weights())
