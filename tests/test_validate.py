@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks import inventory
+from tasks import inventory, validate
 from tasks.expectations import judge, rules_for, tables_of
 from tasks.settings.validation import Validation
 from tasks.validate import common_size, told
@@ -156,23 +156,24 @@ def test_the_page_needs_nothing_from_outside_and_its_links_lead_somewhere(tmp_pa
     assert text.count("<img") >= 8
 
 
-def stage(folder, *, change=None):
-    """Run the stage in `folder`, which gets params.yaml and the sample's profile."""
+def configure(folder, change=None):
+    """Give `folder` params.yaml and the sample's profile."""
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "profiles").mkdir(exist_ok=True)
     text = (ROOT / "profiles/sample.yaml").read_text()
     text = re.sub(r"images: \{size: \d+\}", "images: {size: 48}", text)
     (folder / "profiles/sample.yaml").write_text(change(text) if change else text)
-    return python("tasks.validate", cwd=folder, PYTHONPATH=str(ROOT))
 
 
-def test_stage_with_warnings_writes_everything(tmp_path):
+def test_stage_with_warnings_writes_everything(tmp_path, monkeypatch, capfd):
     images = tmp_path / "data/raw/images"
     fill(images, {"TRAIN/A": 10, "TRAIN/B": 10, "TEST/A": 10, "TEST/B": 10})
     shutil.copy(images / "TRAIN/A/1.jpeg", images / "TRAIN/A/copy.jpeg")
-    done = stage(tmp_path, change=lambda text: text.replace("imbalance: warning", "imbalance: off"))
-    assert done.returncode == 0, done.stderr
-    assert "duplicate_within: 2 found: TRAIN/A/1.jpeg" in done.stdout and "turned off: imbalance" in done.stdout
+    configure(tmp_path, change=lambda text: text.replace("imbalance: warning", "imbalance: off"))
+    monkeypatch.chdir(tmp_path)
+    assert validate.main() == 0
+    printed = capfd.readouterr().out
+    assert "duplicate_within: 2 found: TRAIN/A/1.jpeg" in printed and "turned off: imbalance" in printed
     rows = pd.read_parquet(tmp_path / "data/inventory.parquet")
     assert rows["path"].tolist() == sorted(rows["path"]) and len(rows) == 41 and list(rows) == inventory.SCHEMA.names
     assert np.load(tmp_path / "data/images.npy", mmap_mode="r").shape == (41, 48, 48, 3)
@@ -194,7 +195,8 @@ def test_stage_stops_at_many_defects_and_names_each(tmp_path):
     save(images, "TRAIN/B/large.jpeg", picture(71, (200, 120)))
     shutil.copy(images / "TRAIN/A/2.jpeg", images / "TEST/B/leak.jpeg")
     (images / "TRAIN/C").mkdir()
-    done = stage(tmp_path)
+    configure(tmp_path)
+    done = python("tasks.validate", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     lines = {line.strip().split(":")[0]: line for line in done.stderr.splitlines()}
     assert "8 found: TRAIN/A/cut0.jpeg" in lines["unreadable"] and "and 3 more" in lines["unreadable"]
@@ -208,7 +210,9 @@ def test_stage_stops_at_many_defects_and_names_each(tmp_path):
     assert "TRAIN/B/text.jpeg" in (tmp_path / "reports/validation/index.html").read_text()
 
 
-def test_stage_without_any_image(tmp_path):
+def test_stage_without_any_image(tmp_path, monkeypatch, capfd):
     (tmp_path / "data/raw/images/TRAIN/A").mkdir(parents=True)
-    done = stage(tmp_path)
-    assert done.returncode == 1 and "holds no image" in done.stderr and "Traceback" not in done.stderr
+    configure(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert validate.main() == 1
+    assert "holds no image" in capfd.readouterr().err

@@ -11,7 +11,7 @@ class Sample(Section):
     """Drawn smears with the structure of the real data: photographs, and augmented copies of each."""
 
     photographs: Annotated[int, Field(ge=4, le=10_000)] = 30  # per class, in TRAIN and TEST together
-    copies: Annotated[int, Field(ge=1, le=1000)] = 8  # augmented images made of one photograph
+    copies: Annotated[int, Field(ge=1, le=100)] = 8  # augmented images made of one photograph
     width: Annotated[int, Field(ge=16, le=2048)] = 160
     height: Annotated[int, Field(ge=16, le=2048)] = 120
     magnification: Annotated[float, Field(ge=0.5, le=2)] = 1.0  # 1: cells as large in the picture as in the real data
