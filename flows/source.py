@@ -43,7 +43,10 @@ def ask(stage: dict[str, Any]) -> dict[str, Any]:
     if answer.returncode:
         told = (answer.stderr.strip().splitlines() or [f"status {answer.returncode}"])[-1].removeprefix("error: ")
         raise StudyError(f"{stage['name']}: the source did not answer: {told}")
-    state = json.loads(answer.stdout)
+    try:
+        state = dict(json.loads(answer.stdout))
+    except (ValueError, TypeError):
+        raise StudyError(f"{stage['name']}: `{line}` printed no JSON object, but {answer.stdout[:80]!r}") from None
     if "asked" in state:
         write_json(ASKED, read_or_empty(ASKED) | {stage["name"]: state["asked"]})
     return state

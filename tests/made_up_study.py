@@ -121,7 +121,7 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
     rest = {
         "learning_rate_applied": run["learning_rate"] * 10, "learning_time_seconds": 60.0 + 1.234567 * number, "epochs": 12,
         "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "threads": 2,
-        "precision": "float32", "versions": {"keras": "3"}, "seed": 2,
+        "precision": "float32", "versions": {"python": "3.11.9", "keras": "3.10.0", "tensorflow": "2.19.0"}, "seed": 2,
     }  # fmt: skip
     write_json(folder / "metrics.json", factors | figures | rest)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shutil
 import sys
@@ -77,7 +78,7 @@ def test_report_is_written_and_printed(study):
     assert text.index("**This is the sample.**") < text.index("## 1.")
     assert "multiplies every rate by 5" in text and "Learning Rate: 5e-5 (applied: 2.5e-4)" in text
     assert text.index("no two images have the same bytes") < text.index("## 1.")
-    assert "turned off:** `imbalance`" in text
+    assert "turned off:** `imbalance`" in text and "different software" not in text
     assert "None" not in text and not re.search(r"\bnan\b", text)
 
 
@@ -115,11 +116,18 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     root = tmp_path / "axes"
     write_study(root, some(2, "[published]", "[ResNet50, MobileNet]", "[1, 2]"), classes=HOSTILE)
     (root / "data/photographs.parquet").unlink()
+    with_other_software(root / "data/results/mn_resultset2-published-MobileNet-1/metrics.json")
     status, printed = report_here(root, "--without-images")
     assert status == 0, printed
     text = (root / "reports/study.md").read_text()
     assert "### 6.1. Backbones" in text and "| **MobileNet, published** |" in text
     assert "`ResNet50 - F - D(16)` and `MobileNet - F - D(16)`" in text
+    # Said at the top and in the terminal, of all runs; and below the table in which rows of both stand side by side.
+    ours, other = "keras 3.10.0, tensorflow 2.19.0, float32", "jax 0.5.0, keras 3.10.0, mixed_bfloat16"
+    top, tables = text.split("## 1. ")
+    assert told_software(top) == told_software(printed) == [{other: 1}, {ours: 7}]
+    assert told_software(tables) == [{other: 1}, {ours: 3}]
+    assert pandas.read_csv(root / "reports/results.csv")["software"].tolist() == [ours] * 6 + [other, ours]
     assert "| Repeats |" in text and "means of 2 repeats" in text
     assert "Photographs are unknown" in text and "too narrow" in text
     assert "| Image | Truth | Prediction |" in text and not list((root / "reports/figures").glob("errors-*"))
@@ -217,6 +225,18 @@ def test_long_names_of_classes_stay_apart_beside_an_axis():
     assert labels[0].startswith("segmented granulocyte") and max(len(line) for label in labels for line in label.split("\n")) <= 24
     alike = class_labels([f"a name that only differs in the middle, here {n}, and goes on for very long" for n in (1, 2)])
     assert [label[:2] for label in alike] == ["1 ", "2 "]
+
+
+def with_other_software(path):
+    """Change what made a run in its metrics.json."""
+    metrics = json.loads(path.read_text())
+    write_json(path, metrics | {"precision": "mixed_bfloat16", "versions": {"python": "3.11.9", "jax": "0.5.0", "keras": "3.10.0"}})
+
+
+def told_software(text):
+    """What is said of different software, line by line: {software: number of runs}."""
+    lines = re.findall(r"^(?:> )?- ((?:jax|keras) .*): (.*?)(?: and (\d+) more)?$", text, re.MULTILINE)
+    return [{software: runs.count("-published-") + int(more or 0)} for software, runs, more in lines]
 
 
 def test_results_csv_has_one_sorted_row_a_run(study):

@@ -21,6 +21,7 @@ from tasks.report.mistakes import draw_mistakes, mistakes_section
 from tasks.report.model_card import write_card
 from tasks.report.published import published_section
 from tasks.report.results import TIMES, by_series, read_runs, read_split, results_table, summaries_of
+from tasks.report.software import software_warnings
 from tasks.report.study import read_study
 from tasks.report.trust import warnings_of
 
@@ -48,6 +49,7 @@ def main():
     add_intervals(summaries)
     say(0.3, "figures")
     warnings = warnings_of(summaries, controls)
+    warnings += software_warnings(runs)
 
     reports = root / "reports"
     with new_folder(reports / "figures") as folder:

@@ -3,6 +3,7 @@
 from tasks.markup import escaped
 from tasks.report.markdown import bold, duration, image, listed, milliseconds, percent, rate, table
 from tasks.report.results import FACTORS, by_series, changed_factors, groups_of
+from tasks.report.software import software_warnings
 from tasks.settings.experiment import architecture
 
 TABLE_HEAD = ["Model", "Hidden Layer", "Dense Count", "Learning Rate", "Accuracy", "Learning Time(ms)"]
@@ -124,6 +125,7 @@ def result_section(study, summaries, links):
         caption = f"**Results, {series}**" + (" — **sample** (drawn images)" if study.profile.dataset.source == "sample" else "")
         caption += f", means of {repeats} repeats" if repeats > 1 else ""
         blocks += [caption, table(TABLE_HEAD, result_rows(group))]
+        blocks += software_warnings([run for summary in group for run in summary["runs"]])
         if (None, series) in links:
             blocks.append(image(f"Validation loss and accuracy of all experiments, {series}", links[None, series]))
     blocks.append(

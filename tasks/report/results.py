@@ -7,6 +7,7 @@ from tasks.errors import StudyError
 from tasks.files import read_json
 from tasks.predictions import judge
 from tasks.report.markdown import duration, milliseconds, percent, rate
+from tasks.report.software import software_of
 
 SPLITS = ("train", "validation", "test")
 # The factors of an experiment, in the order in which they are told: column of the table, phrase of a section's title, wording of a value.
@@ -155,12 +156,13 @@ def results_table(runs):
 
     columns = ["key", "experiment", "protocol", "backbone", "repeat", *FACTORS, "learning_rate_applied", "failed"]
     columns += [f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy", "images")]
-    columns += ["epochs", "parameters", "device", "processor", "threads", "precision", "seed", *TIMES]
+    columns += ["epochs", "parameters", "device", "processor", "threads", "precision", "software", "seed", *TIMES]
     rows = []
     for run in runs:
         seconds = run.get("learning_time_seconds")
+        made = {} if run["failed"] else {"software": software_of(run)}
         timed = {} if seconds is None else {"learning_time": duration(seconds), "learning_time_ms": milliseconds(seconds)}
-        rows.append({column: (run | timed).get(column) for column in columns})
+        rows.append({column: (run | made | timed).get(column) for column in columns})
     return pandas.DataFrame(rows, columns=columns).convert_dtypes()
 
 
