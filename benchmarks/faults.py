@@ -58,6 +58,11 @@ def truncate_newest_state(folder):
     newest.write_bytes(newest.read_bytes()[:-1000])
 
 
+def halve_rwlock(folder):
+    table = folder / ".dvc/tmp/rwlock"
+    table.write_bytes(table.read_bytes()[: table.stat().st_size // 2])
+
+
 def faults():
     """List all faults; the random moments are the same in every run."""
     moments = random.Random(SEED)
@@ -81,6 +86,7 @@ def faults():
         Fault("report", "kill -9", moments.uniform(0.3, 0.95)),
         Fault("report", "kill -9 while figures are drawn", "reports/.figures.partial/*"),
         Fault("prepare", "kill -9 while DVC writes dvc.lock; the next run is the flow", re.compile("Updating lock file"), then_flow=True),
+        Fault("prepare", "kill -9, then half of .dvc/tmp/rwlock; the next run is the flow", 0.5, then_flow=True, damage=halve_rwlock),
         Fault(tuned, "kill -9 while DVC commits", f"data/results/{NARROW}/metrics.json"),
         *(Fault(stage, "disk full", room=room) for stage, room in ROOM.items()),
         Fault(last, "kill -9 of the flow", re.compile(r"epoch 2/2, loss"), flow=True),

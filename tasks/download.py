@@ -75,12 +75,7 @@ def from_folder(path, folder, include, exclude):
         with open(path, "rb") as file:
             kind = kind_of(file.read(LONGEST)) or "a file"
         raise StudyError(f"{path}: is {kind}, not a folder; unpack it and name the folder, or set source: archive for a zip")
-    if not path.is_dir():
-        raise StudyError(f"{path}: there is no such folder; correct dataset.path in the profile")
-    try:
-        files, folders, special = walk(path)
-    except OSError as error:
-        raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it") from None
+    files, folders, special = walk(path)
     targets, ignored = plan(str(path), files, folders, include, exclude)
     progress = Progress("copy", len(targets), "files")
     for done, (name, target) in enumerate(targets.items(), start=1):
@@ -111,11 +106,18 @@ def source_state(dataset: Dataset) -> dict[str, Any]:
 
 
 def local_state(dataset: Dataset) -> dict[str, Any]:
-    """Return the state of a zip or folder on this machine."""
+    """Return the state of a zip or folder on this machine.
+
+    Raises:
+        StudyError: it is not there, or cannot be read.
+    """
     try:
         return {"source": dataset.source, "path": dataset.path} | state_of(Path(dataset.path).expanduser())
+    except FileNotFoundError as error:
+        what = "file" if dataset.source == "archive" else "folder"
+        raise StudyError(f"{error.filename}: there is no such {what}; correct dataset.path in the profile") from None
     except OSError as error:
-        raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); correct dataset.path in the profile") from None
+        raise StudyError(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it") from None
 
 
 def kaggle_state(dataset: Dataset, version: int, updated: str | None = None, asked: datetime | None = None) -> dict[str, Any]:

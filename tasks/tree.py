@@ -17,10 +17,12 @@ def walk(top: Path) -> tuple[list[str], list[str], int]:
             below.clear()
             continue
         seen.add(real)
-        folders.append(Path(here).relative_to(top).as_posix())
-        for name in names:
-            if (Path(here) / name).is_file():
-                files.append((Path(here) / name).relative_to(top).as_posix())
+        folder = Path(here).relative_to(top)
+        folders.append(folder.as_posix())
+        prefix = "" if here == os.fspath(top) else f"{folder.as_posix()}/"
+        for name in names:  # without a Path for each, which takes five times as long
+            if os.path.isfile(os.path.join(here, name)):
+                files.append(prefix + name)
             else:
                 special += 1
     return files, folders[1:], special  # without the top itself
@@ -39,7 +41,7 @@ def state_of(path: Path) -> dict[str, int]:
     Raises:
         OSError: the path is not there, or cannot be read.
     """
-    states = [file.stat() for file in ([path / name for name in walk(path)[0]] if path.is_dir() else [path])]
+    states = [os.stat(os.path.join(path, name)) for name in walk(path)[0]] if path.is_dir() else [path.stat()]
     return {
         "files": len(states),
         "bytes": sum(state.st_size for state in states),

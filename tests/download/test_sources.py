@@ -272,5 +272,5 @@ def test_the_study_asks_its_source_by_the_command_in_dvc_yaml(workspace):
     assert changed.returncode == 0 and changed.stdout != first.stdout
     zip_path.unlink()
     gone = run(["sh", "-c", commands[0]], workspace)
-    assert gone.returncode == 1 and gone.stderr.startswith("error: images.zip: cannot be read")
+    assert gone.returncode == 1 and gone.stderr.startswith("error: images.zip: there is no such file; correct dataset.path")
     assert not (workspace / "data").exists()
