@@ -9,18 +9,24 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
+
+import httpx
 
 from flows import SERVER, running_server
 from tasks.errors import StudyError
 from tasks.files import write_json
 
 PORT = 4200  # Prefect's own default
+REMOVE_DATABASE = "remove the file: it holds only the history of runs, no data and no results"
 START_LIMIT = 1800  # seconds; some ten are usual, many more on a machine that is busy with other work
 
 
@@ -34,9 +40,10 @@ def running(host="127.0.0.1", port=None, services=True):
         services: also run what schedules, notices late runs and fires automations; one run alone needs none of it.
 
     Raises:
-        StudyError: the port is taken or the server does not start.
+        StudyError: the port is taken, the database cannot be read by this Prefect, or the server does not start.
     """
     ask_directly()
+    check_database()
     socket_ = listening(host, port)
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{socket_.getsockname()[1]}"
     variables = {
@@ -74,7 +81,11 @@ def running(host="127.0.0.1", port=None, services=True):
 
 @contextlib.contextmanager
 def for_this_process():
-    """Have a server while the block runs: the one that PREFECT_API_URL names or `make ui` started, else one of this process's own."""
+    """Have a server while the block runs: the one that PREFECT_API_URL names or `make ui` started, else one of this process's own.
+
+    Raises:
+        StudyError: no Prefect server answers at PREFECT_API_URL, the own one does not start, or it went away during the block.
+    """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     ask_directly()
@@ -85,9 +96,46 @@ def for_this_process():
     if not url:
         print("starting Prefect's server for this run ...", flush=True)
         url = stack.enter_context(running(services=False))
-    print(f"watch it at {url.removesuffix('/api')}", flush=True)
+    else:
+        check_answer(url)
+    print(f"watch it at {without_password(url).removesuffix('/api')}", flush=True)
     with temporary_settings({PREFECT_API_URL: url}):
-        yield
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise StudyError(
+                f"Prefect's server went away ({error}): run the same command again, it goes on where this one was"
+            ) from None
+
+
+def check_answer(url: str) -> None:
+    """Ask for something that every Prefect server gives, with the user's own keys and certificates.
+
+    Raises:
+        StudyError: no answer, or that of something else.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}):
+        try:
+            with get_client(sync_client=True) as client:
+                client.read_flows(limit=1)
+                client.raise_for_api_version_mismatch()
+            return
+        except httpx.HTTPStatusError as error:
+            reason = f"status {error.response.status_code}"
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with an answer, it is no Prefect server's
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise StudyError(
+        f"PREFECT_API_URL={without_password(url)}: no Prefect server of this version answers at this address "
+        f"({without_password(reason)}); correct the variable, or unset it: then the run starts its own server"
+    )
+
+
+def without_password(text: str) -> str:
+    """Remove from addresses what stands before their host: `https://user:password@host`."""
+    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def ask_directly():
@@ -113,6 +161,34 @@ def listening(host, port):
     if taken:
         raise StudyError(f"port {port} is taken: choose another with --port, or 0 for any")
     raise StudyError(f"cannot listen at {host}, port {wanted[-1]}: {reason}; choose others with --host and --port")
+
+
+def check_database() -> None:
+    """Look whether this Prefect can read the database that an earlier server left; there may be none.
+
+    Raises:
+        StudyError: it was written by a newer Prefect or is damaged.
+    """
+    import prefect
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+
+    path = Path(str(PREFECT_API_DATABASE_CONNECTION_URL.value()).removeprefix("sqlite+aiosqlite:///"))
+    if not path.is_file():
+        return
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        try:
+            revisions = [row[0] for row in database.execute("select version_num from alembic_version")]
+        except sqlite3.OperationalError:  # not yet a table of Prefect's, or busy: the server sees to it
+            return
+        except sqlite3.DatabaseError as error:
+            raise StudyError(f"{path}: {error}; {REMOVE_DATABASE}") from None
+    migrations = (Path(prefect.__file__).parent / "server/database/_migrations/versions/sqlite").glob("*.py")
+    known = re.findall(r"""^revision\b.*["'](\w+)["']""", "\n".join(file.read_text() for file in migrations), re.MULTILINE)
+    if unknown := set(revisions) - set(known):
+        raise StudyError(
+            f"{path} was written by a newer Prefect than {prefect.__version__} (revision {unknown.pop()}); "
+            f"install that one, or {REMOVE_DATABASE}"
+        )
 
 
 def wait_until_healthy(process, url):

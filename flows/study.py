@@ -24,7 +24,6 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 from prefect import allow_failure, flow
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
@@ -217,12 +216,7 @@ def main():
     started = time.time()
     if PREFECT_API_URL.value() or chosen["force"] or any(stage["changed"] for stage in stages):
         with server.for_this_process():
-            try:
-                state = study(**chosen, return_state=True)
-            except httpx.TransportError as error:
-                raise StudyError(
-                    f"Prefect's server went away ({error}): run the same command again, it goes on where this one was"
-                ) from None
+            state = study(**chosen, return_state=True)
         done, message = state.is_completed(), state.message
     else:  # nothing is to be done and nobody watches: no server is started for it
         done, message = True, f"nothing to do: none of the {len(stages)} stages has changed"

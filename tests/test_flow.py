@@ -4,15 +4,19 @@ The tests of the toy study run in the order in which they stand: each goes on wi
 """
 
 import contextlib
+import http.server
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from pathlib import Path
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
 from flows import artifacts, server, slots
 from tasks.errors import StudyError
@@ -151,6 +155,43 @@ def test_what_somebody_must_mend_is_not_tried_again(toy):
     assert toy.study().returncode == 0
 
 
+@pytest.mark.parametrize("module", ["flows.study", "flows.watch"])
+def test_an_address_without_a_prefect_server_is_one_line(toy, module):
+    done = toy.beside(api="http://somebody:secret@127.0.0.1:9/api").run(sys.executable, "-m", module)
+    assert (done.returncode, done.stdout) == (
+        1,
+        "error: PREFECT_API_URL=http://127.0.0.1:9/api: no Prefect server of this version answers at this address "
+        "([Errno 111] Connection refused); correct the variable, or unset it: then the run starts its own server\n",
+    )
+
+
+@pytest.fixture
+def other_server():
+    """Yield the address of a server that answers everything with a page."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        do_GET = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{other.server_port}/api"
+        other.shutdown()
+
+
+def test_an_address_where_something_else_answers_is_refused(other_server):
+    for address in (other_server, "nonsense"):
+        with pytest.raises(StudyError, match=f"^PREFECT_API_URL={address}: no Prefect server of this version answers at this address"):
+            server.check_answer(address)
+
+
 def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_alone(toy):
     toy.write("fail-c", "")
     toy.write("kill-d", "")
@@ -267,3 +308,23 @@ def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeyp
     with pytest.raises(StudyError, match="Prefect's server ended with status [1-9]"), server.running(port=0):
         pass
     assert not server.SERVER.exists()
+
+
+@pytest.mark.parametrize(
+    "found, refused",
+    [
+        ("newer", r"prefect.db was written by a newer Prefect than 3\S+ \(revision 0123456789ab\); install that one, or remove the file"),
+        ("damaged", r"prefect.db: file is not a database; remove the file: it holds only the history of runs"),
+    ],
+)
+def test_a_database_that_cannot_be_read_is_named_with_the_remedy(own_place, tmp_path, found, refused):
+    path = tmp_path / "prefect.db"
+    if found == "newer":
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("create table alembic_version (version_num text)")
+            database.execute("insert into alembic_version values ('0123456789ab')")
+    else:
+        path.write_text("no database" * 1000)
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{path}"}):
+        with pytest.raises(StudyError, match=refused), server.running(port=0):
+            pass
