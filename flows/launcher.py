@@ -17,9 +17,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 from tasks.errors import StudyError
 
+LONGEST_LINE = 20_000  # bytes; of a log line of more than a million Prefect cuts off the end
 GRACE = 4.0  # seconds between SIGINT and SIGKILL; the flow promises that all is gone within ten
 
 
@@ -46,12 +48,13 @@ class Launcher:
         )
         theirs.close()
 
-    def call(self, action, environment=None, on_line=print, **arguments):
+    def call(self, action, environment=None, on_line=print, copy=None, **arguments):
         """Run an action of flows.repository in a child and return its answer, a dictionary.
 
         Args:
             environment: variables set for the child; None as a value removes one.
-            on_line: called with every line that the child or a program it starts prints.
+            on_line: called with every line that the child or a program it starts prints; of very long ones the middle is left out.
+            copy: has a method `write`, which gets all that is printed as it is.
 
         Raises:
             Stopped: `stop` was called, or was before.
@@ -73,7 +76,7 @@ class Launcher:
         try:
             with contextlib.suppress(OSError):  # a child that is gone already answers by its silence
                 ours.sendall(json.dumps(request).encode() + b"\n")
-            answer = self.listen(ours, read, on_line)
+            answer = self.listen(ours, read, Lines(on_line, copy))
         finally:
             os.close(read)
             with self.guard:
@@ -86,9 +89,9 @@ class Launcher:
             return {"outcome": "crashed", "reason": "the stage's process was killed"}
         return answer
 
-    def listen(self, connection, output, on_line):
-        """Pass on the lines of the pipe `output` until the child is gone; return its answer, or None if it gave none."""
-        answer, text = b"", b""
+    def listen(self, connection, output, lines):
+        """Pass on what comes from the pipe `output` until the child is gone; return its answer, or None if it gave none."""
+        answer = b""
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)
             selector.register(output, selectors.EVENT_READ)
@@ -105,16 +108,15 @@ class Launcher:
                             selector.unregister(connection)
                     else:
                         data = os.read(output, 65536)
-                        *lines, text = (text + data).split(b"\n")
-                        tell(lines, on_line)
+                        lines.add(data)
                         if not data:
                             selector.unregister(output)
         # The child is gone; of what it left in the pipe take what is there, and wait for no stray program that holds it open.
         os.set_blocking(output, False)
         with contextlib.suppress(BlockingIOError):
             while data := os.read(output, 65536):
-                text += data
-        tell(text.split(b"\n"), on_line)
+                lines.add(data)
+        lines.add(b"\n")
         return json.loads(answer) if answer else None
 
     def stop(self):
@@ -176,12 +178,29 @@ def receive(connection):
         return b""
 
 
-def tell(lines, on_line):
-    for line in lines:
-        # A progress bar that rewrites its line ends each state with a carriage return: the last one counts.
-        text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2].rstrip()
-        if text:
-            on_line(text)
+class Lines:
+    """Cuts what a program prints into lines, as Launcher.call says."""
+
+    def __init__(self, on_line, copy):
+        self.on_line, self.copy, self.rest = on_line, copy, b""
+
+    def add(self, data: bytes) -> None:
+        if self.copy:
+            self.copy.write(data)
+        *lines, rest = (self.rest + data).split(b"\n")
+        self.rest = shorten(rest, LONGEST_LINE)
+        for line in lines:
+            # A progress bar that rewrites its line ends each state with a carriage return: the last one counts.
+            text = shorten(line, LONGEST_LINE).decode(errors="replace").rstrip("\r").rpartition("\r")[2].rstrip()
+            if text:
+                self.on_line(text)
+
+
+def shorten(text, longest):
+    """Leave out the middle of `text`, str or bytes, where it is longer than `longest`."""
+    gap = " ... " if isinstance(text, str) else b" ... "
+    half = (longest - len(gap)) // 2
+    return text if len(text) <= longest else text[:half] + gap + text[-half:]
 
 
 def alive(group):
@@ -239,6 +258,8 @@ def run_child(connection, output):
         answer = repository.ACTIONS[request["action"]](**request["arguments"])
         connection.sendall(json.dumps(answer).encode())
     except BaseException as error:  # also KeyboardInterrupt: whatever happened, the flow hears of it
+        if not isinstance(error, StudyError | KeyboardInterrupt):
+            traceback.print_exc()
         reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
             connection.sendall(json.dumps({"outcome": "failed", "reason": reason}).encode())

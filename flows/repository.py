@@ -106,7 +106,10 @@ def check(stages):
     for line in dict.fromkeys(stage["meta"]["check"] for stage in stages if "check" in stage.get("meta", {})):
         done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True)
         if done.returncode:
-            raise StudyError(done.stderr.strip().removeprefix("error: ") or f"`{line}` failed with status {done.returncode}")
+            said = done.stderr.strip()
+            if not said.startswith("error: "):  # a traceback, say, whose last line names the exception
+                said = said.rpartition("\n")[2]
+            raise StudyError(said.removeprefix("error: ") or f"`{line}` failed with status {done.returncode}")
 
 
 def describe(status, known):
@@ -133,11 +136,13 @@ def reproduce(stage, force=False):
     """Run one stage if DVC finds that it must be run.
 
     Returns:
-        {"outcome": "ran" | "unchanged" | "failed", "reason": of a failure, "lasting": whether the stage said that it would fail again}
+        {"outcome": "ran" | "restored" | "unchanged" | "failed", "reason": of a failure, "lasting": whether the stage said that it
+        would fail again}
     """
     from dvc.exceptions import DvcException
 
     with open_repo() as repo:
+        restored = note_restored(repo)
         try:
             ran = repo.reproduce(stage, single_item=True, force=force)
         except DvcException as error:
@@ -146,7 +151,19 @@ def reproduce(stage, force=False):
                 cause = cause.__cause__
             # tasks/errors.py: with status 1 a stage says that somebody has to mend something.
             return {"outcome": "failed", "reason": readable(str(cause)), "lasting": str(cause).endswith(", exited with 1")}
-    return {"outcome": "ran" if ran else "unchanged"}
+    return {"outcome": "restored" if restored else "ran" if ran else "unchanged"}
+
+
+def note_restored(repo) -> list[str]:
+    """Return a list that gets the name of each stage whose results DVC takes from its cache of earlier runs in place of running it."""
+    restore, restored = repo.stage_cache.restore, []
+
+    def restore_and_note(stage, **options):
+        restore(stage, **options)  # raises an exception where there is nothing to restore
+        restored.append(stage.addressing)
+
+    repo.stage_cache.restore = restore_and_note
+    return restored
 
 
 def readable(reason):

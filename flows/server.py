@@ -103,9 +103,7 @@ def for_this_process():
         try:
             yield
         except httpx.TransportError as error:
-            raise StudyError(
-                f"Prefect's server went away ({error}): run the same command again, it goes on where this one was"
-            ) from None
+            raise StudyError(f"Prefect's server went away ({error}): run the same command again, it goes on where this one was") from None
 
 
 def check_answer(url: str) -> None:

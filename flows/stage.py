@@ -1,22 +1,16 @@
-"""One stage of dvc.yaml as one Prefect task: its process, its log, its progress, its outcome."""
+"""One stage of dvc.yaml as one Prefect task: its process and its outcome."""
 
-import contextvars
-import functools
+import contextlib
 import logging
-import re
-import threading
 import time
 from pathlib import Path
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Failed, Pending, State
 
-from flows import STATE, artifacts, launcher, slots, source
+from flows import STATE, artifacts, launcher, output, slots, source
 from tasks.files import read_json, write_json
-
-PROGRESS = re.compile(r"\[ *(\d+)%\] *(.*)")
 
 
 def is_news(record):
@@ -28,21 +22,24 @@ logging.getLogger("prefect.task_runs").addFilter(is_news)
 
 
 @task
-def run_stage(stage, action, why, slot=None, all_slots=(), entries=None):
+def run_stage(stage, action, why, run, slot=None, all_slots=(), entries=None):
     """Do one stage's share of a study.
 
     Args:
         stage: as flows.repository.inspect gives it.
         action: "reproduce" (DVC decides whether it must run), "force" (it must), "incomplete" (run its other command on what there is),
-            or "keep" (nothing changed).
+            "keep" (nothing changed), or "skip" (what it depends on is missing).
         why: the reason for this action.
+        run: the name of the run's folder of logs.
         slot: the slot that it may use, of `all_slots`.
         entries: where the stage runs in another checkout, the entries of dvc.lock for the stages that it depends on.
 
     Returns:
-        A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed or Cancelled. Its result is
-        a dictionary {"why", "slot", "seconds", "outcome", ...}.
+        A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed, Cancelled or, after "skip",
+        Pending (named NotReady, as Prefect does). Its result is a dictionary {"why", "slot", "seconds", "outcome", ...}.
     """
+    if action == "skip":
+        return Pending(name="NotReady", message=why)
     if action == "keep":
         return Completed(name="Cached", message=why, data={"why": why})
     log = get_run_logger()
@@ -52,17 +49,10 @@ def run_stage(stage, action, why, slot=None, all_slots=(), entries=None):
     started = time.monotonic()
     if slot:
         log.info("runs on slot %s", slot)
-    with Watcher(stage["name"], log) as watcher:
-        call = functools.partial(launcher.here().call, environment=environment, on_line=watcher.line, stage=stage["name"])
+    printed = output.path_of_log(run, stage["name"])
+    with output.Watcher(stage["name"], log, printed) as watcher:
         try:
-            if action == "incomplete":
-                answer = call("command", line=stage["meta"]["incomplete"])
-            elif entries is not None:
-                answer = call("reproduce_elsewhere", force=action == "force", entries=entries)
-            else:
-                answer = call("reproduce", force=action == "force")
-                if action == "reproduce" and source.has_changed_here(stage):  # what DVC had of it in its cache is older
-                    answer = call("reproduce", force=True)
+            answer = call(stage, action, entries, environment, watcher)
         except launcher.Stopped as stopped:
             return Cancelled(message=str(stopped))
     result = {"why": why, "slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
@@ -71,68 +61,53 @@ def run_stage(stage, action, why, slot=None, all_slots=(), entries=None):
             if path.exists() or answer["outcome"] == "ran":  # a stage that failed may have written why
                 artifacts.publish(path, stage["name"])
     if answer["outcome"] in ("failed", "crashed"):
-        return Failed(message=failure(note, watcher.error or answer["reason"]), data=result)
-    if answer["outcome"] == "unchanged":
-        return Completed(name="Cached", message="what it depends on is the same again", data=result)
+        reason = failure(note, reason_of(answer, watcher.error))
+        return Failed(message=f"{reason} (its whole output: {printed})", data=result)
+    return success(action, result)
+
+
+def call(stage: dict, action: str, entries: dict | None, environment: dict, watcher: output.Watcher) -> dict:
+    """Have the launcher do what `action` says, with all output passed to `watcher`; returns its answer."""
+    how = {"environment": environment, "on_line": watcher.line, "copy": watcher, "stage": stage["name"]}
     if action == "incomplete":
-        return Completed(name="Incomplete", message=why, data=result)
-    return Completed(message=f"ran {result['seconds']} s because of {why}", data=result)
+        return launcher.here().call("command", line=stage["meta"]["incomplete"], **how)
+    if entries is not None:
+        return launcher.here().call("reproduce_elsewhere", force=action == "force", entries=entries, **how)
+    answer = launcher.here().call("reproduce", force=action == "force", **how)
+    if action == "reproduce" and source.has_changed_here(stage):  # what DVC had of it in its cache is older
+        answer = launcher.here().call("reproduce", force=True, **how)
+    return answer
+
+
+def success(action: str, result: dict) -> State:
+    """The state of a stage that did not fail; it tells by name and message whether anything ran."""
+    if result["outcome"] == "unchanged":
+        return Completed(name="Cached", message="what it depends on is the same again", data=result)
+    if result["outcome"] == "restored":
+        message = f"DVC restored the results of an earlier run because of {result['why']}"
+        return Completed(name="Cached", message=message, data=result)
+    if action == "incomplete":
+        return Completed(name="Incomplete", message=result["why"], data=result)
+    return Completed(message=f"ran {result['seconds']} s because of {result['why']}", data=result)
+
+
+def reason_of(answer: dict, printed: str | None) -> str:
+    """Why a stage failed: the error that it printed, if its command ended by itself with a failure, else what DVC says.
+
+    A command that was killed may have printed an error that it had overcome; so may one whose outputs DVC then misses.
+    """
+    return launcher.shorten(printed, 1000) if printed and ", exited with " in answer["reason"] else answer["reason"]
 
 
 def failure(note, reason):
     """The reason that the stage wrote itself into the file `note`; where it could not, `reason`, which is then written there."""
-    if not note.exists():
+    if note.exists():
+        return read_json(note).get("reason", reason)
+    with contextlib.suppress(OSError):  # a full disk
         write_json(note, {"reason": reason})
-    return read_json(note).get("reason", reason)
+    return reason
 
 
 def failure_note(name):
     """Where a failed stage leaves its reason: for finetune@KEY .study/failures/KEY.json."""
     return STATE / "failures" / f"{name.rpartition('@')[2].replace('/', '-')}.json"
-
-
-class Watcher:
-    """Passes a stage's lines to the task's log, and moves its progress artifact by lines such as `[ 37%] fine-tune 12/32`.
-
-    The artifact is moved by a thread of its own: a slow server must not hold up a stage whose output is not read.
-    """
-
-    def __init__(self, name, log):
-        self.name, self.log, self.error, self.latest = name, log, None, None
-        self.changed, self.ended = threading.Event(), threading.Event()
-        self.mover = threading.Thread(target=contextvars.copy_context().run, args=[self.move], daemon=True)
-
-    def __enter__(self):
-        self.mover.start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended.set()
-        self.changed.set()
-
-    def line(self, text):
-        self.log.info("%s", text)
-        if text.startswith("error: "):
-            self.error = text.removeprefix("error: ")
-        if found := PROGRESS.match(text):
-            self.latest = int(found[1]), found[2]
-            self.changed.set()
-
-    def move(self):
-        """Show the latest progress, at most every second, until the stage has ended and its last line is shown."""
-        artifact, shown, ended = None, None, False
-        try:
-            while not ended:
-                self.changed.wait()
-                self.changed.clear()
-                ended = self.ended.is_set()
-                if self.latest == shown:
-                    continue
-                percent, description = shown = self.latest
-                if artifact is None:
-                    artifact = create_progress_artifact(percent, key=artifacts.key(self.name, "progress"), description=description)
-                else:
-                    update_progress_artifact(artifact, percent, description=description)
-                self.ended.wait(1)
-        except Exception as error:  # noqa: BLE001 - a page that does not move is no reason to fail a stage
-            self.log.warning("the progress cannot be shown: %s", error)

@@ -33,6 +33,7 @@ from prefect.states import Completed, Failed
 from flows import cluster, launcher, repository, server, source
 from flows import slots as slot_list
 from flows.lock import sole_study
+from flows.output import folder_of_run
 from flows.stage import failure, failure_note, run_stage
 from tasks.errors import StudyError, entry_point
 
@@ -102,15 +103,15 @@ def run_all(stages, slots, force, submit=None, elsewhere=False):
     Returns:
         The final state of each stage's task, by the stage's name.
     """
-    free, done = collections.deque(slots), queue.SimpleQueue()
+    free, done, run = collections.deque(slots), queue.SimpleQueue(), folder_of_run()
     futures, states, taken = {}, {}, {}
     while len(states) < len(stages):
         for stage in stages:
             name, upstream = stage["name"], stage["upstream"]
             if name in futures or not all(other in states for other in upstream):
                 continue
-            action, why = decide(stage, {other: states[other] for other in upstream}, name in force)
-            options = {"stage": stage, "action": action, "why": why}
+            action, why = decide(stage, stages, states, name in force)
+            options = {"stage": stage, "action": action, "why": why, "run": run}
             needs_slot = stage["meta"].get("gpu") and action in ("reproduce", "force")
             if needs_slot and submit:
                 entries = launcher.here().call("offer", stages=upstream)["entries"] if elsewhere else None
@@ -121,8 +122,8 @@ def run_all(stages, slots, force, submit=None, elsewhere=False):
             else:
                 if needs_slot:
                     options["slot"] = taken[name] = free.popleft()
-                # What cannot run becomes NotReady by Prefect's own rule; an incomplete report must not.
-                after = [futures[other] if action == "skip" else allow_failure(futures[other]) for other in upstream]
+                # Prefect's own rule would call the stages that have failed by the numbers of their runs.
+                after = [allow_failure(futures[other]) for other in upstream if is_awaited(states[other])]
                 futures[name] = task_of(stage).submit(**options, all_slots=slots, wait_for=after)
             futures[name].add_done_callback(lambda _, name=name: done.put(name))
         name = done.get()
@@ -143,20 +144,55 @@ def bring_home(name, state, elsewhere):
         launcher.here().call("adopt", entries=made["entries"])
 
 
-def decide(stage, upstream, forced):
-    """Choose what run_stage does with a stage whose upstream stages have ended in these states; returns (action, why)."""
-    missing = [name for name, state in upstream.items() if not state.is_completed() or state.name == "Incomplete"]
+def is_awaited(state) -> bool:
+    """Whether Prefect's allow_failure lets a task come after one that ended in this state."""
+    return not (state.is_crashed() or state.is_cancelled())
+
+
+def decide(stage, stages, states, forced):
+    """Choose what run_stage does with a stage whose upstream stages have ended; returns (action, why).
+
+    Args:
+        stage: one of `stages`, which are all of the study.
+        states: the final states of the stages that have ended, by name.
+        forced: whether it was asked for even if nothing changed.
+    """
+    upstream = {name: states[name] for name in stage["upstream"]}
+    missing = [name for name, state in upstream.items() if not is_whole(state)]
+    only_failed = all(upstream[name].is_failed() for name in missing)
+    if missing and "incomplete" in stage["meta"] and only_failed and len(missing) < len(upstream):
+        return "incomplete", "without " + "; ".join(f"{name}: {upstream[name].message}" for name in missing)
     if missing:
-        only_failed = all(upstream[name].is_failed() for name in missing) and len(missing) < len(upstream)
-        action = "incomplete" if "incomplete" in stage["meta"] and only_failed else "skip"
-        return action, "without " + "; ".join(f"{name}: {upstream[name].message}" for name in missing)
+        return "skip", f"not run: it needs {', '.join(lacking(stage, stages, states))}"
     if forced or stage["force"]:
         return "force", "; ".join(stage["changed"]) or "a wish"
     # DVC decides again where an upstream stage ran: it may have made the same bytes as before.
     ran = [f"{name} that ran" for name, state in upstream.items() if state.name != "Cached"]
+    ran += [f"{name} that was restored" for name, state in upstream.items() if was_restored(state)]
     if why := stage["changed"] or ran:
         return "reproduce", "; ".join(why)
     return "keep", "nothing that it depends on has changed"
+
+
+def is_whole(state) -> bool:
+    """Whether a stage that ended in this state has made all that others need."""
+    return state.is_completed() and state.name != "Incomplete"
+
+
+def lacking(stage: dict, stages: list[dict], states: dict) -> list[str]:
+    """Names of the stages that failed and so keep this one from running, also by way of others that could not run."""
+    found = []
+    for other in stages:
+        if other["name"] in stage["upstream"] and states[other["name"]].name == "NotReady":
+            found += lacking(other, stages, states)
+        elif other["name"] in stage["upstream"] and not is_whole(states[other["name"]]):
+            found.append(other["name"])
+    return list(dict.fromkeys(found))
+
+
+def was_restored(state) -> bool:
+    """Whether DVC restored earlier results of a stage, which may be others than those before."""
+    return state.name == "Cached" and (state.result() or {}).get("outcome") == "restored"
 
 
 def task_of(stage):

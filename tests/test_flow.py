@@ -5,6 +5,7 @@ The tests of the toy study run in the order in which they stand: each goes on wi
 
 import contextlib
 import http.server
+import logging
 import re
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
-from flows import artifacts, server, slots
+from flows import artifacts, output, server, slots
 from tasks.errors import StudyError
 from tests.conftest import ROOT
 from tests.toy import Toy, ask, serving, settled, wait_for
@@ -118,6 +119,7 @@ def test_lock_file_is_the_same_bytes_as_dvc_repro_leaves(toy):
         study.set("habcdefg", 1.0)
     assert toy.study("--slots", "0").returncode == 0
     assert list(toy.events()) == ["h"]
+    toy.first_results = (toy.folder / "results.csv").read_text()
     assert twin.run("dvc", "repro", "-q").returncode == 0
     assert (twin.folder / "dvc.lock").read_text() == (toy.folder / "dvc.lock").read_text()
 
@@ -144,15 +146,35 @@ def test_where_a_check_fails_nothing_is_run(toy):
     assert not toy.events()
 
 
-def test_what_somebody_must_mend_is_not_tried_again(toy):
+def test_an_exception_is_shown_where_people_look_and_is_not_tried_again(toy):
     toy.forget_events()
-    toy.write("fail-download", "1")
+    toy.write("raise-download", f"the beginning {2_000_000 * 'x'} the end")
     done = toy.study("--force", "download")
-    (toy.folder / "fail-download").unlink()
-    assert done.returncode == 1 and "download: download was told to fail" in done.stdout
-    assert "# complete" not in done.stdout  # the report of an earlier study
+    (toy.folder / "raise-download").unlink()
+    assert done.returncode == 1 and "# complete" not in done.stdout  # the report of an earlier study
     assert [event["event"] for event in toy.events("download")] == ["start"]
+    run, tasks = last_run(toy)
+    shown = r"RuntimeError: the beginning x{400,500} \.\.\. x{400,500} the end \(its whole output: (\.study/logs/\S+/download\.log)\)"
+    for message in (tasks["download"]["state"]["message"], run["state"]["message"], done.stdout.splitlines()[-1]):
+        assert re.search(shown, message), message[-1000:]
+    assert f"RuntimeError: the beginning {2_000_000 * 'x'} the end\n" in (toy.folder / re.search(shown, message)[1]).read_text()
+    assert "RuntimeError: the beginning" in (toy.folder / ".study/failures/download.json").read_text()
+    assert {name for name, task in tasks.items() if task["state_name"] == "NotReady"} == set(tasks) - {"download"}
+    assert {tasks[name]["state"]["message"] for name in ("train@a", "report")} == {"not run: it needs download"}
+    logs = ask(toy.api, "logs", logs={"task_run_id": {"any_": [tasks["download"]["id"]]}}, sort="TIMESTAMP_ASC")
+    errors = [line["message"] for line in logs if line["level"] == logging.ERROR and not line["message"].startswith("Finished in")]
+    assert errors[0] == "Traceback (most recent call last):" and "work.py" in errors[1]
+    assert errors[-1].startswith("RuntimeError: the beginning x") and errors[-1].endswith("x the end")
     assert toy.study().returncode == 0
+
+
+def test_logs_of_the_last_ten_runs_are_kept(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for number in (*range(10, 22), 9):  # a clock that was set back
+        log = output.path_of_log(f"run-{number:02}", "train@a/b")
+        log.touch()
+    assert sorted(path.name for path in output.LOGS.iterdir()) == ["run-09", *(f"run-{number}" for number in range(13, 22))]
+    assert log.name == "train@a-b.log"
 
 
 @pytest.mark.parametrize("module", ["flows.study", "flows.watch"])
@@ -215,6 +237,20 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
     assert (toy.folder / "report.md").read_text().startswith("# complete\n\nof a b c d e f g ")
     assert not list((toy.folder / ".study/failures").iterdir())
     assert toy.changed() == []
+
+
+def test_results_that_were_made_before_are_restored_and_go_on_to_the_report(toy):
+    assert (toy.folder / "results.csv").read_text() != toy.first_results
+    toy.forget_events()
+    toy.set("habcdefg", 1.0)
+    done = toy.study()
+    assert done.returncode == 0 and not toy.events(), done.stdout
+    assert (toy.folder / "results.csv").read_text() == toy.first_results
+    assert toy.changed() == []
+    _, tasks = last_run(toy)
+    assert {task["state_name"] for task in tasks.values()} == {"Cached"}
+    message = tasks["train@a"]["state"]["message"]
+    assert message.startswith("DVC restored the results of an earlier run because of params.yaml: seconds: modified")
 
 
 def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy):

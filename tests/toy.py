@@ -34,6 +34,8 @@ if os.path.exists(f"kill-{name}"):
 if os.path.exists(f"fail-{name}"):
     print(f"error: {name} was told to fail", file=sys.stderr)
     sys.exit(int(open(f"fail-{name}").read() or 1))
+if os.path.exists(f"raise-{name}"):
+    raise RuntimeError(open(f"raise-{name}").read())
 while os.path.exists(f"hold-{name}"):
     time.sleep(0.05)
 for step in range(1, 5):
@@ -41,7 +43,7 @@ for step in range(1, 5):
     print(f"[{step * 25:3}%] work {step}/4", flush=True)
 out.parent.mkdir(parents=True, exist_ok=True)
 version = open("source.txt").read()
-out.write_text(f"{name} {version}\\n")
+out.write_text(f"{name} {version} {seconds}\\n")
 if name == "download":
     state = {"version": version}
     if os.path.exists("local"):  # the source is a file on this machine, and not behind a server that must be asked
@@ -58,7 +60,8 @@ kind = "incomplete" if "--incomplete" in sys.argv else "complete"
 pathlib.Path("figure.png").write_bytes(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPj/HwADBwIAMCbHYQAAAABJRU5ErkJggg=="))
 text = pathlib.Path("data/raw").read_text()
 pathlib.Path("report.md").write_text(f"# {kind}\\n\\nof {' '.join(made)} from {text}\\n![a figure](figure.png)\\n")
-pathlib.Path("results.csv").write_text("name\\n" + "".join(f"{name}\\n" for name in made))
+rows = [f"{name},{pathlib.Path('data/results', name).read_text()}" for name in made]
+pathlib.Path("results.csv").write_text("name,made\\n" + "".join(rows))
 """
 
 CHECK = """
