@@ -8,6 +8,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -79,7 +80,8 @@ def plan(name, paths, folders=(), include=(), exclude=()):
     pictures = [path for path in paths if not ignored_as(path)]
     included = with_parents(folder_of(path) for path in pictures if wanted(path, include, ()))
     known -= with_parents(map(folder_of, pictures)) - included
-    refuse_empty_folders(name, classes, known - photographs, tops.pop() if split else None, include, exclude)
+    top = tops.pop() if split else None
+    refuse_empty_folders(name, classes, known - photographs, top, include, exclude)
     return targets_of(name, used, photographs, split), ignored
 
 
@@ -102,19 +104,21 @@ def ignored_as(path):
     return "" if suffix in SUFFIXES else suffix or "without suffix"
 
 
-def with_parents(folders):
+def with_parents(folders: Iterable[tuple[str, ...]]) -> set[tuple[str, ...]]:
     """Return folders, as folder_of gives them, with all those above them."""
     return {folder[:end] for folder in folders for end in range(len(folder) + 1)}
 
 
-def wanted(path, include, exclude):
-    return (not include or any(matches(path, p) for p in include)) and not any(matches(path, p) for p in exclude)
+def wanted(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    included = not include or any(matches(path, pattern) for pattern in include)
+    return included and not any(matches(path, pattern) for pattern in exclude)
 
 
-def matches(path, pattern):
-    """Whether a path matches a pattern: `*` is any text, across folders too, `?` one character, all else stands for itself.
+def matches(path: str, pattern: str) -> bool:
+    """Whether a path matches a pattern: `*` is any text, across folders too, `?` one character.
 
-    `[` as well: names hold brackets more often than patterns need sets of characters. `[[]`, which fnmatch has for it, is understood.
+    All else stands for itself, `[` as well: names hold brackets more often than patterns need sets
+    of characters. `[[]`, which fnmatch has for it, is understood.
     """
     return fnmatchcase(path, pattern.replace("[[]", "[").replace("[", "[[]"))
 
@@ -135,16 +139,18 @@ def refuse_empty_folders(name, classes, folders, top, include, exclude):
     for folder in sorted(folders - with_parents(classes)):
         if folder[:-1] in beside or (top is not None and folder[:-1] == top and is_split(folder)):
             path = "/".join(folder) + "/"
-            if any(not ignored_as(f"{path}x{suffix}") and wanted(f"{path}x{suffix}", include, exclude) for suffix in SUFFIXES):
+            examples = [f"{path}x{suffix}" for suffix in SUFFIXES]
+            if any(not ignored_as(image) and wanted(image, include, exclude) for image in examples):
                 pattern = f"*{path}*".replace("'", "''")  # as YAML writes it
                 fix = f"add images to it, or leave it out with dataset.exclude: ['{pattern}']"
                 raise StudyError(f"{name}: the folder {path} stands where a class does, but holds no image; {fix}")
 
 
 def targets_of(name, used, photographs, split):
-    """Return {path: target below data/raw}; no two may differ in case or in how Unicode composes a letter only.
+    """Return {path: target below data/raw}; no two may be alike.
 
-    Some file systems take such names for the same, and people cannot tell the latter apart.
+    Some file systems take such names for the same, and people cannot tell apart those that differ
+    in Unicode composition only.
     """
     targets, taken, classes = {}, {}, {}
     for path, folder in used.items():
@@ -156,8 +162,11 @@ def targets_of(name, used, photographs, split):
         else:
             prefix = f"{folder[-2].lower()}-" if folder[-2].lower() in JOIN_TRAIN else ""
             target = f"images/{SPLITS.get(folder[-2].lower(), 'TRAIN')}/{folder[-1]}/{prefix}{file}"
-        if folder not in photographs and (other := classes.setdefault(alike(folder[-1]), folder[-1])) != folder[-1]:
-            raise StudyError(f"{name}: the class folders {difference(other, folder[-1])}; rename one")
+        if folder not in photographs:
+            other = classes.setdefault(alike(folder[-1]), folder[-1])
+            if other != folder[-1]:
+                problem = difference(other, folder[-1])
+                raise StudyError(f"{name}: the class folders {problem}; rename one")
         if (other := taken.setdefault(alike(target), path)) != path:
             raise StudyError(f"{name}: {other} and {path} would both become {target}; rename one, or leave one out with dataset.exclude")
         if bad := UNUSABLE.search(path):  # among others the bytes of a name that is not UTF-8
@@ -166,15 +175,16 @@ def targets_of(name, used, photographs, split):
     return targets
 
 
-def alike(name):
+def alike(name: str) -> str:
     """Return what a name has in common with those that some file systems take for the same."""
     return unicodedata.normalize("NFC", name).lower()
 
 
-def difference(one, other):
+def difference(one: str, other: str) -> str:
     """Say how two names that are alike differ."""
     if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
-        return f"{ascii(one)} and {ascii(other)} differ in Unicode composition only"  # they look the same, but for the escapes
+        # Without escapes they would look the same.
+        return f"{ascii(one)} and {ascii(other)} differ in Unicode composition only"
     return f"{one} and {other} differ in case only"
 
 
@@ -212,7 +222,8 @@ def what_is_wrong(path, error):
     if start.startswith(b"PK"):
         return f"is a damaged zip ({error}); fetch it again"
     looks = kind_of(start) or f"something else (it begins with {start[:12]!r})"
-    return f"is not a zip but {looks}; pack the images as a zip, or unpack them and name their folder (source: folder)"
+    fix = "pack the images as a zip, or unpack them and name their folder (source: folder)"
+    return f"is not a zip but {looks}; {fix}"
 
 
 def check_entries(path, entries):

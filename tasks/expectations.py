@@ -6,6 +6,7 @@ Great Expectations takes ten seconds to import, so that is done inside the funct
 import os
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -64,8 +65,8 @@ def rules_for(settings, common_size):
             settings.mode,
             "Every image has an allowed colour mode.",
             ", ".join(modes),
-            "convert them, or add the mode to validation.allowed_modes in the profile: they are then converted to RGB, "
-            "transparent pixels to white, 16-bit levels to their upper eight bits",
+            "convert them, or add the mode to validation.allowed_modes in the profile: they are then "
+            "converted to RGB, transparent pixels to white, 16-bit levels to their upper eight bits",
             *("decoded", "mode", one_of, {"value_set": modes}, "mode"),
         ),
         Rule(
@@ -121,7 +122,8 @@ def rules_for(settings, common_size):
             "empty_class",
             "error",
             "Every class folder has images to train on or to test on.",
-            "at least one readable image in each class folder, and one of each class outside TEST_SIMPLE",
+            "at least one readable image in each class folder, and one of each class outside "
+            "TEST_SIMPLE",
             "add images, or leave the class out with dataset.exclude in the profile",
             *("folders", "empty", null, {}, "empty"),
         ),
@@ -165,23 +167,34 @@ def tables_of(inventory, folders, near_duplicate_bits):
     return {"images": images, "decoded": decoded, "folders": folder_table(images, decoded, folders)}
 
 
-def folder_table(images, decoded, folders):
-    """Return a row for each class of each split, and for each class folder that exists; `images` counts readable ones."""
+def folder_table(images: pd.DataFrame, decoded: pd.DataFrame, folders: list[str]) -> pd.DataFrame:
+    """Return a row for each class of each split, and for each class folder that exists.
+
+    Args:
+        images, decoded: as tables_of returns; the column `images` counts the decoded ones.
+        folders: the class folders that exist, SPLIT/CLASS.
+    """
     files = Counter(zip(images["split"].tolist(), images["class"].tolist(), strict=True))
     counts = Counter(zip(decoded["split"].tolist(), decoded["class"].tolist(), strict=True))
     existing = {tuple(folder.split("/", 1)) for folder in folders}
     splits = {split for split, _ in existing} - UNUSED_SPLITS
     classes = {cell_class for _, cell_class in existing}
     usable = {cell_class for split, cell_class in counts if split in splits}
-    broken = images[images["error"].notna()]
-    error_of = dict(zip(zip(broken["split"], broken["class"], strict=True), broken["error"], strict=True))
+    broken = images.loc[images["error"].notna(), ["split", "class", "error"]]
+    error_of = {(split, name): error for split, name, error in broken.itertuples(index=False)}
+
+    def empty(place: tuple[str, str]) -> str | None:
+        if place not in existing:
+            return None
+        return why_empty(files[place], counts[place], error_of.get(place), place[1] in usable)
+
     rows = [
         {
             "path": "/".join(place),
             "split": place[0],
             "class": place[1],
             "images": counts[place],
-            "empty": why_empty(files[place], counts[place], error_of.get(place), place[1] in usable) if place in existing else None,
+            "empty": empty(place),
             "classes": len(usable),
         }
         # A class that a split lacks is one of zero images.
@@ -196,11 +209,12 @@ def folder_table(images, decoded, folders):
     return places
 
 
-def why_empty(files, readable, error, used):
+def why_empty(files: int, readable: int, error: str | None, used: bool) -> str | None:
     """Say why no model can be trained or tested on a class folder: None where one can.
 
     Args:
-        files: how many files are in it; readable: how many of them are images; error: what is wrong with one of the others.
+        files: how many files are in it; readable: how many of them are images.
+        error: what is wrong with one of the others.
         used: whether a split that is trained or tested on has a readable image of its class.
     """
     if not files:
@@ -256,15 +270,30 @@ def judge(tables, rules):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What Great Expectations says of one rule. A rule that it could not judge did not succeed, and no row offends against it."""
+    """What Great Expectations says of one rule.
+
+    A rule that it could not judge did not succeed, and no row offends against it.
+    """
 
     success: bool
     offending: list[int]  # row numbers
     problem: str | None  # why it could not be judged
 
 
-def outcomes_of(context, source, name, table, rules, statistics):
-    """Run Great Expectations on one table; return each rule's Outcome by its name, and add to `statistics`."""
+def outcomes_of(
+    context: Any,
+    source: Any,
+    name: str,
+    table: pd.DataFrame,
+    rules: list[Rule],
+    statistics: dict[str, Any],
+) -> dict[str, Outcome]:
+    """Run Great Expectations on one table; return each rule's Outcome by the rule's name.
+
+    Args:
+        context, source: of Great Expectations: where the suite and the table are added.
+        statistics: the table's are added to it, under `name`.
+    """
     gx = load_great_expectations()
     asset = source.add_dataframe_asset(name)
     # The meta of an expectation comes back with its result. The suite is added whole: it is stored anew for each one added to it later.
@@ -285,7 +314,8 @@ def outcomes_of(context, source, name, table, rules, statistics):
     for one in result.results:
         offending = sorted(one.result.get("unexpected_index_list") or [])
         problem = problem_of(one.exception_info) if not one.success and not offending else None
-        outcomes[one.expectation_config.meta["rule"]] = Outcome(bool(one.success), offending, problem)
+        rule = one.expectation_config.meta["rule"]
+        outcomes[rule] = Outcome(bool(one.success), offending, problem)
         kept = {key: one.result[key] for key in ("element_count", "unexpected_count", "unexpected_percent") if key in one.result}
         kwargs = {key: value for key, value in one.expectation_config.kwargs.items() if key != "batch_id"}
         expectations.append({"type": one.expectation_config.type, "kwargs": kwargs, "success": one.success, **kept})
@@ -294,20 +324,25 @@ def outcomes_of(context, source, name, table, rules, statistics):
     return outcomes
 
 
-def problem_of(exception_info):
+def problem_of(exception_info: dict[str, Any]) -> str:
     """Return why Great Expectations could not judge a rule: its messages, in one line.
 
     Args:
-        exception_info: of one expectation's result: a dict with exception_message, or a dict of such dicts by metric.
+        exception_info: of one result: with exception_message, or a dict of such dicts by metric.
     """
-    parts = [exception_info] if "exception_message" in exception_info else exception_info.values()
+    nested = "exception_message" not in exception_info
+    parts = exception_info.values() if nested else [exception_info]
     messages = [str(part["exception_message"]) for part in parts if part.get("raised_exception")]
     return " ".join("; ".join(messages or ["it names no offender"]).split())
 
 
-def judged_rule(rule, table, outcomes):
-    """Return one rule's part of the result. It passes only if Great Expectations says so itself, or if it is turned off."""
-    outcome = outcomes.get(rule.name, Outcome(rule.severity == "off", [], "Great Expectations returned no result"))
+def judged_rule(rule: Rule, table: pd.DataFrame, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    """Return one rule's part of the result.
+
+    It passes only if Great Expectations says so itself, or if it is turned off.
+    """
+    unjudged = Outcome(rule.severity == "off", [], "Great Expectations returned no result")
+    outcome = outcomes.get(rule.name, unjudged)
     rows = table.iloc[outcome.offending]
     details = [rule.says.format(value) for value in rows[rule.detail]] if rule.detail else [""] * len(rows)
     things = "class folders" if rule.table == "folders" else "images"

@@ -32,6 +32,7 @@ KINDS = {
 }
 
 
-def kind_of(start):
-    """Return what a file is that begins with the bytes `start` (LONGEST of them suffice), or None if it is nothing known."""
-    return next((kind for kind, pattern in KINDS.items() if re.match(pattern, start, re.DOTALL)), None)
+def kind_of(start: bytes) -> str | None:
+    """Return what a file is that begins with `start` (LONGEST bytes suffice), or None."""
+    matching = (kind for kind, pattern in KINDS.items() if re.match(pattern, start, re.DOTALL))
+    return next(matching, None)

@@ -26,7 +26,7 @@ from tasks.progress import Progress, cores
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 HASH_SIDE = 16  # 256 bits: with the usual 64, images of different cells collide
 GREY_SIDE = 64  # the hash is taken of a grey image of this side, whatever the size of the pixels
-# Upper eight bits of the brightest level of a 16-bit image: below a quarter, its levels are those of a camera of fewer bits.
+# Upper eight bits of the brightest level of a 16-bit image: below, a camera of fewer bits wrote it.
 DIMMEST = 64
 PHOTOMETRIC = 0x0106  # the TIFF tag; 0: white is zero
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
@@ -186,14 +186,15 @@ def read_image(path, size, pixels, grey):
     return row
 
 
-def why_unidentified(data):
+def why_unidentified(data: bytes) -> str:
     """Say what the bytes `data` are, which no decoder knows."""
     if not data:
         return "is empty"
     kind = kind_of(data[:LONGEST])
     if kind and kind.split()[1].upper() in FORMATS:
         return f"is {kind} with a damaged header"
-    return f"is {kind}, not a JPEG, PNG, WebP, TIFF or BMP image" if kind else "is no JPEG, PNG, WebP, TIFF or BMP image"
+    wanted = "JPEG, PNG, WebP, TIFF or BMP image"
+    return f"is {kind}, not a {wanted}" if kind else f"is no {wanted}"
 
 
 def recipe(size: int) -> dict:
@@ -224,7 +225,8 @@ def draft_side(size: int) -> int:
 def decode_any(data, size, row):
     """Return the picture in the bytes `data`, an RGB image of size x size, and add what it says of itself to `row`."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        (width, height), mode = image.size, "I;16" if image.mode.startswith("I;16") else image.mode  # whatever its byte order
+        width, height = image.size
+        mode = "I;16" if image.mode.startswith("I;16") else image.mode  # whatever the byte order
         row |= {"width": width, "height": height, "format": image.format, "mode": mode}
         # An MPO is a phone's JPEG with previews behind the picture.
         if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
@@ -272,13 +274,16 @@ def orientation_of(image):
     return orientation if orientation in range(1, 9) else 1
 
 
-def is_deep(image):
+def is_deep(image: Image.Image) -> bool:
     """Whether an image that is not loaded yet holds more than eight bits of each colour."""
     return image.format in ("PNG", "TIFF") and bool(re.search(";1[26]", str(image.tile)))
 
 
-def to_rgb(image, deep=False):
-    """Return the image in mode RGB. Transparent pixels are laid on white; of 16 bits the upper eight are kept (Pillow clips grey at 255).
+def to_rgb(image: Image.Image, deep: bool = False) -> Image.Image:
+    """Return the image in mode RGB.
+
+    Transparent pixels are laid on white; of 16 bits the upper eight are kept (Pillow clips grey
+    at 255).
 
     Args:
         deep: whether the file holds more than eight bits of each colour.
@@ -289,24 +294,27 @@ def to_rgb(image, deep=False):
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has grey levels of no fixed range; save it with 8 or 16 bits")
     if deep and "transparency" in image.info:
-        raise ValueError("a transparent colour in a 16-bit image is not supported; save it with 8 bits")
+        raise ValueError("a transparent colour in 16 bits is not supported; save it with 8 bits")
     if image.mode.startswith("I;16"):
-        if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:  # Pillow would read a negative
-            raise ValueError("16-bit grey levels that count from white are not supported; save it with 8 bits")
+        # Pillow would read a negative.
+        if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0:
+            raise ValueError("16-bit levels that count from white are not supported; save 8 bits")
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if deep and brightest(image) < DIMMEST:
         raise ValueError(
-            "16 bits hold levels below a quarter of their range, as cameras of 10 to 14 bits write: too little of it would be left; "
-            "scale the levels to the whole range, or save it with 8 bits"
+            "16 bits hold levels below a quarter of their range, as cameras of 10 to 14 bits write: "
+            "too little would be left; scale the levels to the whole range, or save it with 8 bits"
         )
     if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def brightest(image):
+def brightest(image: Image.Image) -> int:
     """Return the highest level of any colour, 0 to 255; transparency is none."""
-    return max(band.getextrema()[1] for name, band in zip(image.getbands(), image.split(), strict=True) if name != "A")
+    bands = zip(image.getbands(), image.split(), strict=True)
+    return max(band.getextrema()[1] for name, band in bands if name != "A")
 
 
 def perceptual_hashes(grey):

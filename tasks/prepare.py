@@ -53,16 +53,21 @@ def held_out(inventory, photographs, split):
     counts = pd.DataFrame({"photograph": groups, "class": train["class"]}).value_counts().reset_index()
     counts = counts.sort_values(["count", "class"], ascending=[False, True])
     class_of = counts.drop_duplicates("photograph").set_index("photograph")["class"].sort_index()
-    chosen = groups.isin(cut_photographs(class_of, groups.value_counts(), validation_share(split), split.seed))
-    test = inventory.index[inventory["split"] == "TEST"]
-    return {"train": train.index[~chosen].tolist(), "validation": train.index[chosen].tolist(), "test": test.tolist()}
+    sizes, share = groups.value_counts(), validation_share(split)
+    chosen = groups.isin(cut_photographs(class_of, sizes, share, split.seed))
+    rows = {"train": train.index[~chosen], "validation": train.index[chosen]}
+    rows["test"] = inventory.index[inventory["split"] == "TEST"]
+    return {part: index.tolist() for part, index in rows.items()}
 
 
-def cut_photographs(class_of, sizes, share, seed):
-    """Choose photographs at random, so that each class has `share` of its images in them, as nearly as whole photographs allow.
+def cut_photographs(class_of: pd.Series, sizes: pd.Series, share: float, seed: int) -> set[str]:
+    """Choose photographs at random, so that each class has `share` of its images in them.
+
+    As nearly as whole photographs allow: they are counted by their images.
 
     Args:
-        class_of: Series of class names, indexed by photograph; sizes: Series of numbers of images, indexed by photograph.
+        class_of: class names, indexed by photograph.
+        sizes: numbers of images, indexed by photograph.
 
     Raises:
         StudyError: a class has too few photographs to be on both sides.
@@ -71,8 +76,9 @@ def cut_photographs(class_of, sizes, share, seed):
     for cell_class, members in class_of.groupby(class_of, sort=True):
         if len(members) < 2:
             raise StudyError(
-                f"class {cell_class} has {len(members)} photographs to cut; 2 parts (train, validation) need at least one each. Add "
-                "images, leave the class out with dataset.exclude in the profile, or remove held-out from protocols in params.yaml"
+                f"class {cell_class} has {len(members)} photographs to cut; 2 parts (train, "
+                "validation) need at least one each. Add images, leave the class out with "
+                "dataset.exclude in the profile, or remove held-out from protocols in params.yaml"
             )
         # From its end: photographs of equal size are cut as `cut` cuts, train first.
         order = random.permutation(members.index.to_numpy())[::-1]
@@ -81,16 +87,17 @@ def cut_photographs(class_of, sizes, share, seed):
     return chosen
 
 
-def validation_share(split):
+def validation_share(split: Split) -> float:
     """Return the fraction of TRAIN's images that held-out validates on."""
     return split.validation / (split.train + split.validation)
 
 
-def nearest_sum(numbers, wanted):
-    """Return places of some of `numbers`, not of none and not of all, whose sum is as near to `wanted` as any's.
+def nearest_sum(numbers: list[int], wanted: float) -> list[int]:
+    """Return places of some of `numbers` whose sum is as near to `wanted` as any's.
 
-    The first numbers are taken as far as may be, so that a random order gives a random choice. More than SEARCHED below `wanted` they
-    are taken as they come, so that a million of them cost no more than seconds.
+    They are never none and never all. The first numbers are taken as far as may be, so that a
+    random order gives a random choice. More than SEARCHED below `wanted` they are taken as they
+    come, so that a million of them cost no more than seconds.
 
     Args:
         numbers: at least two, each 1 or more.
@@ -108,7 +115,7 @@ def nearest_sum(numbers, wanted):
         for before in [total for total in reached if total < wanted]:
             if (after := before + numbers[place]) < whole:
                 reached.setdefault(after, (place, before))
-    total = min((total for total in reached if total), key=lambda total: (abs(total - wanted), total))
+    total = min(filter(None, reached), key=lambda total: (abs(total - wanted), total))
     places = list(range(taken))
     while total != start:
         place, total = reached[total]
@@ -134,8 +141,8 @@ def cut(classes, fractions, seed):
     for cell_class, members in classes.groupby(classes, sort=True):
         if len(members) < len(fractions):
             raise StudyError(
-                f"class {cell_class} has {len(members)} images to cut; {len(fractions)} parts ({', '.join(fractions)}) need at least one "
-                "each. Add images, or leave the class out with dataset.exclude in the profile"
+                f"class {cell_class} has {len(members)} images to cut; {len(fractions)} parts "
+                f"({', '.join(fractions)}) need at least one each. Add images, or leave the class out with dataset.exclude in the profile"
             )
         order = random.permutation(members.index.to_numpy())
         # Rounded ends, pushed apart so that a small class is in every part.
@@ -150,7 +157,9 @@ def cut(classes, fractions, seed):
 PROTOCOLS = {"published": published, "held-out": held_out}
 
 
-def parts_of(protocol, inventory, photographs, split):
+def parts_of(
+    protocol: str, inventory: pd.DataFrame, photographs: pd.Series, split: Split
+) -> dict[str, list[int]]:
     """Return the protocol's parts, with each class in each of them.
 
     Raises:
@@ -160,8 +169,9 @@ def parts_of(protocol, inventory, photographs, split):
     for part, rows in parts.items():
         if missing := sorted(set(inventory["class"]) - set(inventory["class"].loc[rows])):
             raise StudyError(
-                f"params.yaml: protocols: {protocol} has no readable image {USES[part]} of class {', '.join(missing)}. Add some, leave "
-                f"the class out with dataset.exclude in the profile, or remove {protocol} from protocols"
+                f"params.yaml: protocols: {protocol} has no readable image {USES[part]} of class "
+                f"{', '.join(missing)}. Add some, leave the class out with dataset.exclude in the "
+                f"profile, or remove {protocol} from protocols"
             )
     return parts
 
@@ -176,7 +186,7 @@ def main():
     # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy are black.
     readable = inventory[inventory["readable"]]
     if readable.empty:
-        raise StudyError("data/inventory.parquet: none of the images can be read; correct dataset in the profile")
+        raise StudyError("data/inventory.parquet: no image is readable; correct the profile's dataset")
     if unreadable := len(inventory) - len(readable):
         print(f"left out as unreadable: {unreadable:,} images")
     with new_folder("data/splits") as folder:
@@ -192,18 +202,20 @@ def main():
             write_json(folder / f"{protocol}.json", {"protocol": protocol, "seed": split.seed, "classes": classes, **parts})
             print(f"{protocol}: {counted(parts)} images of {len(classes)} classes")
             if protocol == "held-out":
-                print(f"{protocol}: {what_came_out(parts, readable['class'], validation_share(split))}")
+                came_out = what_came_out(parts, readable["class"], validation_share(split))
+                print(f"{protocol}: {came_out}")
 
 
-def counted(parts):
+def counted(parts: dict[str, list[int]]) -> str:
     return ", ".join(f"{len(rows)} {name}" for name, rows in parts.items())
 
 
-def what_came_out(parts, classes, asked):
-    """Return which share of TRAIN's images is validated on, of all and of the class that is furthest from the share `asked`.
+def what_came_out(parts: dict[str, list[int]], classes: pd.Series, asked: float) -> str:
+    """Say which share of TRAIN is validated on: of all images, and of the class furthest off.
 
     Args:
-        classes: Series of class names, indexed by row number.
+        classes: class names, indexed by row number.
+        asked: the share that was asked for.
     """
     validation, train = (classes[parts[name]].value_counts() for name in ("validation", "train"))
     shares = validation / (validation + train)

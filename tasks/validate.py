@@ -7,6 +7,7 @@ reports/validation/ (a page and result.json).
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def main():
     unreadable = len(inventory) - len(tables["decoded"])
     counted = f"{len(tables['decoded']):,} images of {tables['decoded']['class'].nunique()} classes"
     left_out = f" ({unreadable:,} more left out as unreadable)" if unreadable else ""
-    print(f"{counted}{left_out}: {result['verdict']}" + (f"; turned off: {', '.join(off)}" if off else ""))
+    turned_off = f"; turned off: {', '.join(off)}" if off else ""
+    print(f"{counted}{left_out}: {result['verdict']}{turned_off}")
 
 
 def common_size(decoded):
@@ -65,11 +67,12 @@ def told(result, severity):
     broken = [rule for rule in result["rules"] if not rule["passed"] and rule["severity"] == severity]
     lines = [f"{IMAGES}: {len(broken)} of {len(result['rules'])} rules are broken; the pictures are in {REPORT / 'index.html'}"]
     for rule in broken:
-        lines.append(f"  {rule['rule']}: {told_rule(rule)}. Expected: {rule['expected']}. Fix: {rule['fix']}")
+        needed = f"Expected: {rule['expected']}. Fix: {rule['fix']}"
+        lines.append(f"  {rule['rule']}: {told_rule(rule)}. {needed}")
     return "\n".join(lines)
 
 
-def told_rule(rule):
+def told_rule(rule: dict[str, Any]) -> str:
     """Return what one broken rule found, with up to five offenders."""
     if not rule["count"]:
         return rule["found"]

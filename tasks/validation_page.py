@@ -104,7 +104,8 @@ def write_page(path, result, tables, pixels):
         '<p class="soft">Great Expectations judged; its statistics and this table for machines: <a href="result.json">result.json</a>. '
         "Nearly the same: the perceptual hash (imagehash.phash, 256 bits) differs in few bits, as after re-encoding or scaling; "
         "turned or shifted copies are not found by it.</p>",
-        '<p class="soft">All images become RGB: transparent pixels are white, of 16-bit levels the upper eight bits are kept.</p>',
+        '<p class="soft">All images become RGB: transparent pixels are white, of 16-bit levels the '
+        "upper eight bits are kept.</p>",
     ]
     head = f"<title>Validation: {title}</title><style>{STYLE}</style>"
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -53,7 +53,8 @@ def test_protocols_cut_as_they_say(workspace):
     assert held_out["test"] == inventory.index[inventory["split"] == "TEST"].tolist()
     assert sorted(held_out["train"] + held_out["validation"]) == inventory.index[inventory["split"] == "TRAIN"].tolist()
     assert len(held_out["train"]) == 65
-    assert "validation has 18.8% of TRAIN's images, asked were 20.0%; furthest off is class B with 16.7%" in result.stdout
+    assert "validation has 18.8% of TRAIN's images, asked were 20.0%" in result.stdout
+    assert "furthest off is class B with 16.7%" in result.stdout
     photographs = pd.read_parquet(workspace / "data/photographs.parquet")["photograph"]
     assert not set(photographs[held_out["train"]]) & set(photographs[held_out["validation"]])
 
@@ -65,20 +66,36 @@ def test_protocols_cut_as_they_say(workspace):
 @pytest.mark.parametrize(
     ("counts", "protocols", "expected"),
     [
-        ({("ALL", "A"): 20, ("ALL", "B"): 20}, "held-out", "held-out needs a data set with TRAIN and TEST; this one has ALL"),
+        (
+            {("ALL", "A"): 20, ("ALL", "B"): 20},
+            "held-out",
+            "held-out needs a data set with TRAIN and TEST; this one has ALL",
+        ),
         (
             {("ALL", "A"): 20, ("ALL", "B"): 2},
             "published",
             "class B has 2 images to cut; 3 parts (train, validation, test) need at least one each",
         ),
-        ({("TRAIN", "A"): 20, ("TRAIN", "B"): 5, ("TEST", "A"): 5}, "held-out", "class B has 1 photographs to cut; 2 parts"),
+        (
+            {("TRAIN", "A"): 20, ("TRAIN", "B"): 5, ("TEST", "A"): 5},
+            "held-out",
+            "class B has 1 photographs to cut; 2 parts",
+        ),
         (
             {("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5, ("TEST", "C"): 5},
             "held-out",
             "held-out has no readable image to train on of class C",
         ),
-        ({("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5}, "held-out", "held-out has no readable image to test on of class B"),
-        ({("TEST_SIMPLE", "A"): 20, ("TEST_SIMPLE", "B"): 20}, "published", "published has no readable image to train on of class A, B"),
+        (
+            {("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5},
+            "held-out",
+            "held-out has no readable image to test on of class B",
+        ),
+        (
+            {("TEST_SIMPLE", "A"): 20, ("TEST_SIMPLE", "B"): 20},
+            "published",
+            "published has no readable image to train on of class A, B",
+        ),
     ],
 )
 def test_impossible_splits_are_refused(workspace, monkeypatch, capfd, counts, protocols, expected):
@@ -115,7 +132,7 @@ def test_unreadable_images_are_left_out(workspace, monkeypatch, capfd):
         assert len(used) == 100 - sum(inventory["split"][[3, 40, 70]] != "TEST_SIMPLE")
     inventory.assign(readable=False).to_parquet(workspace / "data" / "inventory.parquet")
     assert prepare.main() == 1
-    assert "none of the images can be read" in capfd.readouterr().err
+    assert "no image is readable" in capfd.readouterr().err
 
 
 def test_a_class_of_three_is_in_every_part(workspace, monkeypatch):
@@ -134,7 +151,9 @@ def test_the_cut_comes_as_near_to_what_was_asked_as_photographs_allow():
         wanted = random.uniform(0, 1) * sum(numbers)
         chosen = nearest_sum(numbers, wanted)
         assert 0 < len(set(chosen)) == len(chosen) < len(numbers)
-        subsets = itertools.chain(*(itertools.combinations(numbers, length) for length in range(1, len(numbers))))
+        subsets = itertools.chain(
+            *(itertools.combinations(numbers, length) for length in range(1, len(numbers)))
+        )
         best = min(abs(sum(subset) - wanted) for subset in subsets)
         assert abs(sum(numbers[place] for place in chosen) - wanted) == pytest.approx(best)
     for numbers in ([1] * 50_000, [8] * 20_000, random.integers(1, 3000, 3000).tolist()):
@@ -171,16 +190,20 @@ def test_validation_is_cut_by_images_and_not_by_photographs():
 
 def made_up_layout(random):
     """Return paths of a made-up source, patterns that include some and patterns that exclude some."""
-    splits = random.choice(["", "train", "test", "val", "test_simple", "Training"], random.integers(1, 4), replace=False)
+    splits = ["", "train/", "test/", "val/", "test_simple/", "Training/"]
+    splits = random.choice(splits, random.integers(1, 4), replace=False)
     classes = random.choice(["A", "B", "C [1]", "d"], random.integers(1, 4), replace=False)
     paths = [
-        f"set/{split}/{name}/{n}{random.choice(['.png', '.gif'], p=[0.95, 0.05])}".replace("//", "/")
+        f"set/{split}{name}/{n}{random.choice(['.png', '.gif'], p=[0.95, 0.05])}"
         for split in splits
         for name in classes
         for n in range(random.choice([0, 1, 3, 8]))
     ]
-    patterns = ["*/A/*", "*/B/*", "*/C [1]/*", "*/test/*", "*train*", "*/[0-3].png", "*.png", "*[1]*"]
-    include, exclude = (random.choice(patterns, random.choice([0, 0, 1, 3]), replace=False).tolist() for _ in range(2))
+    patterns = ["*/A/*", "*/B/*", "*/C [1]/*", "*/test/*", "*train*", "*/?.png", "*.png", "*[1]*"]
+    include, exclude = (
+        random.choice(patterns, random.choice([0, 0, 1, 3]), replace=False).tolist()
+        for _ in range(2)
+    )
     return paths, include, exclude
 
 
@@ -195,8 +218,12 @@ def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
             assert str(error).startswith("source: ")
             ends["source refused"] += 1
             continue
-        inventory = pd.DataFrame(sorted(target.split("/")[1:] for target in targets.values()), columns=["split", "class", "name"])
-        inventory = inventory[random.random(len(inventory)) < random.choice([0.3, 1])]  # the readable ones
+        inventory = pd.DataFrame(
+            sorted(target.split("/")[1:] for target in targets.values()),
+            columns=["split", "class", "name"],
+        )
+        readable = random.random(len(inventory)) < random.choice([0.3, 1])
+        inventory = inventory[readable]
         photographs = inventory["split"] + inventory["class"] + inventory["name"].str[-5]
         for protocol in PROTOCOLS:
             if inventory.empty:  # main refuses that

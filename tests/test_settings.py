@@ -96,25 +96,42 @@ NUMBERS = list(all_numbers())
 
 def test_every_number_is_found_and_has_two_bounds():
     paths = {path for _, path, _ in NUMBERS}
-    assert {("repeats", 0), ("experiments", "narrow", "units"), ("dataset", "sample", "copies"), ("dataset", "version")} <= paths
+    assert {
+        ("repeats", 0),
+        ("experiments", "narrow", "units"),
+        ("dataset", "sample", "copies"),
+        ("dataset", "version"),
+    } <= paths
     for _, path, number in NUMBERS:
-        assert {"minimum", "exclusiveMinimum"} & set(number) and {"maximum", "exclusiveMaximum"} & set(number), path
+        assert {"minimum", "exclusiveMinimum"} & set(number), path
+        assert {"maximum", "exclusiveMaximum"} & set(number), path
 
 
-@pytest.mark.parametrize(("file", "path"), [(file, path) for file, path, _ in NUMBERS], ids=[".".join(map(str, p)) for _, p, _ in NUMBERS])
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [(file, path) for file, path, _ in NUMBERS],
+    ids=[".".join(map(str, p)) for _, p, _ in NUMBERS],
+)
 def test_a_number_that_no_machine_can_bear_is_refused_by_name(tmp_path, file, path):
     (tmp_path / "profiles").mkdir()
-    settings = {"params.yaml": YAML(typ="safe").load(TINY_PARAMS), "profiles/tiny.yaml": YAML(typ="safe").load(TINY_PROFILE)}
+    settings = {
+        "params.yaml": YAML(typ="safe").load(TINY_PARAMS),
+        "profiles/tiny.yaml": YAML(typ="safe").load(TINY_PROFILE),
+    }
     place = settings[file]
     for key in path[:-1]:
         place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
     for value in (float("inf"), float("nan"), -1, 10**10):
         place[path[-1]] = value
         for name, content in settings.items():
-            (tmp_path / name).write_text(json.dumps(content).replace("Infinity", ".inf").replace("NaN", ".nan"))
+            (tmp_path / name).write_text(
+                json.dumps(content).replace("Infinity", ".inf").replace("NaN", ".nan")
+            )
         with pytest.raises(StudyError) as error:
             check(tmp_path)
-        assert str(error.value).startswith(f"{file.split('/')[-1]}: {'.'.join(map(str, path))}: Input should be "), value
+        assert str(error.value).startswith(
+            f"{file.split('/')[-1]}: {'.'.join(map(str, path))}: Input should be "
+        ), value
 
 
 def test_a_number_too_long_to_read_is_told_in_one_line(workspace):

@@ -205,9 +205,11 @@ def notices(study, runs, validation, page, warnings):
     return ["> " + text.replace("\n- ", "\n>\n> - ", 1).replace("\n- ", "\n> - ") for text in found]
 
 
-def what_broke(rule):
-    """Return how many files break a rule of the validation and some of them, or why the rule could not be judged."""
-    return f"{rule['count']} found: {few(rule['offenders'])}" if rule["count"] else escaped(rule["found"])
+def what_broke(rule: dict) -> str:
+    """Return how many files break a rule and some of them, or why it could not be judged."""
+    if not rule["count"]:
+        return escaped(rule["found"])
+    return f"{rule['count']} found: {few(rule['offenders'])}"
 
 
 def few(paths, most=3):

@@ -10,7 +10,8 @@ from tasks.settings.reading import BatchSize, Epochs, Rate, Section, Seed
 class Pretrain(Section):
     """Pre-training on freshly drawn cells, where ImageNet's weights are out of reach."""
 
-    images: Annotated[int, Field(ge=32, le=100_000)] = 4000  # all are held in memory; a tenth is held back
+    # All are held in memory, and a tenth is kept from training.
+    images: Annotated[int, Field(ge=32, le=100_000)] = 4000
     magnification: Annotated[float, Field(ge=0.5, le=2)] = 1.0
     epochs: Epochs = 1
     batch_size: BatchSize = 32

@@ -26,7 +26,8 @@ class Dataset(Section):
     handle: Annotated[str, Field(pattern=r"^\w[\w-]*/\w[\w-]*$")] | None = None  # kaggle: owner/name
     # kaggle; what "latest" was is recorded in data/raw/source.json
     version: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["latest"] | None = None
-    # Patterns of paths inside the source: `*` is any text, across folders too, `?` one character, all else (`[`) itself; empty: all.
+    # Patterns of paths inside the source: `*` is any text, across folders too, `?` one character, all
+    # else (`[` as well) stands for itself; an empty list includes every image.
     include: list[str] = []
     exclude: list[str] = []
     sample: Sample = Sample()

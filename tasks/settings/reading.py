@@ -13,7 +13,8 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.errors import StudyError
 
-# Every number has two bounds: beyond them nothing is meant and no machine has the memory or the time, so that a slip is refused by name.
+# Every number has two bounds, beyond which no machine has the memory or the time: a slip is refused
+# by name.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
@@ -75,7 +76,8 @@ def parse(path: Path) -> Any:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path.name} is missing: run from the repository's top folder") from None
-    except (YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a number or a date that Python cannot hold
+    # ValueError: not UTF-8, or a number or a date that Python cannot hold.
+    except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise StudyError(f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
@@ -88,8 +90,8 @@ def describe(problem: Any, schema: Any, above: list[str]) -> str:
         above: the parts of the key of the value that was checked.
     """
     # Where one of several types is allowed, pydantic names the type as a part of the place.
-    parts = [str(part) for part in problem["loc"] if not str(part).startswith(("constrained-", "literal["))]
-    key = ".".join([*above, *parts])
+    parts = map(str, problem["loc"])
+    key = ".".join([*above, *(p for p in parts if not p.startswith(("constrained-", "literal[")))])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; allowed here: {', '.join(section_at(schema, problem['loc'][:-1]).model_fields)}"
     if problem["type"] == "missing":
