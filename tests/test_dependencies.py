@@ -12,7 +12,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from tasks.settings.__main__ import Profile
+from tasks.settings.__main__ import Profile, check
 from tasks.settings.reading import read
 from tests.conftest import ROOT, commit_workspace, make_workspace, stand_in
 
@@ -158,3 +158,13 @@ def test_changing_a_key_changes_the_stages_that_read_it_and_no_other(finished, f
         with instead(Path(file), yaml_of(with_another(values, key))):
             repo = Repo() if file == "params.yaml" else repo  # what the matrix is made of is read once
             assert changed(repo) & stages == readers(stages, function, key), key
+
+
+def test_dvc_requires_no_key_that_the_settings_call_optional(finished):
+    least = {"dataset": {"source": "sample"}, "images": {"size": 32}, "validation": {}, "split": {}}
+    least |= {"backbone": {"weights": "random"}, "training": {"epochs": 1}}
+    with instead(Path("profiles/tiny.yaml"), yaml_of(least)):
+        check(finished)
+        for stage in Repo().index.stages:
+            for dependency in stage.deps:
+                dependency.save()  # raises an error where a key is missing
