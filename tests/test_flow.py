@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_sett
 
 from flows import artifacts, output, server, slots
 from tasks.errors import StudyError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_nvidia_smi
 from tests.toy import Toy, ask, serving, settled, wait_for
 
 
@@ -281,6 +281,17 @@ def end_and_look(toy, flow, number):
     wait_for(lambda: set(toy.processes()) <= {flow.pid}, 10)
     assert flow.wait(60) != 0
     assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
+
+
+def test_an_nvidia_smi_that_fails_is_reported_once_and_the_processor_taken_twice(toy, tmp_path):
+    toy.set("ab", 0.1)
+    toy.forget_events()
+    path = make_nvidia_smi(tmp_path, "echo no driver; exit 9")
+    done = toy.run(sys.executable, "-m", "flows.study", "--slots", "auto", PATH=path)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("nvidia-smi fails: exit status 9, no driver; ") == 1
+    assert "runs on slot cpu#1" in done.stdout and "runs on slot cpu#2" in done.stdout
+    assert {events[0]["slot"] for events in toy.events().values()} == {"-1"}
 
 
 def test_a_local_source_that_changed_is_brought_again(toy):

@@ -21,6 +21,7 @@ from keras.src.legacy.saving import legacy_h5_format  # noqa: E402  (the format 
 from tasks import backbone, finetune, fused_adam, model, resume, training  # noqa: E402
 from tasks.errors import StudyError  # noqa: E402
 from tasks.files import write_json  # noqa: E402
+from tasks.gpus import gpu_names  # noqa: E402
 from tasks.inventory import recipe  # noqa: E402
 from tasks.settings.experiment import Experiment  # noqa: E402
 from tasks.settings.training import Training  # noqa: E402
@@ -192,6 +193,18 @@ def test_what_onednn_must_not_use_the_processor_does_not_have(monkeypatch):
     for most, lacks in {"AVX2": True, "AVX512_CORE": True, "AVX512_CORE_BF16": False, "ALL": False}.items():
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
         assert hardware.processor()[1] == (everything - hardware.NATIVE_BFLOAT16 if lacks else everything)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="test_study.py tests it with TensorFlow")
+def test_a_gpu_that_jax_does_not_see_is_an_error(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    if gpu_names():
+        pytest.skip("JAX began with a GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    expected = "JAX sees none of the GPUs that it may use (99). It says: devices: [CpuDevice(id=0)] with jax_platforms = cpu. "
+    with pytest.raises(StudyError, match=re.escape(expected)):
+        gpu_names()
 
 
 def test_precision_follows_the_hardware():

@@ -181,6 +181,7 @@ def test_the_same_seed_gives_the_same_results(repository, tmp_path):
     assert (again / "times.csv").read_bytes() != (reports / "times.csv").read_bytes()
 
 
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="TensorFlow may see a GPU")
 def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     """On a machine with a GPU and without CUDA libraries nothing is trained on the processor unless asked for."""
     other = tmp_path / "other"

@@ -3,6 +3,7 @@
 import datetime
 import time
 
+import httpx
 import pytest
 
 from tests.toy import ask, end, serving, wait_for
@@ -26,9 +27,10 @@ def deployment(toy, name):
     return toy.call("GET", f"deployments/name/{name}")
 
 
-def start(toy, name):
-    """Press the button `Run` of a deployment; returns the run's id."""
-    return toy.call("POST", f"deployments/{deployment(toy, name)['id']}/create_flow_run", json={})["id"]
+def start(toy, name, **parameters):
+    """Press the button `Run` of a deployment, with parameters typed into its form; returns the run's id."""
+    url = f"deployments/{deployment(toy, name)['id']}/create_flow_run"
+    return toy.call("POST", url, json={"parameters": parameters})["id"]
 
 
 def state_of(toy, run):
@@ -102,6 +104,28 @@ def test_a_change_of_parameters_is_seen(toy):
     assert "started the study" in message and "params.yaml: seconds: modified" in message
     wait_for(lambda: len(runs(toy, "study")) > studies and runs(toy, "study")[0]["state_type"] == "COMPLETED")
     assert toy.changed() == []
+
+
+def test_parameters_from_the_page_are_those_of_the_command_line(toy):
+    form = deployment(toy, "study/study")["parameter_openapi_schema"]["properties"]
+    assert "`cpu,cpu`" in form["slots"]["description"] and form["slots"]["pattern"]
+    for name, value in {"slots": "cpu;cpu", "per_gpu": 0}.items():
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            start(toy, "study/study", **{name: value})
+        assert name in refused.value.response.json()["detail"]
+    state = ended(toy, start(toy, "study/study", force=["trian"]))
+    assert (state["type"], state["message"]) == ("FAILED", "force: there is no stage trian; `dvc stage list` names them")
+
+    toy.forget_events()
+    toy.set("ab", 0.5)
+    for name in "ab":
+        toy.write(f"hold-{name}", "")
+    run = start(toy, "study/study", slots="10, 2")
+    wait_for(lambda: len(toy.events()) == 2)
+    for name in "ab":
+        (toy.folder / f"hold-{name}").unlink()
+    assert ended(toy, run)["type"] == "COMPLETED"
+    assert {events[0]["slot"] for events in toy.events().values()} == {"10", "2"}
 
 
 def test_a_source_that_does_not_answer_fails_the_watch_and_says_why(toy):
