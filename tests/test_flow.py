@@ -284,7 +284,7 @@ def end_and_look(toy, flow, number):
 
 
 def test_an_nvidia_smi_that_fails_is_reported_once_and_the_processor_taken_twice(toy, tmp_path):
-    toy.set("ab", 0.1)
+    toy.set("ab", 0.15)
     toy.forget_events()
     path = make_nvidia_smi(tmp_path, "echo no driver; exit 9")
     done = toy.run(sys.executable, "-m", "flows.study", "--slots", "auto", PATH=path)

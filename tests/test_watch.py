@@ -117,7 +117,7 @@ def test_parameters_from_the_page_are_those_of_the_command_line(toy):
     assert (state["type"], state["message"]) == ("FAILED", "force: there is no stage trian; `dvc stage list` names them")
 
     toy.forget_events()
-    toy.set("ab", 0.5)
+    toy.set("ab", 0.45)
     for name in "ab":
         toy.write(f"hold-{name}", "")
     run = start(toy, "study/study", slots="10, 2")
