@@ -67,7 +67,7 @@ def disturb(fault, folder, usual):
             break
         time.sleep(0.002)
     sent = process.poll() is None or fault.signal == signal.SIGKILL and process.returncode == -signal.SIGKILL
-    status = process.wait(300)
+    status = process.wait(900)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     wait_for_the_end(folder)
@@ -97,13 +97,13 @@ def processes(folder):
     return found
 
 
-def wait_for_the_end(folder):
+def wait_for_the_end(folder, seconds=60):
     """Wait until nothing of a study runs.
 
     Raises:
-        TimeoutError: something still does after a minute.
+        TimeoutError: something still does after `seconds`.
     """
-    until = time.monotonic() + 60
+    until = time.monotonic() + seconds
     while left := processes(folder):
         if time.monotonic() > until:
             raise TimeoutError(f"still running: {left}")

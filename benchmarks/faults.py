@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +23,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks import served
 from benchmarks.disturbance import call, copy, disturb, small_disk
+from benchmarks.served import AGAIN, ALL, ENGINE, SERVE, SERVER
 from tests.conftest import make_repository
 
 NARROW = "narrow-published-MobileNet-1"
@@ -32,6 +35,7 @@ ORDER = [
 ]  # fmt: skip
 RESULTS = ["data", "reports"]
 SEED = 1
+FIRST, SECOND = re.compile(r"epoch 1/2, loss"), re.compile(r"epoch 2/2, loss")
 
 
 @dataclass
@@ -51,6 +55,9 @@ class Fault:
     message: str = ""  # that the disturbed command must print, beside whatever Prefect logs
     flow: bool = False  # the disturbed command is the flow, and so is the next run
     then_flow: bool = False  # the next run alone is the flow: DVC itself refuses a dvc.lock that is not whole
+    served: tuple[str, ...] = ()  # flows.serve runs the study on request, and the processes of these modules are killed
+    deaths: int = 1  # how often they are, each time once they are there again
+    ends: str = ""  # the state in which the served run that was disturbed ends
 
 
 def truncate_newest_state(folder):
@@ -73,14 +80,14 @@ def faults():
         Fault("validate", "kill -9 while the array is written", "data/*images.partial*"),
         Fault("backbone@MobileNet", "kill -9 in a step", re.compile(r"pre-train \d+/")),
         Fault("backbone@MobileNet", "kill -9 while weights are saved", "data/backbone/.*.partial/*"),
-        Fault(tuned, "kill -9 in a step of the first epoch", re.compile(r"epoch 1/2, loss")),
+        Fault(tuned, "kill -9 in a step of the first epoch", FIRST),
         Fault(tuned, "kill -9 between two epochs", re.compile(r"epoch 1/2: loss")),
-        Fault(tuned, "kill -9 in a step of the second epoch", re.compile(r"epoch 2/2, loss")),
+        Fault(tuned, "kill -9 in a step of the second epoch", SECOND),
         Fault(tuned, "kill -9 while the state is saved", ".study/resume/*/*/.epoch-2.partial*"),
         Fault(tuned, "kill -9 while the model is saved", "data/models/.*.partial/*"),
-        Fault(tuned, "kill -9 of the stage alone", re.compile(r"epoch 2/2, loss"), whole=False),
-        Fault(tuned, "SIGTERM", re.compile(r"epoch 1/2, loss"), signal.SIGTERM),
-        Fault(tuned, "Ctrl-C", re.compile(r"epoch 1/2, loss"), signal.SIGINT),
+        Fault(tuned, "kill -9 of the stage alone", SECOND, whole=False),
+        Fault(tuned, "SIGTERM", FIRST, signal.SIGTERM),
+        Fault(tuned, "Ctrl-C", FIRST, signal.SIGINT),
         Fault(tuned, "kill -9, then a damaged state", re.compile(r"epoch 2/2: loss"), damage=truncate_newest_state),
         Fault("controls", "kill -9", moments.uniform(0.3, 0.95)),
         Fault("report", "kill -9", moments.uniform(0.3, 0.95)),
@@ -89,9 +96,14 @@ def faults():
         Fault("prepare", "kill -9, then half of .dvc/tmp/rwlock; the next run is the flow", 0.5, then_flow=True, damage=halve_rwlock),
         Fault(tuned, "kill -9 while DVC commits", f"data/results/{NARROW}/metrics.json"),
         *(Fault(stage, "disk full", room=room) for stage, room in ROOM.items()),
-        Fault(last, "kill -9 of the flow", re.compile(r"epoch 2/2, loss"), flow=True),
-        Fault(last, "kill -9 of the flow's server", re.compile(r"epoch 1/2, loss"), flow=True, whole=False, message="server went away"),
-        Fault(last, "Ctrl-C in the flow", re.compile(r"epoch 2/2, loss"), signal.SIGINT, flow=True),
+        Fault(last, "kill -9 of the flow", SECOND, flow=True),
+        Fault(last, "kill -9 of the flow's server", FIRST, flow=True, whole=False, message=AGAIN),
+        Fault(last, "Ctrl-C in the flow", SECOND, signal.SIGINT, flow=True),
+        Fault(last, "served: kill -9 of the run's engine", SECOND, served=(ENGINE,), ends="Crashed"),
+        Fault(last, "served: kill -9 of flows.server", FIRST, served=(SERVER,), ends="Completed"),
+        Fault(last, "served: kill -9 of flows.server, three times", FIRST, served=(SERVER,), deaths=3, ends="Crashed"),
+        Fault(last, "served: kill -9 of flows.serve", SECOND, served=(SERVE,), ends="Crashed"),
+        Fault(last, "served: kill -9 of all processes, as by a reboot", SECOND, served=ALL, ends="Crashed"),
     ]
 
 
@@ -129,6 +141,9 @@ def half_written(folder):
 def judge(fault, before, reference, usual, folder):
     """Bring a fault about in a copy of the study, run again; returns (what was seen, list of what was wrong)."""
     wrong = []
+    if fault.served:
+        copy(before, folder)
+        return judge_served(fault, folder, reference)
     if fault.room is not None:
         with small_disk(folder, before, fault.room) as filler:
             status, output = call(folder, *command_of(fault.stage))
@@ -155,20 +170,35 @@ def judge(fault, before, reference, usual, folder):
     return f"exit status {status}", wrong + run_again(fault, folder, reference)
 
 
+def judge_served(fault, folder, reference):
+    """The same for a study that flows.serve runs on request; the next run is requested too."""
+    with served.disturbed(folder, fault.when, fault.served, fault.deaths) as (serving, ended):
+        wrong = [] if ended == fault.ends else [f"the run ended {ended}, not {fault.ends}"]
+        following = serving.end_of(serving.request())
+        wrong += [] if following == "Completed" else [f"the next run ended {following}"]
+        wrong += ["a traceback"] if serving.printed(re.compile("Traceback")) else []
+    return f"the run ended {ended}", wrong + compare(folder, reference, by_flow=True)
+
+
 def run_again(fault, folder, reference):
-    """The same command again; returns what differs from the undisturbed study."""
+    """The same command again; returns what was wrong."""
     by_flow = fault.flow or fault.then_flow
     command = ["flows.study"] if by_flow else ["dvc", "repro", "-s", fault.stage]
     status, output = call(folder, sys.executable, "-m", *command)
     wrong = [] if status == 0 else [f"the next run: exit status {status}, {output[-300:]}"]
     if fault.damage and "is damaged" not in output:
         wrong.append("no word about the damage")
+    return wrong + compare(folder, reference, by_flow, fault.stage)
+
+
+def compare(folder, reference, by_flow, stage=None):
+    """What differs from the undisturbed study, after the whole flow or after one stage."""
     found = fingerprint(folder)
     if by_flow:  # which also makes the report, in which learning times stand
         reference, found = ({name: value for name, value in which.items() if name.startswith("data")} for which in (reference, found))
-    wrong += [f"differs: {name}" for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
+    wrong = [f"differs: {name}" for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
     wrong += [f"half-written: {name}" for name in half_written(folder)]
-    status, output = call(folder, sys.executable, "-m", "dvc", "status", "-q", *([] if by_flow else [fault.stage]))
+    status, output = call(folder, sys.executable, "-m", "dvc", "status", "-q", *([] if by_flow else [stage]))
     return wrong + ([f"dvc status: {output or status}"] if status else [])
 
 
@@ -194,13 +224,13 @@ def main():
     parser.add_argument("--only", default="", metavar="WORDS", help="faults whose stage or name holds these words")
     options = parser.parse_args()
     chosen = [fault for fault in faults() if options.only in f"{fault.stage} {fault.what}"]
-    rows = []
+    rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         before, after, usual = undisturbed(scratch)
         for number, fault in enumerate(chosen):
             folder = Path(scratch, f"fault-{number}").resolve()
             folder.mkdir()
-            reference = after["report"] if fault.flow or fault.then_flow else after[fault.stage]
+            reference = after["report"] if fault.flow or fault.then_flow or fault.served else after[fault.stage]
             seen, wrong = judge(fault, before[fault.stage], reference, usual[fault.stage], folder)
             shutil.rmtree(folder)
             at = f" at {fault.when:.0%} of its time" if isinstance(fault.when, float) else ""
@@ -208,16 +238,21 @@ def main():
             print(" | ".join(rows[-1]), "| FAILED" if wrong else "", flush=True)
     failed = sum(row[3] != "same results, status clean" for row in rows)
     if not options.only:
+        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
+        facts = {"commit": commit, "minutes": (time.monotonic() - started) / 60, "count": len(rows), "failed": failed}
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-        Path("docs/faults.md").write_text(HEADER.format(count=len(rows), failed=failed) + table + "\n", encoding="utf-8")
+        Path("docs/faults.md").write_text(HEADER.format(**facts) + table + "\n", encoding="utf-8")
     print(f"{len(rows)} faults, {failed} failed")
     return 1 if failed else 0
 
 
 HEADER = """# Faults and what becomes of the study
 
-Made by `python -m benchmarks.faults`: {count} faults, {failed} failed. Each was brought about in a tiny study (MobileNet, 32 px, 100 drawn
-images); then the same command was run again and its results were compared with those of an undisturbed study.
+Made by `python -m benchmarks.faults` at commit {commit} in {minutes:.0f} minutes: {count} faults, {failed} failed.
+
+Each was brought about in a tiny study (MobileNet, 32 px, 100 drawn images); then the same command was run again and its results were
+compared with those of an undisturbed study. In rows that begin with "served", `make ui` runs the study on request and the fault hits its
+processes; then a run is requested again, after another `make ui` where the first did not survive.
 
 | stage | fault | the disturbed command | the next run |
 |---|---|---|---|

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import urllib.request
 from pathlib import Path
 
 STATE = Path(".study")  # of running things; git-ignored
@@ -30,14 +31,19 @@ def configure():
         os.environ["PREFECT_API_URL"] = server["api"]
 
 
-def running_server():
-    """What flows.server wrote about the server in this checkout, {"pid", "api", "services"}, or None if none runs."""
+def running_server() -> dict[str, str | bool] | None:
+    """What flows.server wrote about the server in this checkout, {"api", "services"}, or None if none answers.
+
+    The file alone proves nothing: it outlives a reboot, after which another checkout's server may have the port.
+    """
     try:
         server = json.loads(SERVER.read_text(encoding="utf-8"))
-        os.kill(server["pid"], 0)
-    except (OSError, ValueError, KeyError):
+        directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with directly.open(f"{server['api']}/admin/settings", timeout=10) as answer:
+            home = json.load(answer)["home"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return server
+    return server if home == os.environ["PREFECT_HOME"] else None
 
 
 configure()

@@ -1,20 +1,29 @@
-"""One study at a time in a checkout."""
+"""Locks: one study at a time in a checkout."""
 
 import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 from flows import STATE
 from tasks.errors import StudyError
 
 
+class AnotherStudy(StudyError):
+    """Another study runs in this checkout."""
+
+
 @contextlib.contextmanager
-def sole_study():
+def sole_study(name: str = "one from the command line") -> Iterator[int]:
     """Hold this checkout's study lock and yield its file descriptor, which the stages' processes inherit: it is free when all are gone.
 
+    Args:
+        name: what the message to those who come later calls this study.
+
     Raises:
-        StudyError: another study holds it.
+        AnotherStudy: another study holds it.
     """
     STATE.mkdir(exist_ok=True)
     with open(STATE / "study.lock", "a+", encoding="utf-8") as file:
@@ -25,23 +34,32 @@ def sole_study():
                 break
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "?"
+                holder, _, other = file.read().strip().partition(" ")
                 # Of a study that was killed the stages need some seconds to end.
                 if exists(holder) or time.monotonic() > until:
-                    raise StudyError(
-                        f"another study is running in this checkout (process {holder}): wait for it, or cancel it; nothing was started"
+                    raise AnotherStudy(
+                        f"another study is running in this checkout: {other or '?'} (process {holder or '?'}); "
+                        "wait for it, or cancel it; nothing was started"
                     ) from None
                 time.sleep(0.2)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {name}")
         file.flush()
-        yield file.fileno()
+        try:
+            yield file.fileno()
+        finally:
+            file.truncate(0)
 
 
-def is_studied():
+def is_studied() -> bool:
     """Whether a study runs in this checkout."""
+    return is_held(STATE / "study.lock")
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of this file."""
     try:
-        with open(STATE / "study.lock", encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -6,16 +6,19 @@ python -m flows.serve --watch "*/30 * * * *"   look for changes every half hour 
 
 import argparse
 import asyncio
+import contextlib
+import datetime
+import os
 import signal
 import sys
 
-from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.flows import EntrypointType
+from prefect.runner import Runner
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import running_server, server
+from flows import running_server, runs, server
 from flows.study import interrupt, study
 from flows.watch import watch
 from tasks.errors import StudyError, entry_point
@@ -32,13 +35,19 @@ def main():
     signal.signal(signal.SIGTERM, interrupt)
     if found := running_server():
         whose = "" if found["services"] else ", for a run: watch it there, or wait for its end"
-        raise StudyError(f"a server runs here already: {found['api'].removesuffix('/api')} (process {found['pid']}){whose}")
+        raise StudyError(f"a server runs here already: {found['api'].removesuffix('/api')}{whose}")
     print("starting Prefect's server ...", flush=True)
+    started = datetime.datetime.now(datetime.UTC)
     with server.running(options.host, options.port) as api, temporary_settings({PREFECT_API_URL: api}):
-        deployments = [
-            deployment(study, "Run the stages of dvc.yaml that have changed, in parallel."),
-            deployment(watch, "Look for changes of data, parameters and code; start the study if there are any.", cron=options.watch),
-        ]
+        runs.settle(started)
+        os.environ[runs.SERVED_BY] = str(os.getpid())
+        runner = Runner(query_seconds=2, limit=None)
+        # That one study runs at a time is up to the lock of flows.lock, which goes with its holder and names it. Watches that a schedule
+        # starts faster than they end are refused by the server: processes would pile up.
+        one = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+        runner.add_deployment(deployment(study, "Run the stages of dvc.yaml that have changed, in parallel."))
+        about = "Look for changes of data, parameters and code; start the study if there are any."
+        runner.add_deployment(deployment(watch, about, cron=options.watch, concurrency_limit=one))
         print(
             f"\n  open    {api.removesuffix('/api')}"
             f"\n  start   Deployments > study > Run, or: PREFECT_API_URL={api} prefect deployment run study/study"
@@ -46,7 +55,8 @@ def main():
             "\n  end     Ctrl-C, which also ends a study that runs\n",
             flush=True,
         )
-        serve(*deployments, print_starting_message=False, query_seconds=2)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(runner.start())
     return 0
 
 
@@ -65,15 +75,15 @@ def check_cron(expression: str) -> None:
         ) from None
 
 
-def deployment(flow, description, cron=None):
-    """A deployment of the flow's own name; while one run is on, another is cancelled at once."""
+def deployment(flow, description, **options):
+    """A deployment of the flow's own name."""
     return flow.to_deployment(
         flow.name,
         description=description,
-        cron=cron,
         paused=False,
-        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        tags=[runs.checkout()],
         entrypoint_type=EntrypointType.MODULE_PATH,
+        **options,
     )
 
 

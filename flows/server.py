@@ -7,32 +7,38 @@ import asyncio
 import atexit
 import contextlib
 import errno
+import functools
+import http.client
 import logging
 import os
 import re
+import select
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 
-from flows import SERVER, running_server
+from flows import SERVER
 from tasks.errors import StudyError
-from tasks.files import write_json
+from tasks.files import read_json, write_json
 
 PORT = 4200  # Prefect's own default
 REMOVE_DATABASE = "remove the file: it holds only the history of runs, no data and no results"
 START_LIMIT = 1800  # seconds; some ten are usual, many more on a machine that is busy with other work
+STEADY = 600  # seconds; a server that lived longer had started well
 
 
 @contextlib.contextmanager
-def running(host="127.0.0.1", port=None, services=True):
-    """Start a server in this checkout's .study/prefect, and yield the address of its API; it ends with the block.
+def running(host: str = "127.0.0.1", port: int | None = None, services: bool = True) -> Iterator[str]:
+    """Run a server in this checkout's .study/prefect, and yield the address of its API; it ends with the block.
+
+    If it dies earlier, it is started again at the same address; see `keep`.
 
     Args:
         host: the address it listens at; "0.0.0.0" for other machines to reach it.
@@ -44,39 +50,76 @@ def running(host="127.0.0.1", port=None, services=True):
     """
     ask_directly()
     check_database()
-    socket_ = listening(host, port)
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{socket_.getsockname()[1]}"
+    # This process keeps the socket: while a server starts again, requests wait instead of failing.
+    with listening(host, port) as socket_, contextlib.ExitStack() as stack:
+        place = "127.0.0.1" if host == "0.0.0.0" else host, socket_.getsockname()[1]
+        api = "http://{}:{}/api".format(*place)
+        # A pipe that only this process holds is the server's input: it closes however this process ends.
+        input_, life_line = os.pipe()
+        stack.callback(os.close, input_)
+        start = starter(socket_, input_, api, services)
+        ended = threading.Event()
+        process = start()
+        keeper = threading.Thread(target=keep, args=[process, start, ended], daemon=True)
+        try:
+            wait_until_healthy(process, *place)
+            write_json(SERVER, {"api": api, "services": services})
+            keeper.start()
+            yield api
+        finally:
+            ended.set()
+            with contextlib.suppress(OSError, ValueError):
+                if read_json(SERVER)["api"] == api:
+                    SERVER.unlink()
+            os.close(life_line)
+            if keeper.ident:
+                keeper.join(8)
+            else:
+                process.wait()
+
+
+def starter(socket_: socket.socket, input_: int, api: str, services: bool) -> Callable[[], subprocess.Popen]:
+    """A function that starts a server at a socket; it lives until the pipe `input_` closes."""
     variables = {
-        "PREFECT_API_URL": f"{address}/api",
+        "PREFECT_API_URL": api,
         "PREFECT_UI_API_URL": "/api",  # relative: the page is also opened through a tunnel or from another machine
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
         "PREFECT__SERVER_WEBSERVER_ONLY": "",
         "PREFECT__SERVER_EPHEMERAL": "" if services else "1",
     }
-    with socket_:  # the server's own copy stays open
-        # Its input is a pipe that only this process holds: it closes however this process ends.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(socket_.fileno())],
-            stdin=subprocess.PIPE,
-            pass_fds=[socket_.fileno()],
-            env=os.environ | {name: value for name, value in variables.items() if value},
-            start_new_session=True,
-        )
-    try:
-        wait_until_healthy(process, f"{address}/api/health")
-        write_json(SERVER, {"pid": process.pid, "api": f"{address}/api", "services": services})
-        yield f"{address}/api"
-    finally:
-        with contextlib.suppress(OSError):
-            if (running_server() or {}).get("pid") == process.pid:
-                SERVER.unlink()
-        process.stdin.close()
-        try:
-            process.wait(8)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return functools.partial(
+        subprocess.Popen,
+        [sys.executable, "-m", "flows.server", str(socket_.fileno())],
+        stdin=input_,
+        pass_fds=[socket_.fileno()],
+        env=os.environ | {name: value for name, value in variables.items() if value},
+        start_new_session=True,
+    )
+
+
+def keep(process: subprocess.Popen, start: Callable[[], subprocess.Popen], ended: threading.Event) -> None:
+    """Start the server again whenever it dies, until `ended`; after three deaths in a row end this process, for nothing works without it.
+
+    Runs that it served notice its end themselves, and so do stages.
+    """
+    deaths, started = 0, time.monotonic()
+    while True:
+        status = process.wait()
+        if ended.is_set():
+            return
+        deaths = deaths + 1 if time.monotonic() - started < STEADY else 1
+        if deaths == 3:
+            SERVER.unlink(missing_ok=True)
+            print(
+                f"error: Prefect's server ended three times in a row (status {status}); its messages are above; "
+                "start again with the same command",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)
+        print(f"Prefect's server ended with status {status}; it is started again", file=sys.stderr, flush=True)
+        process, started = start(), time.monotonic()
 
 
 @contextlib.contextmanager
@@ -86,7 +129,10 @@ def for_this_process():
     Raises:
         StudyError: no Prefect server answers at PREFECT_API_URL, the own one does not start, or it went away during the block.
     """
+    from prefect import tags
     from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.runs import checkout
 
     ask_directly()
     stack = contextlib.ExitStack()
@@ -99,7 +145,7 @@ def for_this_process():
     else:
         check_answer(url)
     print(f"watch it at {without_password(url).removesuffix('/api')}", flush=True)
-    with temporary_settings({PREFECT_API_URL: url}):
+    with temporary_settings({PREFECT_API_URL: url}), tags(checkout()):
         try:
             yield
         except httpx.TransportError as error:
@@ -189,18 +235,26 @@ def check_database() -> None:
         )
 
 
-def wait_until_healthy(process, url):
-    """Wait for the answer to a question that is asked before the server is there; the connection breaks if it ends."""
-    try:
-        with urllib.request.urlopen(url, timeout=START_LIMIT):
-            return
-    except TimeoutError:
-        raise StudyError(f"Prefect's server was not ready after {START_LIMIT} s") from None
-    except OSError as error:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(8)
-        told = f"is not well: {error}" if process.returncode is None else f"ended with status {process.returncode} before it was ready"
-        raise StudyError(f"Prefect's server {told}; its messages are above") from None
+def wait_until_healthy(process: subprocess.Popen, host: str, port: int) -> None:
+    """Wait for the answer to a request that is sent before the server is there: it waits in the socket's queue.
+
+    Raises:
+        StudyError: the process ends, does not answer in time, or answers with an error.
+    """
+    until = time.monotonic() + START_LIMIT
+    with contextlib.closing(http.client.HTTPConnection(host, port)) as connection:
+        connection.request("GET", "/api/health")
+        while not select.select([connection.sock], [], [], 0.2)[0]:
+            if process.poll() is not None:
+                raise StudyError(f"Prefect's server ended with status {process.returncode} before it was ready; its messages are above")
+            if time.monotonic() > until:
+                raise StudyError(f"Prefect's server was not ready after {START_LIMIT} s")
+        try:
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            raise StudyError(f"Prefect's server broke off: {error}; its messages are above") from None
+    if status != 200:
+        raise StudyError(f"Prefect's server is not well: it answers with status {status}; its messages are above")
 
 
 def patient(app, tries=10, pause=0.03):
@@ -240,8 +294,20 @@ def patient(app, tries=10, pause=0.03):
     return patient_app
 
 
-def serve(socket_):
+def serve(socket_: socket.socket) -> None:
     """Answer at a socket that listens, until the input of this process closes."""
+    server = None
+
+    def end_with_parent():
+        sys.stdin.read()
+        if server is None:  # the imports below take seconds
+            os._exit(1)
+        logging.getLogger("uvicorn.error").disabled = True  # of requests that end with it
+        server.should_exit = True
+        time.sleep(6)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     import uvicorn
     from prefect.server.api import server as prefect_server
 
@@ -250,15 +316,6 @@ def serve(socket_):
     prefect_server.create_ui_app = lambda ephemeral: with_pages(ephemeral=False)
     app = patient(prefect_server.create_app())
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=1))
-
-    def end_with_parent():
-        sys.stdin.read()
-        logging.getLogger("uvicorn.error").disabled = True  # of requests that end with it
-        server.should_exit = True
-        time.sleep(6)
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
     server.run(sockets=[socket_])
 
 

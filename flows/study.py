@@ -27,12 +27,13 @@ from pathlib import Path
 from prefect import allow_failure, flow
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
-from flows import cluster, launcher, repository, server, source
+from flows import cluster, launcher, repository, runs, server, source
 from flows import slots as slot_list
-from flows.lock import sole_study
+from flows.lock import AnotherStudy, sole_study
 from flows.output import folder_of_run
 from flows.stage import failure, failure_note, run_stage
 from tasks.errors import StudyError, entry_point
@@ -57,8 +58,20 @@ def study(
         force: stages to run even if nothing changed.
         dask: address of a Dask scheduler on whose workers the stages with `gpu: true` run.
     """
+    try:
+        return run_alone(slots, per_gpu, force or [], dask)
+    except AnotherStudy as error:
+        return Cancelled(message=str(error))
+
+
+def run_alone(slots, per_gpu, force, dask):
+    """Do what `study` says and return its final state.
+
+    Raises:
+        AnotherStudy: another study runs in this checkout.
+    """
     log = get_run_logger()
-    with sole_study() as lock:
+    with runs.at_work(), sole_study(f"the run '{flow_run.name}'") as lock:
         asked = launcher.start(keep=[lock])
         order = []
         try:
@@ -75,7 +88,7 @@ def study(
                 log.info("%s", line)
             with cluster.connect(dask) if dask else contextlib.nullcontext() as submit:
                 elsewhere = bool(submit and found["remote"])
-                states = run_all(stages, slot_names, force or [], submit, elsewhere)
+                states = run_all(stages, slot_names, force, submit, elsewhere)
             show(stages, states)
             return conclude(states)
         finally:

@@ -7,6 +7,7 @@ event that an automation turns into a run: one thing less that can be switched o
 """
 
 import json
+import logging
 import signal
 import sys
 
@@ -14,9 +15,9 @@ from prefect import flow
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Completed, Failed, State
 
-from flows import repository, server, source
+from flows import repository, runs, server, source
 from flows.lock import is_studied
 from flows.study import interrupt, study
 from tasks.errors import StudyError, entry_point
@@ -25,7 +26,16 @@ from tasks.errors import StudyError, entry_point
 @flow(name="watch", flow_run_name="watch")
 def watch():
     """Ask cheaply whether anything changed; start the study only then."""
-    log = get_run_logger()
+    with runs.at_work():
+        last = runs.last_study()
+        state = look_and_start(get_run_logger())
+    if last:
+        state.message += f". The last study, '{last.name}', ended {last.state.name}: {last.state.message}"
+    return state
+
+
+def look_and_start(log: logging.Logger | logging.LoggerAdapter) -> State:
+    """Return the state in which the watch ends."""
     if is_studied():
         return Completed(message="a study is running; it was left alone")
     try:
@@ -41,8 +51,12 @@ def watch():
         run = run_deployment("study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"])
     except ObjectNotFound:  # nothing is served: this process runs it
         state = study(force=force, return_state=True)
-        return state if state.is_failed() else Completed(message=f"ran the study: {told}")
-    return Completed(message=f"started the study '{run.name}': {told}")
+        return Completed(message=f"ran the study: {told}") if state.is_completed() else Failed(message=state.message)
+    begun = runs.begun(run.id).state
+    message = f"started the study '{run.name}' because of {told}; it is {begun.name}"
+    if begun.is_running() or begun.is_completed():
+        return Completed(message=message)
+    return Failed(message=f"{message}: {begun.message or f'it has not begun within {runs.BEGINNING} s'}")
 
 
 def look(log):

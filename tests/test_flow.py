@@ -5,7 +5,9 @@ The tests of the toy study run in the order in which they stand: each goes on wi
 
 import contextlib
 import http.server
+import json
 import logging
+import os
 import re
 import signal
 import sqlite3
@@ -19,8 +21,9 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
-from flows import artifacts, output, server, slots
+from flows import artifacts, output, running_server, server, slots
 from tasks.errors import StudyError
+from tasks.files import write_json
 from tests.conftest import ROOT, make_nvidia_smi
 from tests.toy import Toy, ask, serving, settled, wait_for
 
@@ -375,3 +378,35 @@ def test_a_database_that_cannot_be_read_is_named_with_the_remedy(own_place, tmp_
     with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{path}"}):
         with pytest.raises(StudyError, match=refused), server.running(port=0):
             pass
+
+
+def test_after_three_deaths_in_a_row_a_server_is_not_started_again(own_place):
+    code = "start = lambda: subprocess.Popen(['false']); server.keep(start(), start, threading.Event())"
+    imports = "import subprocess, threading; from flows import server"
+    done = subprocess.run([sys.executable, "-c", f"{imports}; {code}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Prefect's server ended with status 1; it is started again",
+        "Prefect's server ended with status 1; it is started again",
+        "error: Prefect's server ended three times in a row (status 1); its messages are above; start again with the same command",
+    ]
+
+
+def test_a_server_counts_only_if_its_api_answers_and_is_of_this_checkout(own_place):
+    class Settings(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"home": self.server.home}).encode())
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Settings) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        api = f"http://127.0.0.1:{answering.server_port}/api"
+        # As it was written by earlier versions too; the process lives, as another may after a reboot.
+        write_json(server.SERVER, {"pid": os.getpid(), "api": api, "services": True})
+        answering.home = "/another/checkout/.study/prefect"
+        assert running_server() is None
+        answering.home = os.environ["PREFECT_HOME"]
+        assert running_server()["api"] == api
+        answering.shutdown()
+    assert running_server() is None

@@ -1,12 +1,21 @@
 """What `make ui` runs: a server that serves a toy study and its watch; runs that are started, scheduled and cancelled through it."""
 
 import datetime
+import logging
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from prefect.states import Cancelled
 
-from tests.toy import ask, end, serving, wait_for
+from flows import watch
+from tests.toy import ask, end, serve, serving, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +56,39 @@ def ended(toy, run, seconds=120):
     return wait_for(lambda: state if (state := state_of(toy, run))["type"] in final else None, seconds)
 
 
+def start_and_hold(toy):
+    """Start a study of which stage `a` does not end while the file hold-a exists; returns the run's id once `a` has begun."""
+    toy.forget_events()
+    toy.write("hold-a", "")
+    run = start(toy, "study/study")
+    wait_for(lambda: toy.events("a"))
+    return run
+
+
+def name_of(toy, run):
+    return toy.call("GET", f"flow_runs/{run}")["name"]
+
+
+def begin(toy, flow, tags):
+    """Note a run of a flow as Running, though no process works on it; returns its id."""
+    return toy.call("POST", "flow_runs/", json={"flow_id": flow, "tags": tags, "state": {"type": "RUNNING"}})["id"]
+
+
+def process_of(toy, module):
+    """The id of the process that runs a module for this study."""
+    return next(pid for pid in toy.processes() if module in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+def kill_serving(toy):
+    toy.process.kill()
+    toy.process.wait()
+
+
+def output(toy):
+    """All that the latest serving of this study has printed."""
+    return (toy.folder / "serve.txt").read_text()
+
+
 def test_a_cancelled_run_leaves_nothing_running_and_a_second_is_refused(toy):
     toy.forget_events()
     toy.set("ab", 0.3)
@@ -54,9 +96,11 @@ def test_a_cancelled_run_leaves_nothing_running_and_a_second_is_refused(toy):
     run = start(toy, "study/study")
     wait_for(lambda: toy.events("a"))
     before = set(toy.processes())
-    second = start(toy, "study/study")
-    assert ended(toy, second)["type"] == "CANCELLED"
+    second = ended(toy, start(toy, "study/study"))
+    assert second["type"] == "CANCELLED"
+    assert f"another study is running in this checkout: the run '{name_of(toy, run)}' (process " in second["message"]
     assert len(toy.events()) == 1
+    assert "\nTraceback" not in output(toy)  # of a stage that is stopped each line has its origin before it
 
     toy.call("POST", f"flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
     asked = time.monotonic()
@@ -100,9 +144,19 @@ def test_a_change_of_parameters_is_seen(toy):
     wait_for(lambda: not any(run["state_type"] in ("RUNNING", "PENDING") for run in runs(toy, "watch")), 60)
     toy.set("ab", 0.4)
     studies = len(runs(toy, "study"))
+    toy.write("fail-b", "")
+    state = ended(toy, start(toy, "watch/watch"))
+    assert state["type"] == "COMPLETED" and "params.yaml: seconds: modified" in state["message"]
+    study = runs(toy, "study")[0]
+    assert f"started the study '{study['name']}'" in state["message"] and "; it is Running" in state["message"]
+    assert len(runs(toy, "study")) == studies + 1
+    assert ended(toy, study["id"])["type"] == "FAILED"
+
+    # The next one says how that ended.
+    (toy.folder / "fail-b").unlink()
     message = ended(toy, start(toy, "watch/watch"))["message"]
-    assert "started the study" in message and "params.yaml: seconds: modified" in message
-    wait_for(lambda: len(runs(toy, "study")) > studies and runs(toy, "study")[0]["state_type"] == "COMPLETED")
+    assert f"The last study, '{study['name']}', ended Failed: " in message and "train@b: b was told to fail" in message
+    assert ended(toy, runs(toy, "study")[0]["id"])["type"] == "COMPLETED"
     assert toy.changed() == []
 
 
@@ -128,6 +182,17 @@ def test_parameters_from_the_page_are_those_of_the_command_line(toy):
     assert {events[0]["slot"] for events in toy.events().values()} == {"10", "2"}
 
 
+def test_a_watch_whose_study_does_not_run_fails_and_says_why(monkeypatch):
+    run = SimpleNamespace(id=None, name="brave-otter", state=Cancelled(message="another study is running"))
+    monkeypatch.setattr(watch, "is_studied", lambda: False)
+    monkeypatch.setattr(watch, "look", lambda log: (3, ["params.yaml: modified"], []))
+    monkeypatch.setattr(watch, "run_deployment", lambda *_, **__: run)
+    monkeypatch.setattr(watch.runs, "begun", lambda run_id: run)
+    state = watch.look_and_start(logging.getLogger())
+    assert state.is_failed()
+    assert state.message == "started the study 'brave-otter' because of params.yaml: modified; it is Cancelled: another study is running"
+
+
 def test_a_source_that_does_not_answer_fails_the_watch_and_says_why(toy):
     (toy.folder / "source.txt").rename(toy.folder / "away")
     state = ended(toy, start(toy, "watch/watch"))
@@ -141,16 +206,70 @@ def test_a_failed_check_fails_the_watch_and_says_why(toy):
     state = ended(toy, start(toy, "watch/watch"))
     (toy.folder / "wrong").unlink()
     toy.set("ab", 0.4)
-    assert (state["type"], state["message"]) == ("FAILED", "wrong: is not allowed; remove it")
+    assert state["type"] == "FAILED" and state["message"].startswith("wrong: is not allowed; remove it. The last study, ")
+
+
+def test_a_server_that_dies_is_started_again_and_the_study_goes_on(toy):
+    toy.set("ab", 0.5)
+    run = start_and_hold(toy)
+    os.kill(process_of(toy, "flows.server"), signal.SIGKILL)
+    wait_for(lambda: "ended with status -9; it is started again" in output(toy), 20)
+    assert state_of(toy, run)["type"] == "RUNNING"  # waits for the new server's answer
+    (toy.folder / "hold-a").unlink()
+    assert ended(toy, run)["type"] == "COMPLETED"
+    assert toy.changed() == []
+    assert "\nTraceback" not in output(toy)
+
+
+def test_what_a_killed_serving_left_ends_and_blocks_nothing(toy):
+    toy.set("ab", 0.6)
+    run = start_and_hold(toy)
+    toy.process.send_signal(signal.SIGSTOP)
+    asked = start(toy, "study/study")
+    flow = toy.call("GET", f"flow_runs/{run}")["flow_id"]
+    # A run as there were before runs had tags, and one of another checkout, of which no process is known here.
+    old, other = (begin(toy, flow, tags) for tags in ([], ["checkout:/elsewhere"]))
+    pending = start(toy, "watch/watch")  # has taken the one place that the server gives to watches
+    toy.call("POST", f"flow_runs/{pending}/set_state", json={"state": {"type": "PENDING"}})
+    kill_serving(toy)
+    wait_for(lambda: not toy.processes(), 10)
+    serve(toy, port=toy.api.split(":")[-1].removesuffix("/api"))
+    for left in (run, old, pending):
+        state = state_of(toy, left)
+        assert state["type"] == "CRASHED" and "no process works on this run" in state["message"]
+    assert state_of(toy, asked)["type"] == "CANCELLED" and "due while nothing was served" in state_of(toy, asked)["message"]
+    assert state_of(toy, other)["type"] == "RUNNING"
+    assert len(toy.events()) == 1  # nothing began by itself
+
+    (toy.folder / "hold-a").unlink()
+    following = start(toy, "study/study")
+    wait_for(lambda: state_of(toy, following)["type"] in ("RUNNING", "COMPLETED"), 60)
+    assert ended(toy, following)["type"] == "COMPLETED"
+    assert toy.changed() == []
+    assert ended(toy, start(toy, "watch/watch"))["type"] == "COMPLETED"
+
+
+def test_a_study_of_the_command_line_outlives_the_server_it_uses(toy):
+    toy.set("ab", 0.7)
+    toy.forget_events()
+    toy.write("hold-a", "")
+    process = toy.start(sys.executable, "-m", "flows.study", "--slots", "x", stdout=subprocess.PIPE, stderr=-2)
+    wait_for(lambda: toy.events("a"))
+    run = runs(toy, "study")[0]
+    kill_serving(toy)
+    serve(toy, port=toy.api.split(":")[-1].removesuffix("/api"))
+    assert state_of(toy, run["id"])["type"] == "RUNNING"
+    (toy.folder / "hold-a").unlink()
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, printed
+    assert state_of(toy, run["id"])["type"] == "COMPLETED"
 
 
 def test_the_end_of_serving_ends_all(toy):
-    toy.set("ab", 0.5)
-    toy.write("hold-a", "")
-    toy.forget_events()
-    start(toy, "study/study")
-    wait_for(lambda: toy.events("a"))
+    toy.set("ab", 0.8)
+    start_and_hold(toy)
     end(toy.process)
     wait_for(lambda: not toy.processes(), 15)
     assert not (toy.folder / ".study/server.json").exists()
+    assert "\nTraceback" not in output(toy)
     serving.cache_clear()

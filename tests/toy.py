@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-CLIENT = httpx.Client(timeout=60)
+CLIENT = httpx.Client(timeout=300)  # a server that starts again on a busy machine answers late
 
 WORK = """
 import json, os, pathlib, sys, time
@@ -208,15 +208,19 @@ def end(process, number=signal.SIGTERM, seconds=60):
 def serving():
     """A toy study that `python -m flows.serve` serves, for all tests of this session; its `api` is the server's address."""
     toy = Toy(Path(tempfile.mkdtemp()) / "served", names="ab", seconds=0.2)
-    printed, server = toy.folder / "serve.txt", toy.folder / ".study/server.json"
-    process = toy.start(sys.executable, "-m", "flows.serve", "--port", "0", stdout=open(printed, "w"), stderr=-2)
     atexit.register(shutil.rmtree, toy.folder.parent, ignore_errors=True)
-    atexit.register(end, process, signal.SIGTERM)
-    wait_for(lambda: "open  " in printed.read_text() or process.poll() is not None, 300)
-    if not server.exists():
-        process.wait(60)
-        pytest.fail(f"python -m flows.serve ended with status {process.returncode}:\n{printed.read_text()}")
-    toy.api, toy.process = json.loads(server.read_text())["api"], process
+    return serve(toy)
+
+
+def serve(toy, port="0"):
+    """Serve a toy study with `python -m flows.serve` until this Python ends; returns it with `api` and `process` set."""
+    printed, server = toy.folder / "serve.txt", toy.folder / ".study/server.json"
+    toy.process = toy.start(sys.executable, "-m", "flows.serve", "--port", port, stdout=open(printed, "w"), stderr=-2)
+    atexit.register(end, toy.process, signal.SIGTERM)
+    wait_for(lambda: "open  " in printed.read_text() or toy.process.poll() is not None, 300)
+    if toy.process.poll() is not None:
+        pytest.fail(f"python -m flows.serve ended with status {toy.process.returncode}:\n{printed.read_text()}")
+    toy.api = json.loads(server.read_text())["api"]
     return toy
 
 

@@ -1,0 +1,111 @@
+"""A served study under disturbance: flows.serve runs it on request, processes are killed, it is served and requested again."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from benchmarks.disturbance import environment, processes, wait_for_the_end
+
+# As they stand in command lines; flows.serve is first, for it would start the others again.
+SERVE, SERVER, ENGINE, LAUNCHER, STAGE = ALL = "flows.serve ", "flows.server ", "prefect.engine ", "flows.launcher ", "tasks."
+AGAIN = "it is started again"  # what flows.serve prints when it has seen its server end
+Found = TypeVar("Found")
+
+
+class Served:
+    """`python -m flows.serve` in a study's folder, and what it has printed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / ".study" / "serve.txt"
+        self.log.parent.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "flows.serve", "--port", "0"]
+        with open(self.log, "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment(folder), stdout=log, stderr=subprocess.STDOUT
+            )
+        wait_for(lambda: self.printed(re.compile("  open  ")), 300)
+        self.api = json.loads((folder / ".study" / "server.json").read_text())["api"]
+
+    def printed(self, pattern: re.Pattern, times: int = 1) -> bool:
+        return len(pattern.findall(self.log.read_text(errors="replace"))) >= times
+
+    def call(self, method: str, path: str, **options: object) -> dict:
+        return httpx.request(method, f"{self.api}/{path}", timeout=120, **options).raise_for_status().json()
+
+    def request(self) -> str:
+        """Ask for a run of the study, as the button of its page does; returns the run's id once it is Running.
+
+        Raises:
+            TimeoutError: it was not Running within a minute.
+        """
+        deployment = self.call("GET", "deployments/name/study/study")["id"]
+        run = self.call("POST", f"deployments/{deployment}/create_flow_run", json={})["id"]
+        wait_for(lambda: self.state(run)["type"] not in ("SCHEDULED", "PENDING"), 60)
+        return run
+
+    def state(self, run: str) -> dict:
+        return self.call("GET", f"flow_runs/{run}")["state"]
+
+    def end_of(self, run: str) -> str:
+        """Wait for the end of a run; returns the name of its state."""
+        wait_for(lambda: self.state(run)["type"] not in ("RUNNING", "CANCELLING"), 900)
+        return self.state(run)["name"]
+
+    def kill(self, modules: tuple[str, ...]) -> None:
+        """Kill, with -9, all processes of these modules, in this order."""
+        for module in modules:
+            for pid in processes(self.folder):
+                with contextlib.suppress(OSError):
+                    if module in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+                        os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def disturbed(folder: Path, when: re.Pattern, modules: tuple[str, ...], deaths: int) -> Iterator[tuple[Served, str]]:
+    """Serve a study, request it, kill processes at the moment `when`; yields a serving that lives and how the run ended there.
+
+    Args:
+        modules: whose processes are killed.
+        deaths: how often, each time once they are there again.
+    """
+    served = Served(folder)
+    run = served.request()
+    wait_for(lambda: served.printed(when), 900)
+    for death in range(1, deaths + 1):
+        served.kill(modules)
+        if death < deaths:
+            wait_for(lambda death=death: served.printed(re.compile(AGAIN), death), 60)
+    if SERVE in modules or deaths == 3:
+        served.process.wait(30)
+        wait_for_the_end(folder, 10)
+        served = Served(folder)
+    try:
+        yield served, served.end_of(run)
+    finally:
+        served.process.send_signal(signal.SIGINT)
+        served.process.wait(60)
+        wait_for_the_end(folder)
+
+
+def wait_for(what: Callable[[], Found], seconds: float) -> Found:
+    """Wait until `what()` is true and return it.
+
+    Raises:
+        TimeoutError: it was not within `seconds`.
+    """
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        if time.monotonic() > until:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.1)
+    return found
