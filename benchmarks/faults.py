@@ -172,11 +172,15 @@ def judge(fault, before, reference, usual, folder):
 
 def judge_served(fault, folder, reference):
     """The same for a study that flows.serve runs on request; the next run is requested too."""
-    with served.disturbed(folder, fault.when, fault.served, fault.deaths) as (serving, ended):
-        wrong = [] if ended == fault.ends else [f"the run ended {ended}, not {fault.ends}"]
-        following = serving.end_of(serving.request())
-        wrong += [] if following == "Completed" else [f"the next run ended {following}"]
-        wrong += ["a traceback"] if serving.printed(re.compile("Traceback")) else []
+    ended = "did not end"
+    try:
+        with served.disturbed(folder, fault.when, fault.served, fault.deaths) as (serving, ended):
+            wrong = [] if ended == fault.ends else [f"the run ended {ended}, not {fault.ends}"]
+            following = serving.end_of(serving.request())
+            wrong += [] if following == "Completed" else [f"the next run ended {following}"]
+            wrong += ["a traceback"] if serving.printed(re.compile("^Traceback", re.MULTILINE)) else []
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        return f"the run {ended}", [str(error)]
     return f"the run ended {ended}", wrong + compare(folder, reference, by_flow=True)
 
 

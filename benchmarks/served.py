@@ -1,6 +1,7 @@
 """A served study under disturbance: flows.serve runs it on request, processes are killed, it is served and requested again."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -10,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 
@@ -19,7 +19,6 @@ from benchmarks.disturbance import environment, processes, wait_for_the_end
 # As they stand in command lines; flows.serve is first, for it would start the others again.
 SERVE, SERVER, ENGINE, LAUNCHER, STAGE = ALL = "flows.serve ", "flows.server ", "prefect.engine ", "flows.launcher ", "tasks."
 AGAIN = "it is started again"  # what flows.serve prints when it has seen its server end
-Found = TypeVar("Found")
 
 
 class Served:
@@ -33,7 +32,7 @@ class Served:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment(folder), stdout=log, stderr=subprocess.STDOUT
             )
-        wait_for(lambda: self.printed(re.compile("  open  ")), 300)
+        wait_for("it is served", lambda: self.printed(re.compile("  open  ")), 300)
         self.api = json.loads((folder / ".study" / "server.json").read_text())["api"]
 
     def printed(self, pattern: re.Pattern, times: int = 1) -> bool:
@@ -50,7 +49,7 @@ class Served:
         """
         deployment = self.call("GET", "deployments/name/study/study")["id"]
         run = self.call("POST", f"deployments/{deployment}/create_flow_run", json={})["id"]
-        wait_for(lambda: self.state(run)["type"] not in ("SCHEDULED", "PENDING"), 60)
+        wait_for("a requested run is Running", lambda: self.state(run)["type"] not in ("SCHEDULED", "PENDING"), 60)
         return run
 
     def state(self, run: str) -> dict:
@@ -58,16 +57,17 @@ class Served:
 
     def end_of(self, run: str) -> str:
         """Wait for the end of a run; returns the name of its state."""
-        wait_for(lambda: self.state(run)["type"] not in ("RUNNING", "CANCELLING"), 900)
+        wait_for("a run has ended", lambda: self.state(run)["type"] not in ("RUNNING", "CANCELLING"), 900)
         return self.state(run)["name"]
 
-    def kill(self, modules: tuple[str, ...]) -> None:
-        """Kill, with -9, all processes of these modules, in this order."""
-        for module in modules:
-            for pid in processes(self.folder):
-                with contextlib.suppress(OSError):
-                    if module in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
-                        os.kill(pid, signal.SIGKILL)
+
+def kill(folder: Path, modules: tuple[str, ...]) -> None:
+    """Kill, with -9, all processes of these modules that work in a folder, in this order."""
+    for module in modules:
+        for pid in processes(folder):
+            with contextlib.suppress(OSError):
+                if module in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -77,35 +77,39 @@ def disturbed(folder: Path, when: re.Pattern, modules: tuple[str, ...], deaths: 
     Args:
         modules: whose processes are killed.
         deaths: how often, each time once they are there again.
+
+    Raises:
+        TimeoutError, subprocess.TimeoutExpired: something did not happen in its time.
     """
-    served = Served(folder)
-    run = served.request()
-    wait_for(lambda: served.printed(when), 900)
-    for death in range(1, deaths + 1):
-        served.kill(modules)
-        if death < deaths:
-            wait_for(lambda death=death: served.printed(re.compile(AGAIN), death), 60)
-    if SERVE in modules or deaths == 3:
-        served.process.wait(30)
-        wait_for_the_end(folder, 10)
-        served = Served(folder)
     try:
+        served = Served(folder)
+        run = served.request()
+        wait_for("the moment of the fault has come", lambda: served.printed(when), 900)
+        for death in range(1, deaths + 1):
+            kill(folder, modules)
+            if death < deaths:
+                again = functools.partial(served.printed, re.compile(AGAIN), death)
+                wait_for("the server is started again", again, 60)
+        if SERVE in modules or deaths == 3:
+            served.process.wait(30)
+            wait_for_the_end(folder, 10)
+            served = Served(folder)
         yield served, served.end_of(run)
-    finally:
         served.process.send_signal(signal.SIGINT)
         served.process.wait(60)
         wait_for_the_end(folder)
+    finally:
+        kill(folder, ALL)
 
 
-def wait_for(what: Callable[[], Found], seconds: float) -> Found:
-    """Wait until `what()` is true and return it.
+def wait_for(name: str, condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until a condition holds.
 
     Raises:
-        TimeoutError: it was not within `seconds`.
+        TimeoutError: it did not within `seconds`.
     """
     until = time.monotonic() + seconds
-    while not (found := what()):
+    while not condition():
         if time.monotonic() > until:
-            raise TimeoutError(f"not within {seconds} s")
+            raise TimeoutError(f"not within {seconds} s: {name}")
         time.sleep(0.1)
-    return found

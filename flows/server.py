@@ -118,8 +118,8 @@ def keep(process: subprocess.Popen, start: Callable[[], subprocess.Popen], ended
                 flush=True,
             )
             os._exit(1)
-        print(f"Prefect's server ended with status {status}; it is started again", file=sys.stderr, flush=True)
         process, started = start(), time.monotonic()
+        print(f"Prefect's server ended with status {status}; it is started again", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
