@@ -253,7 +253,7 @@ def test_a_study_of_the_command_line_outlives_the_server_it_uses(toy):
     toy.set("ab", 0.7)
     toy.forget_events()
     toy.write("hold-a", "")
-    process = toy.start(sys.executable, "-m", "flows.study", "--slots", "x", stdout=subprocess.PIPE, stderr=-2)
+    process = toy.start(sys.executable, "-m", "flows.study", "--slots", "0", stdout=subprocess.PIPE, stderr=-2)
     wait_for(lambda: toy.events("a"))
     run = runs(toy, "study")[0]
     kill_serving(toy)
