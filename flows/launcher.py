@@ -139,12 +139,6 @@ class Launcher:
             self.process.wait()
         self.control.close()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.stop()
-
 
 _here, _guard = None, threading.Lock()
 

@@ -30,7 +30,8 @@ def watch():
         last = runs.last_study()
         state = look_and_start(get_run_logger())
     if last:
-        state.message += f". The last study, '{last.name}', ended {last.state.name}: {last.state.message}"
+        why = f": {last.state.message}" if last.state.message else ""
+        state.message += f". The last study, '{last.name}', ended {last.state.name}{why}"
     return state
 
 

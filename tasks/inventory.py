@@ -191,7 +191,7 @@ def why_unidentified(data: bytes) -> str:
     if not data:
         return "is empty"
     kind = kind_of(data[:LONGEST])
-    if kind and kind.split()[1].upper() in FORMATS:
+    if kind and kind.removeprefix("a ").removesuffix(" image").upper() in FORMATS:
         return f"is {kind} with a damaged header"
     wanted = "JPEG, PNG, WebP, TIFF or BMP image"
     return f"is {kind}, not a {wanted}" if kind else f"is no {wanted}"

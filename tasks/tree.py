@@ -33,7 +33,9 @@ def refuse(error: OSError) -> None:
 
 
 def state_of(path: Path) -> dict[str, int]:
-    """Return the number of files at or below `path`, their bytes and the latest change of one; none of them is opened.
+    """Return the number of files at or below `path`, their bytes and the latest change; no file is opened.
+
+    Folders count for the latest change: a file that is moved or renamed keeps its own date.
 
     Returns:
         dict: files, bytes, newest (nanoseconds since 1970).
@@ -41,9 +43,13 @@ def state_of(path: Path) -> dict[str, int]:
     Raises:
         OSError: the path is not there, or cannot be read.
     """
-    states = [os.stat(os.path.join(path, name)) for name in walk(path)[0]] if path.is_dir() else [path.stat()]
+    files, folders = [path.stat()], []
+    if path.is_dir():
+        names, below, _ = walk(path)
+        files = [os.stat(os.path.join(path, name)) for name in names]
+        folders = [os.stat(os.path.join(path, name)) for name in (".", *below)]
     return {
-        "files": len(states),
-        "bytes": sum(state.st_size for state in states),
-        "newest": max((state.st_mtime_ns for state in states), default=0),
+        "files": len(files),
+        "bytes": sum(state.st_size for state in files),
+        "newest": max(state.st_mtime_ns for state in files + folders),
     }

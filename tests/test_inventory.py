@@ -29,6 +29,7 @@ def odd(tmp_path_factory):
     (folder / "TRAIN/A/text.jpeg").write_text("this is text")
     (folder / "TRAIN/A/empty.jpeg").touch()
     (folder / "TRAIN/A/gif.jpeg").write_bytes(b"GIF89a" + bytes(100))
+    (folder / "TRAIN/A/later.jpeg").write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100))
     (folder / "TRAIN/A/packed.png").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(100))
     (folder / "TRAIN/A/header.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     save(folder, "TRAIN/A/cmyk.jpeg", picture(2).convert("CMYK"))
@@ -57,6 +58,7 @@ def test_damaged_files_get_a_row_and_no_crash(odd):
         "text.jpeg": "is no JPEG",
         "gif.jpeg": "is a GIF image, not a JPEG",
         "packed.png": "is a 7z archive, not a JPEG",
+        "later.jpeg": "is a JPEG 2000 image, not a JPEG",
         "header.png": "is a PNG image with a damaged header",
         "empty.jpeg": "is empty",
         "moving.webp": "holds 2 frames",

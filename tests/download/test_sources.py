@@ -248,7 +248,10 @@ def test_source_state_changes_with_the_source_and_is_kept(workspace, monkeypatch
     for dataset, change in (
         ({"source": "archive", "path": str(archive)}, lambda: make_zip(archive, pictures("A", "B", "C"))),
         ({"source": "folder", "path": str(folder)}, lambda: (folder / "A" / "new.png").write_bytes(b"x")),
+        ({"source": "folder", "path": str(folder)}, lambda: (folder / "A" / "new.png").rename(folder / "B" / "new.png")),
     ):
+        for path in (folder, *folder.rglob("*")):
+            os.utime(path, (1, 1))
         before = state(**dataset)
         assert state(**dataset) == before
         change()
