@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -13,8 +14,12 @@ SERVER = STATE / "server.json"  # written by flows.server while one runs
 def configure():
     """Keep all that Prefect writes inside .study/prefect, run stages with this Python, and find the server that `make ui` started.
 
-    What the environment already says is respected.
+    What the environment already says is respected, except an address that Prefect would refuse with a traceback.
     """
+    try:
+        urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
+    except ValueError as error:
+        sys.exit(f"error: PREFECT_API_URL: {error}; correct the variable, or unset it: then the run starts its own server")
     home = os.environ.setdefault("PREFECT_HOME", str((STATE / "prefect").absolute()))
     Path(home).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

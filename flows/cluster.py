@@ -9,6 +9,7 @@ import contextlib
 from prefect.logging import get_run_logger
 
 from flows import launcher
+from tasks.errors import StudyError
 
 
 @contextlib.contextmanager
@@ -17,6 +18,9 @@ def connect(address):
 
     It takes the task, its parameters and the final states of the tasks that it comes after, and returns a future of Prefect's. What runs
     or waits in the cluster for this study ends with the block.
+
+    Raises:
+        StudyError: no scheduler answers there.
     """
     from prefect_dask import DaskTaskRunner
     from prefect_dask.task_runners import PrefectDaskFuture
@@ -29,7 +33,13 @@ def connect(address):
         return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
 
     with DaskTaskRunner(address=address) as runner:
-        client = runner.client
+        try:
+            client = runner.client
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"dask: no Dask scheduler answers at {address!r} ({error}); "
+                "give the address that `dask scheduler` prints, such as tcp://HOST:8786"
+            ) from None
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         if not any(worker["resources"].get("GPU") for worker in workers):
             get_run_logger().warning("no worker of %s offers a GPU; waiting for `dask worker %s --resources GPU=1`", address, address)

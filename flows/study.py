@@ -62,6 +62,8 @@ def study(
         return run_alone(slots, per_gpu, force or [], dask)
     except AnotherStudy as error:
         return Cancelled(message=str(error))
+    except StudyError as error:
+        return Failed(message=str(error))
 
 
 def run_alone(slots, per_gpu, force, dask):
@@ -69,6 +71,7 @@ def run_alone(slots, per_gpu, force, dask):
 
     Raises:
         AnotherStudy: another study runs in this checkout.
+        StudyError: no Dask scheduler answers at `dask`.
     """
     log = get_run_logger()
     with runs.at_work(), sole_study(f"the run '{flow_run.name}'") as lock:

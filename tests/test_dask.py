@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from flows.cluster import connect
+from tasks.errors import StudyError
 from tests.toy import Toy, end, serving, wait_for
 
 pytest.importorskip("prefect_dask")
@@ -35,6 +37,12 @@ def cluster(tmp_path):
     finally:
         for process in processes:
             end(process, signal.SIGKILL)
+
+
+def test_an_address_without_a_scheduler_is_refused_with_the_fix():
+    with pytest.raises(StudyError, match="dask: no Dask scheduler answers at 'nonsense' .*missing port.*such as tcp://"):
+        with connect("nonsense"):
+            pass
 
 
 def test_workers_in_their_own_checkouts_make_the_same_report(cluster, tmp_path):

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
-from flows import artifacts, output, running_server, server, slots
+from flows import artifacts, configure, output, running_server, server, slots
 from tasks.errors import StudyError
 from tasks.files import write_json
 from tests.conftest import ROOT, make_nvidia_smi
@@ -215,6 +215,12 @@ def test_an_address_where_something_else_answers_is_refused(other_server):
     for address in (other_server, "nonsense"):
         with pytest.raises(StudyError, match=f"^PREFECT_API_URL={address}: no Prefect server of this version answers at this address"):
             server.check_answer(address)
+
+
+def test_an_address_that_is_none_is_refused_without_its_password(monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://somebody:secret@[::1/api")
+    with pytest.raises(SystemExit, match="^error: PREFECT_API_URL: Invalid IPv6 URL; correct the variable, or unset it"):
+        configure()
 
 
 def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_alone(toy):
