@@ -97,7 +97,7 @@ def processes(folder):
     return found
 
 
-def wait_for_the_end(folder, seconds=60):
+def wait_for_the_end(folder: Path, seconds: float = 60) -> None:
     """Wait until nothing of a study runs.
 
     Raises:

@@ -65,7 +65,7 @@ def truncate_newest_state(folder):
     newest.write_bytes(newest.read_bytes()[:-1000])
 
 
-def halve_rwlock(folder):
+def halve_rwlock(folder: Path) -> None:
     table = folder / ".dvc/tmp/rwlock"
     table.write_bytes(table.read_bytes()[: table.stat().st_size // 2])
 
@@ -170,7 +170,7 @@ def judge(fault, before, reference, usual, folder):
     return f"exit status {status}", wrong + run_again(fault, folder, reference)
 
 
-def judge_served(fault, folder, reference):
+def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple[str, list[str]]:
     """The same for a study that flows.serve runs on request; the next run is requested too."""
     ended = "did not end"
     try:
@@ -195,7 +195,7 @@ def run_again(fault, folder, reference):
     return wrong + compare(folder, reference, by_flow, fault.stage)
 
 
-def compare(folder, reference, by_flow, stage=None):
+def compare(folder: Path, reference: dict[str, str], by_flow: bool, stage: str | None = None) -> list[str]:
     """What differs from the undisturbed study, after the whole flow or after one stage."""
     found = fingerprint(folder)
     if by_flow:  # which also makes the report, in which learning times stand

@@ -11,9 +11,11 @@ import datetime
 import os
 import signal
 import sys
+from typing import Any
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.flows import EntrypointType
+from prefect.deployments.runner import RunnerDeployment
+from prefect.flows import EntrypointType, Flow
 from prefect.runner import Runner
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -75,7 +77,7 @@ def check_cron(expression: str) -> None:
         ) from None
 
 
-def deployment(flow, description, **options):
+def deployment(flow: Flow, description: str, **options: Any) -> RunnerDeployment:
     """A deployment of the flow's own name."""
     return flow.to_deployment(
         flow.name,

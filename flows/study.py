@@ -29,7 +29,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Failed, State
 
 from flows import cluster, launcher, repository, runs, server, source
 from flows import slots as slot_list
@@ -66,7 +66,7 @@ def study(
         return Failed(message=str(error))
 
 
-def run_alone(slots, per_gpu, force, dask):
+def run_alone(slots: str, per_gpu: int, force: list[str], dask: str | None) -> State:
     """Do what `study` says and return its final state.
 
     Raises:
@@ -160,12 +160,12 @@ def bring_home(name, state, elsewhere):
         launcher.here().call("adopt", entries=made["entries"])
 
 
-def is_awaited(state) -> bool:
+def is_awaited(state: State) -> bool:
     """Whether Prefect's allow_failure lets a task come after one that ended in this state."""
     return not (state.is_crashed() or state.is_cancelled())
 
 
-def decide(stage, stages, states, forced):
+def decide(stage: dict, stages: list[dict], states: dict[str, State], forced: bool) -> tuple[str, str]:
     """Choose what run_stage does with a stage whose upstream stages have ended; returns (action, why).
 
     Args:
@@ -190,7 +190,7 @@ def decide(stage, stages, states, forced):
     return "keep", "nothing that it depends on has changed"
 
 
-def is_whole(state) -> bool:
+def is_whole(state: State) -> bool:
     """Whether a stage that ended in this state has made all that others need."""
     return state.is_completed() and state.name != "Incomplete"
 
@@ -206,7 +206,7 @@ def lacking(stage: dict, stages: list[dict], states: dict) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def was_restored(state) -> bool:
+def was_restored(state: State) -> bool:
     """Whether DVC restored earlier results of a stage, which may be others than those before."""
     return state.name == "Cached" and (state.result() or {}).get("outcome") == "restored"
 
