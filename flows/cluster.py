@@ -4,6 +4,7 @@ A worker is started in a checkout of the same commit. If DVC has a default remot
 stage depends on and pushes what it made. Without a remote all workers must work in the same, shared folder.
 """
 
+import asyncio
 import contextlib
 
 from prefect.logging import get_run_logger
@@ -25,6 +26,7 @@ def connect(address):
     from prefect_dask import DaskTaskRunner
     from prefect_dask.task_runners import PrefectDaskFuture
 
+    check_answer(address)
     submitted = []
 
     def submit(task, parameters, upstream):
@@ -33,13 +35,7 @@ def connect(address):
         return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
 
     with DaskTaskRunner(address=address) as runner:
-        try:
-            client = runner.client
-        except (OSError, ValueError) as error:
-            raise StudyError(
-                f"dask: no Dask scheduler answers at {address!r} ({error}); "
-                "give the address that `dask scheduler` prints, such as tcp://HOST:8786"
-            ) from None
+        client = runner.client
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         if not any(worker["resources"].get("GPU") for worker in workers):
             get_run_logger().warning("no worker of %s offers a GPU; waiting for `dask worker %s --resources GPU=1`", address, address)
@@ -49,3 +45,25 @@ def connect(address):
             with contextlib.suppress(Exception):  # a cluster that is gone runs nothing
                 client.cancel(submitted, force=True)  # first, or the next in the queue would start in place of what is stopped
                 client.run(launcher.stop_here)
+
+
+def check_answer(address: str) -> None:
+    """Look whether a scheduler answers at `address`; a Dask client that finds none leaves threads and tracebacks behind.
+
+    Raises:
+        StudyError: none does.
+    """
+    from distributed import Security
+    from distributed.comm import connect as open_connection
+
+    async def ask() -> None:
+        encryption = Security().get_connection_args("client")  # as Dask's configuration says
+        (await open_connection(address, timeout=30, **encryption)).abort()
+
+    try:
+        asyncio.run(ask())
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"dask: no Dask scheduler answers at {address!r} ({error}); "
+            "give the address that `dask scheduler` prints, such as tcp://HOST:8786"
+        ) from None
