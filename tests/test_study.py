@@ -206,12 +206,14 @@ def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp
     other = tmp_path / "other"
     shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("cache", "tmp", ".study", "plots"))
     profile = other / "profiles" / "tiny.yaml"
-    profile.write_text(profile.read_text().replace("learning_rate_scale: 30", "learning_rate_scale: 1.0e+32"))
+    profile.write_text(profile.read_text().replace("learning_rate_scale: 30", "learning_rate_scale: 1.0e+5"))
+    params = other / "params.yaml"
+    params.write_text(params.read_text().replace("units: 4, learning_rate: 1.0e-5", "units: 4, learning_rate: 0.9"))
     before = (other / "data" / "results" / KEYS[0] / "metrics.json").read_bytes()
     done = python("tasks.finetune", *KEYS[0].split("-"), cwd=other)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (message,) = done.stderr.splitlines()
-    assert re.fullmatch(r"error: the loss is \S+ at epoch 1, step \d of 4, learning rate 1e\+27: lower the experiment's .*", message)
+    assert re.fullmatch(r"error: the loss is \S+ at epoch 1, step \d of 4, learning rate 90000: lower the experiment's .*", message)
     assert json.loads((other / ".study/failures" / f"{KEYS[0]}.json").read_text())["reason"] in message
     assert (other / "data" / "results" / KEYS[0] / "metrics.json").read_bytes() == before
     assert not list((other / "data").rglob("*.partial*"))
