@@ -1,6 +1,7 @@
 """What becomes of a study when something goes wrong: each fault is brought about, then the same command is run again.
 
-    python -m benchmarks.faults                     all of them; writes docs/faults.md
+    python -m benchmarks.faults                     all of them, in an hour; writes docs/faults.md
+    python -m benchmarks.faults --jobs 2            two at a time, as far as memory and cores go
     python -m benchmarks.faults --only "disk full"  those whose stage or fault holds these words; writes nothing
 
 One tiny study is run undisturbed and kept as it was before each of its stages. A fault starts from such a copy. It passes if the
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,7 @@ ORDER = [
 ]  # fmt: skip
 RESULTS = ["data", "reports"]
 SEED = 1
+SAME = "same results, status clean"
 FIRST, SECOND = re.compile(r"epoch 1/2, loss"), re.compile(r"epoch 2/2, loss")
 
 
@@ -223,27 +226,33 @@ def undisturbed(scratch):
     return before, after, usual
 
 
+def row_of(fault, folder, before, after, usual):
+    """Bring a fault about in `folder`; returns its row of the table."""
+    folder.mkdir()
+    reference = after["report"] if fault.flow or fault.then_flow or fault.served else after[fault.stage]
+    seen, wrong = judge(fault, before[fault.stage], reference, usual[fault.stage], folder)
+    shutil.rmtree(folder)
+    at = f" at {fault.when:.0%} of its time" if isinstance(fault.when, float) else ""
+    row = (fault.stage, fault.what + at, seen, "; ".join(wrong) or SAME)
+    print(" | ".join(row), "| FAILED" if wrong else "", flush=True)
+    return row
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", metavar="WORDS", help="faults whose stage or name holds these words")
+    parser.add_argument("--jobs", type=int, default=1, help="how many faults at a time (default: 1)")
     options = parser.parse_args()
     chosen = [fault for fault in faults() if options.only in f"{fault.stage} {fault.what}"]
-    rows, started = [], time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         before, after, usual = undisturbed(scratch)
-        for number, fault in enumerate(chosen):
-            folder = Path(scratch, f"fault-{number}").resolve()
-            folder.mkdir()
-            reference = after["report"] if fault.flow or fault.then_flow or fault.served else after[fault.stage]
-            seen, wrong = judge(fault, before[fault.stage], reference, usual[fault.stage], folder)
-            shutil.rmtree(folder)
-            at = f" at {fault.when:.0%} of its time" if isinstance(fault.when, float) else ""
-            rows.append((fault.stage, fault.what + at, seen, "; ".join(wrong) or "same results, status clean"))
-            print(" | ".join(rows[-1]), "| FAILED" if wrong else "", flush=True)
-    failed = sum(row[3] != "same results, status clean" for row in rows)
+        folders = [Path(scratch, f"fault-{number}").resolve() for number in range(len(chosen))]
+        rows = list(pool.map(lambda fault, folder: row_of(fault, folder, before, after, usual), chosen, folders))
+    failed = sum(row[3] != SAME for row in rows)
     if not options.only:
         commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-        facts = {"commit": commit, "minutes": (time.monotonic() - started) / 60, "count": len(rows), "failed": failed}
+        facts = {"commit": commit, "jobs": options.jobs, "minutes": (time.monotonic() - started) / 60, "count": len(rows), "failed": failed}
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         Path("docs/faults.md").write_text(HEADER.format(**facts) + table + "\n", encoding="utf-8")
     print(f"{len(rows)} faults, {failed} failed")
@@ -252,7 +261,7 @@ def main():
 
 HEADER = """# Faults and what becomes of the study
 
-Made by `python -m benchmarks.faults` at commit {commit} in {minutes:.0f} minutes: {count} faults, {failed} failed.
+Made by `python -m benchmarks.faults --jobs {jobs}` at commit {commit} in {minutes:.0f} minutes: {count} faults, {failed} failed.
 
 Each was brought about in a tiny study (MobileNet, 32 px, 100 drawn images); then the same command was run again and its results were
 compared with those of an undisturbed study. In rows that begin with "served", `make ui` runs the study on request and the fault hits its

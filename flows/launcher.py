@@ -252,7 +252,8 @@ def run_child(connection, output):
         answer = repository.ACTIONS[request["action"]](**request["arguments"])
         connection.sendall(json.dumps(answer).encode())
     except BaseException as error:  # also KeyboardInterrupt: whatever happened, the flow hears of it
-        if not isinstance(error, StudyError | KeyboardInterrupt):
+        # A broken pipe: the flow has stopped this call and no longer listens.
+        if not isinstance(error, StudyError | KeyboardInterrupt | BrokenPipeError):
             traceback.print_exc()
         reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
