@@ -97,11 +97,13 @@ def settle(started: datetime.datetime) -> None:
     until = time.monotonic() + ENDING
     with get_client(sync_client=True) as client:
         for run in open_runs(client):
-            if not is_of_this_checkout(run) or run.state.timestamp > started:
+            if not is_of_this_checkout(run):
                 continue
-            if run.state.is_scheduled():
+            if run.state.is_scheduled():  # or Late, which a server that has started calls it at once
                 due = run.next_scheduled_start_time or run.expected_start_time
                 state = Cancelled(message=MISSED) if due < started else None
+            elif run.state.timestamp > started:
+                state = None
             else:
                 # One that a killed flows.serve had started needs some seconds to end.
                 while run.deployment_id and is_worked_on(run) and time.monotonic() < until:
