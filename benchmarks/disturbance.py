@@ -47,7 +47,9 @@ def small_disk(folder, source, room):
 
 def disturb(fault, folder, usual):
     """Run a stage and send the fault's signal at its moment; returns (whether it was sent, exit status, output)."""
-    command = [sys.executable, "-m", "flows.study"] if fault.flow else [sys.executable, "-m", "dvc", "repro", "-s", fault.stage]
+    # On one slot, as many threads as `dvc repro` has: with fewer, sums round otherwise.
+    command = ["flows.study", "--slots", "cpu"] if fault.flow else ["dvc", "repro", "-s", fault.stage]
+    command = [sys.executable, "-m", *command]
     log = folder / ".study" / "output"
     log.parent.mkdir(exist_ok=True)
     with open(log, "wb") as output:

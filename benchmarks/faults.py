@@ -62,6 +62,11 @@ class Fault:
     deaths: int = 1  # how often they are, each time once they are there again
     ends: str = ""  # the state in which the served run that was disturbed ends
 
+    @property
+    def by_flow(self):
+        """Whether the flow makes what is compared: all stages, and not one."""
+        return bool(self.flow or self.then_flow or self.served)
+
 
 def truncate_newest_state(folder):
     newest = sorted(folder.glob(".study/resume/*/*/epoch-*.npz"))[-1]
@@ -189,13 +194,12 @@ def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple
 
 def run_again(fault, folder, reference):
     """The same command again; returns what was wrong."""
-    by_flow = fault.flow or fault.then_flow
-    command = ["flows.study"] if by_flow else ["dvc", "repro", "-s", fault.stage]
+    command = ["flows.study", "--slots", "cpu"] if fault.by_flow else ["dvc", "repro", "-s", fault.stage]
     status, output = call(folder, sys.executable, "-m", *command)
     wrong = [] if status == 0 else [f"the next run: exit status {status}, {output[-300:]}"]
     if fault.damage and "is damaged" not in output:
         wrong.append("no word about the damage")
-    return wrong + compare(folder, reference, by_flow, fault.stage)
+    return wrong + compare(folder, reference, fault.by_flow, fault.stage)
 
 
 def compare(folder: Path, reference: dict[str, str], by_flow: bool, stage: str | None = None) -> list[str]:
@@ -229,7 +233,7 @@ def undisturbed(scratch):
 def row_of(fault, folder, before, after, usual):
     """Bring a fault about in `folder`; returns its row of the table."""
     folder.mkdir()
-    reference = after["report"] if fault.flow or fault.then_flow or fault.served else after[fault.stage]
+    reference = after["report"] if fault.by_flow else after[fault.stage]
     seen, wrong = judge(fault, before[fault.stage], reference, usual[fault.stage], folder)
     shutil.rmtree(folder)
     at = f" at {fault.when:.0%} of its time" if isinstance(fault.when, float) else ""
@@ -247,8 +251,12 @@ def main():
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         before, after, usual = undisturbed(scratch)
-        folders = [Path(scratch, f"fault-{number}").resolve() for number in range(len(chosen))]
-        rows = list(pool.map(lambda fault, folder: row_of(fault, folder, before, after, usual), chosen, folders))
+        # Those that take longest begin, so that all jobs end together.
+        futures = {}
+        for number, fault in sorted(enumerate(chosen), key=lambda item: not item[1].by_flow):
+            folder = Path(scratch, f"fault-{number}").resolve()
+            futures[number] = pool.submit(row_of, fault, folder, before, after, usual)
+        rows = [futures[number].result() for number in range(len(chosen))]
     failed = sum(row[3] != SAME for row in rows)
     if not options.only:
         commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()

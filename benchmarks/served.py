@@ -48,7 +48,7 @@ class Served:
             TimeoutError: it was not Running within a minute.
         """
         deployment = self.call("GET", "deployments/name/study/study")["id"]
-        run = self.call("POST", f"deployments/{deployment}/create_flow_run", json={})["id"]
+        run = self.call("POST", f"deployments/{deployment}/create_flow_run", json={"parameters": {"slots": "cpu"}})["id"]
         wait_for("a requested run is Running", lambda: self.state(run)["type"] not in ("SCHEDULED", "PENDING"), 60)
         return run
 
