@@ -38,6 +38,7 @@ ORDER = [
 RESULTS = ["data", "reports"]
 SEED = 1
 SAME = "same results, status clean"
+RESUMED = re.compile(r"resumed after epoch 1 of 2")
 FIRST, SECOND = re.compile(r"epoch 1/2, loss"), re.compile(r"epoch 2/2, loss")
 
 
@@ -186,7 +187,9 @@ def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple
             wrong = [] if ended == fault.ends else [f"the run ended {ended}, not {fault.ends}"]
             following = serving.end_of(serving.request())
             wrong += [] if following == "Completed" else [f"the next run ended {following}"]
-            wrong += ["a traceback"] if serving.printed(re.compile("^Traceback", re.MULTILINE)) else []
+            wrong += [] if fault.when is FIRST or serving.printed(RESUMED) else ["the first epoch was trained again"]
+            if traceback := serving.text().partition("\nTraceback")[2]:
+                wrong.append(f"a traceback, {traceback[-300:]}")
     except (TimeoutError, subprocess.TimeoutExpired) as error:
         return f"the run {ended}", [str(error)]
     return f"the run ended {ended}", wrong + compare(folder, reference, by_flow=True)

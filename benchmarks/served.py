@@ -36,7 +36,10 @@ class Served:
         self.api = json.loads((folder / ".study" / "server.json").read_text())["api"]
 
     def printed(self, pattern: re.Pattern, times: int = 1) -> bool:
-        return len(pattern.findall(self.log.read_text(errors="replace"))) >= times
+        return len(pattern.findall(self.text())) >= times
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
 
     def call(self, method: str, path: str, **options: object) -> dict:
         return httpx.request(method, f"{self.api}/{path}", timeout=120, **options).raise_for_status().json()

@@ -17,6 +17,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -26,7 +27,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import CancelledRun, FailedRun
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Crashed, State
 
 from flows import STATE, launcher
 from flows.lock import is_held, is_studied
@@ -111,8 +112,17 @@ def settle(started: datetime.datetime) -> None:
                 state = None if is_worked_on(run) else Crashed(message=LEFT)
             if state:
                 client.set_flow_run_state(run.id, state, force=True)
+                end_tasks(client, run, state)
                 lock_file(run.id).unlink(missing_ok=True)
                 print(f"the run '{run.name}' is now {state.name}: {state.message}", flush=True)
+
+
+def end_tasks(client: SyncPrefectClient, run: FlowRun, state: State) -> None:
+    """Give the tasks of a run that have not ended the state that the run ended with."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+    for task in client.read_task_runs(flow_run_filter=of_run):
+        if not (task.state and task.state.is_final()):
+            client.set_task_run_state(task.id, state, force=True)
 
 
 def begun(run: UUID) -> FlowRun:

@@ -294,8 +294,19 @@ def patient(app, tries=10, pause=0.03):
     return patient_app
 
 
+def is_no_resent_event(record: logging.LogRecord) -> bool:
+    """Whether a log record is not about events that the database holds already.
+
+    After a restart clients send again what the old server did not confirm. Prefect cannot store a batch of nothing but such events, and
+    in the end drops it with a traceback: only its feed of events may then lack some, no run and no log.
+    """
+    error = record.exc_info and record.exc_info[1]
+    return not (error and "NOT NULL constraint failed: events.occurred" in str(error))
+
+
 def serve(socket_: socket.socket) -> None:
     """Answer at a socket that listens, until the input of this process closes."""
+    logging.getLogger("prefect.server.events.services.event_persister").addFilter(is_no_resent_event)
     server = None
 
     def end_with_parent():

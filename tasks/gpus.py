@@ -82,6 +82,12 @@ def gpu_names() -> list[str]:
     with without_native_log():
         names = seen_by_tensorflow() if backend == "tensorflow" else seen_by_jax()
     if not names and (usable := usable_gpus()):
+        listed = listed_gpus(warn=lambda _: None)
+        if unknown := [gpu for gpu in usable if listed and gpu.isdecimal() and gpu not in listed]:
+            raise StudyError(
+                f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}: there is no GPU {unknown[0]}; "
+                f"nvidia-smi lists {', '.join(listed)}: name some of these, or set it to -1 to use the CPU"
+            )
         name, package, question = BACKENDS[backend]
         raise StudyError(
             f"{name} sees none of the GPUs that it may use ({', '.join(usable)}). "

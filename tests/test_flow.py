@@ -4,6 +4,7 @@ The tests of the toy study run in the order in which they stand: each goes on wi
 """
 
 import contextlib
+import datetime
 import http.server
 import json
 import logging
@@ -14,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import uuid
 from collections import defaultdict
 from pathlib import Path
 
@@ -249,12 +251,15 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
 
 
 def test_results_that_were_made_before_are_restored_and_go_on_to_the_report(toy):
-    assert (toy.folder / "results.csv").read_text() != toy.first_results
+    first, seconds = (toy.folder / "results.csv").read_text(), (toy.folder / "params.yaml").read_text()
+    toy.set("abcdefg", 0.1)
+    assert toy.study("--slots", "0").returncode == 0
+    assert (toy.folder / "results.csv").read_text() != first
     toy.forget_events()
-    toy.set("habcdefg", 1.0)
+    toy.write("params.yaml", seconds)
     done = toy.study()
     assert done.returncode == 0 and not toy.events(), done.stdout
-    assert (toy.folder / "results.csv").read_text() == toy.first_results
+    assert (toy.folder / "results.csv").read_text() == first
     assert toy.changed() == []
     _, tasks = last_run(toy)
     assert {task["state_name"] for task in tasks.values()} == {"Cached"}
@@ -396,6 +401,24 @@ def test_after_three_deaths_in_a_row_a_server_is_not_started_again(own_place):
         "Prefect's server ended with status 1; it is started again",
         "error: Prefect's server ended three times in a row (status 1); its messages are above; start again with the same command",
     ]
+
+
+def test_events_that_clients_send_again_after_a_restart_leave_no_traceback(own_place, capfd):
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    resource = {"prefect.resource.id": "study.test"}
+    batch = [{"id": str(uuid.uuid4()), "occurred": now, "event": "sent", "resource": resource} for _ in range(30)]
+    stored = lambda api: [event["event"] for event in ask(api, "events", limit=50)["events"]]  # noqa: E731
+    with server.running(port=0) as api:
+        httpx.post(f"{api}/events", json=batch).raise_for_status()
+        wait_for(lambda: stored(api).count("sent") == 30)
+    with server.running(port=0) as api:  # a new one does not know what came to the old one
+        for part in (batch[:20], *([event] for event in batch[20:])):  # it tries to store them at the 20th and at each further one
+            httpx.post(f"{api}/events", json=part).raise_for_status()
+            assert "sent later" not in stored(api)
+        later = {**batch[0], "id": str(uuid.uuid4()), "event": "sent later"}
+        httpx.post(f"{api}/events", json=[later]).raise_for_status()
+        wait_for(lambda: "sent later" in stored(api))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_server_counts_only_if_its_api_answers_and_is_of_this_checkout(own_place):

@@ -187,10 +187,14 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     """On a machine with a GPU and without CUDA libraries nothing is trained on the processor unless asked for."""
     other = tmp_path / "other"
     shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots"))
+    driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
+    flow, fine_tune = [sys.executable, "-m", "flows.study", "--slots", "auto"], [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-")]
+    absent = run(fine_tune, other, **driver | {"CUDA_VISIBLE_DEVICES": "7"})
+    assert absent.stderr.startswith("error: CUDA_VISIBLE_DEVICES=7: there is no GPU 7; nvidia-smi lists 0: name some of these")
+    assert absent.returncode == 1 and len(absent.stderr.splitlines()) == 1
     profile = other / "profiles" / "tiny.yaml"
     profile.write_text(profile.read_text().replace("seed: 1001", "seed: 1002"))
-    driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
-    for command in ([sys.executable, "-m", "flows.study", "--slots", "auto"], ["dvc", "repro", "report"]):
+    for command in (flow, ["dvc", "repro", "report"], fine_tune):
         done = run(command, other, **driver)
         output = done.stdout + done.stderr
         assert done.returncode != 0 and "Traceback" not in output, output
@@ -199,7 +203,7 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
         assert "Could not load dynamic library 'libcuda.so.1'" in message
         install, *cpu = re.search(r"install the CUDA libraries: (.*) \(.*(--slots cpu) or set (.*)", message).groups()
         assert all(text in (ROOT / "docs/gpus.md").read_text() for text in (install, *cpu))
-        assert not (other / "data/backbone/MobileNet").exists()
+    assert not (other / "data/backbone/MobileNet").exists()  # which dvc repro removed before it ran the stage
 
 
 def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp_path):

@@ -227,16 +227,20 @@ def test_what_a_killed_serving_left_ends_and_blocks_nothing(toy):
     toy.process.send_signal(signal.SIGSTOP)
     asked = start(toy, "study/study")
     flow = toy.call("GET", f"flow_runs/{run}")["flow_id"]
-    # A run as there were before runs had tags, and one of another checkout, of which no process is known here.
-    old, other = (begin(toy, flow, tags) for tags in ([], ["checkout:/elsewhere"]))
+    # A run as there were before runs had tags, one of another checkout, of which no process is known here, and one that was cancelled.
+    own = f"checkout:{toy.folder}"
+    old, other, cancelling = (begin(toy, flow, tags) for tags in ([], ["checkout:/elsewhere"], [own]))
+    toy.call("POST", f"flow_runs/{cancelling}/set_state", json={"state": {"type": "CANCELLING"}})
     pending = start(toy, "watch/watch")  # has taken the one place that the server gives to watches
     toy.call("POST", f"flow_runs/{pending}/set_state", json={"state": {"type": "PENDING"}})
     kill_serving(toy)
     wait_for(lambda: not toy.processes(), 10)
     serve(toy, port=toy.api.split(":")[-1].removesuffix("/api"))
-    for left in (run, old, pending):
+    for left in (run, old, pending, cancelling):
         state = state_of(toy, left)
         assert state["type"] == "CRASHED" and "no process works on this run" in state["message"]
+    tasks = ask(toy.api, "task_runs", flow_runs={"id": {"any_": [run]}})
+    assert {task["name"]: task["state_type"] for task in tasks}["train@a"] == "CRASHED"
     assert state_of(toy, asked)["type"] == "CANCELLED" and "due while nothing was served" in state_of(toy, asked)["message"]
     assert state_of(toy, other)["type"] == "RUNNING"
     assert [event["event"] for event in toy.events("a")] == ["start"]  # nothing began by itself
