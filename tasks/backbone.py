@@ -32,7 +32,7 @@ from tasks.progress import Progress  # noqa: E402
 from tasks.settings.backbone import Backbone  # noqa: E402
 from tasks.settings.images import Images  # noqa: E402
 from tasks.settings.reading import read_profile  # noqa: E402
-from tasks.training import fit  # noqa: E402
+from tasks.training import fit, versions  # noqa: E402
 
 TIMEOUT = 60  # seconds without a byte
 
@@ -172,7 +172,10 @@ def main(name):
     with new_folder(f"data/backbone/{name}") as folder:
         need_room(folder, 5 * model.count_params())  # float32 and what HDF5 adds
         model.save_weights(folder / "backbone.weights.h5")
-        write_json(folder / "backbone.json", {"backbone": name, "size": size, "parameters": model.count_params(), **source})
+        facts = {"backbone": name, "size": size, "parameters": model.count_params(), **source}
+        if backbone.weights == "pretrain":
+            facts |= {"precision": keras.config.dtype_policy().name, "versions": versions()}
+        write_json(folder / "backbone.json", facts)
     print(f"{name}: {model.count_params()} parameters, {', '.join(f'{key} {value}' for key, value in source.items())}")
 
 

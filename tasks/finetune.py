@@ -26,7 +26,7 @@ from tasks.model import assemble, build_backbone, predict, score  # noqa: E402
 from tasks.settings.experiment import Experiment, architecture  # noqa: E402
 from tasks.settings.reading import read_params, read_profile  # noqa: E402
 from tasks.settings.training import Training  # noqa: E402
-from tasks.training import EVALUATION_BATCH, fit  # noqa: E402
+from tasks.training import EVALUATION_BATCH, fit, versions  # noqa: E402
 
 
 def starting_model(folder, name, size, experiment, dropout, classes):
@@ -107,7 +107,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
     model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     inputs = [f"data/splits/{protocol}.json", "data/inventory.parquet", f"data/backbone/{backbone_name}/backbone.weights.h5"]
     setting = {"experiment": experiment.model_dump(), "training": training.model_dump(), "seed": seed, "precision": precision, "size": size}
-    setting |= {"threads": hardware.threads(), "versions": backend_version()}  # with others the epochs to come would not be the same
+    setting |= {"threads": hardware.threads(), "versions": versions()}  # with others the epochs to come would not be the same
     states = Path(f".study/resume/{key}")
     state = states / resume.fingerprint(setting, inputs)
     try:
@@ -119,7 +119,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
         model = in_float32(model, *design)
     table, scores = predictions(model, images, inventory, split, labels)
 
-    last = history.iloc[-1]
+    last, made = history.iloc[-1], read_json(f"data/backbone/{backbone_name}/backbone.json")
     metrics = {
         "experiment": experiment_name,
         "protocol": protocol,
@@ -139,7 +139,8 @@ def main(experiment_name, protocol, backbone_name, repeat):
         "processor": hardware.processor_name(),
         "threads": hardware.threads(),
         "precision": precision,
-        "versions": {"python": sys.version.split()[0], "keras": keras.__version__, **backend_version()},
+        "versions": versions(),
+        "pretraining": {name: made[name] for name in ("precision", "versions")} if made["weights"] == "pretrain" else None,
         "seed": seed,
     }
     with new_folder(f"data/models/{key}") as folder:
@@ -152,12 +153,6 @@ def main(experiment_name, protocol, backbone_name, repeat):
     write_json(results / "metrics.json", metrics)
     resume.forget(states)
     print(f"{key}: test accuracy {scores['test']['accuracy']:.4f}, loss {scores['test']['loss']:.4f}", flush=True)
-
-
-def backend_version():
-    """Return {name: version} of Keras's backend."""
-    name = keras.backend.backend()
-    return {name: sys.modules[name].__version__}
 
 
 if __name__ == "__main__":

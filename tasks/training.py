@@ -1,6 +1,7 @@
 """Training and predicting: what the stages backbone and finetune share. Keras 3 API only."""
 
 import contextlib
+import sys
 import time
 
 import keras
@@ -18,6 +19,12 @@ EVALUATION_BATCH = 128
 HELD_AT_MOST = 4 << 30  # bytes
 # A guess among the classes costs 1 or 2, a bad spell of training some hundred; from here none has come back.
 EXPLODED = 1e4
+
+
+def versions() -> dict[str, str]:
+    """Return {name: version} of what trains: Python, Keras and its backend."""
+    backend = keras.backend.backend()
+    return {"python": sys.version.split()[0], "keras": keras.__version__, backend: sys.modules[backend].__version__}
 
 
 class Watch(keras.callbacks.Callback):

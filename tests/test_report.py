@@ -122,7 +122,9 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     root = tmp_path / "axes"
     write_study(root, some(2, "[published]", "[ResNet50, MobileNet]", "[1, 2]"), classes=HOSTILE)
     (root / "data/photographs.parquet").unlink()
-    with_other_software(root / "data/results/mn_resultset2-published-MobileNet-1/metrics.json")
+    other_software = {"precision": "mixed_bfloat16", "versions": {"python": "3.11.9", "jax": "0.5.0", "keras": "3.10.0"}}
+    change_metrics(root / "data/results/mn_resultset2-published-MobileNet-1/metrics.json", **other_software)
+    change_metrics(root / "data/results/mn_resultset2-published-ResNet50-1/metrics.json", pretraining=other_software)
     status, printed = report_here(root, "--without-images")
     assert status == 0, printed
     text = (root / "reports/study.md").read_text()
@@ -131,9 +133,10 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     # Said at the top and in the terminal, of all runs; and below the table in which rows of both stand side by side.
     ours, other = "keras 3.10.0, tensorflow 2.19.0, float32", "jax 0.5.0, keras 3.10.0, mixed_bfloat16"
     top, tables = text.split("## 1. ")
-    assert told_software(top) == told_software(printed) == [{other: 1}, {ours: 7}]
-    assert told_software(tables) == [{other: 1}, {ours: 3}]
-    assert pandas.read_csv(root / "reports/results.csv")["software"].tolist() == [ours] * 6 + [other, ours]
+    mixed = f"{ours} (pre-trained with {other})"
+    assert told_software(top) == told_software(printed) == [{other: 1}, {ours: 6}, {mixed: 1}]
+    assert told_software(tables) == [{ours: 3}, {mixed: 1}, {other: 1}, {ours: 3}]
+    assert pandas.read_csv(root / "reports/results.csv")["software"].tolist() == [ours] * 2 + [mixed] + [ours] * 3 + [other, ours]
     assert "| Repeats |" in text and "means of 2 repeats" in text
     assert "Photographs are unknown" in text and "too narrow" in text
     assert "| Image | Truth | Prediction |" in text and not list((root / "reports/figures").glob("errors-*"))
@@ -235,10 +238,9 @@ def test_long_names_of_classes_stay_apart_beside_an_axis():
     assert [label[:2] for label in alike] == ["1 ", "2 "]
 
 
-def with_other_software(path):
-    """Change what made a run in its metrics.json."""
-    metrics = json.loads(path.read_text())
-    write_json(path, metrics | {"precision": "mixed_bfloat16", "versions": {"python": "3.11.9", "jax": "0.5.0", "keras": "3.10.0"}})
+def change_metrics(path, **values):
+    """Change values in a run's metrics.json."""
+    write_json(path, json.loads(path.read_text()) | values)
 
 
 def told_software(text):

@@ -47,6 +47,7 @@ def test_the_study_ends_with_the_table_and_where_the_report_lies(repository):
 def test_a_fine_tune_writes_what_it_measured(repository, key):
     results = repository / "data" / "results" / key
     metrics = json.loads((results / "metrics.json").read_text())
+    assert metrics["pretraining"] == {name: metrics[name] for name in ("precision", "versions")}
     history = pd.read_csv(results / "history.csv")
     predictions = pd.read_parquet(results / "predictions.parquet")
     split = json.loads((repository / "data" / "splits" / "published.json").read_text())

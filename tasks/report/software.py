@@ -8,9 +8,17 @@ MOST = 5  # runs that are named of each
 
 
 def software_of(run: dict[str, Any]) -> str:
-    """Return what decides a training beside its settings: `keras 3.10.0, tensorflow 2.19.0, float32`."""
-    versions = {name: number for name, number in run["versions"].items() if name != "python"}
-    return ", ".join([*(f"{name} {number}" for name, number in sorted(versions.items())), run["precision"]])
+    """Return what decides a training beside its settings: `keras 3.10.0, tensorflow 2.19.0, float32`.
+
+    That of the pre-training follows where it was another.
+    """
+    own, before = described(run), described(run["pretraining"]) if run.get("pretraining") else None
+    return own if before in (None, own) else f"{own} (pre-trained with {before})"
+
+
+def described(made: dict[str, Any]) -> str:
+    versions = {name: number for name, number in made["versions"].items() if name != "python"}
+    return ", ".join([*(f"{name} {number}" for name, number in sorted(versions.items())), made["precision"]])
 
 
 def software_warnings(runs: list[dict[str, Any]]) -> list[str]:
