@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tasks.hardware import processor_name
+from hemotune.hardware import processor_name
 
 BENCHMARKS = ["decode", "scale", "no_op", "flow_makespan", "training_step", "notebook"]
 

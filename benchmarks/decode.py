@@ -23,14 +23,15 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks import tell
-from tasks import cells, prepare
-from tasks.expectations import judge, load_great_expectations, rules_for, tables_of
-from tasks.inventory import list_images, take_inventory
-from tasks.progress import cores
-from tasks.settings.reading import read
-from tasks.settings.split import Split
-from tasks.settings.validation import Validation
-from tasks.validate import common_size
+from hemotune.cells import dataset as cells
+from hemotune.progress import cores
+from hemotune.settings.reading import read
+from hemotune.settings.split import Split
+from hemotune.settings.validation import Validation
+from tasks.prepare import protocols
+from tasks.validate.expectations import judge, load_great_expectations, rules_for, tables_of
+from tasks.validate.inventory import list_images, take_inventory
+from tasks.validate.summary import common_size
 
 SIZE = 64  # px
 PADDINGS = range(0, 4096, 512)  # bytes more in the environment: one page, after which the stack lies as at first
@@ -60,7 +61,7 @@ def ours(folder, paths, folders):
         tables = tables_of(inventory, folders, rules.near_duplicate_bits)
         judge(tables, rules_for(rules, common_size(tables["decoded"])))
         photographs = pd.Series(inventory["path"])
-        for make in prepare.PROTOCOLS.values():
+        for make in protocols.PROTOCOLS.values():
             make(inventory, photographs, Split())
     return time.monotonic() - started
 

@@ -83,9 +83,10 @@ def send(fault, folder, process):
         elif fault.flow and fault.whole:
             process.send_signal(fault.signal)
         else:
-            module = "flows.server" if fault.flow else "tasks."
+            modules = ("flows.server",) if fault.flow else ("tasks.", "hemotune.")
             for pid in processes(folder):
-                if module in Path(f"/proc/{pid}/cmdline").read_text():
+                command = Path(f"/proc/{pid}/cmdline").read_text()
+                if any(module in command for module in modules):
                     os.kill(pid, fault.signal)
 
 

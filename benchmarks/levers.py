@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from tasks import hardware
+from hemotune import hardware
 
 # What is changed, and how it is told.
 WAYS = {
@@ -35,10 +35,10 @@ def child(way, options):
     imported = time.monotonic() - started
     import numpy as np
 
-    from tasks import training
-    from tasks.fused_adam import adam
-    from tasks.gpus import gpu_names
-    from tasks.model import Batches, assemble, build_backbone, predict
+    from hemotune.gpus import gpu_names
+    from hemotune.training import fit as training
+    from hemotune.training.fused_adam import adam
+    from hemotune.training.model import Batches, assemble, build_backbone, predict
 
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, options.size, options.size, 3), "uint8")

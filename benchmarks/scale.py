@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import tell
-from tasks import cells
+from hemotune.cells import dataset as cells
 from tests.conftest import ENVIRONMENT, make_workspace
 
 COPIES = 25

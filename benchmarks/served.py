@@ -17,7 +17,8 @@ import httpx
 from benchmarks.disturbance import environment, processes, wait_for_the_end
 
 # As they stand in command lines; flows.serve is first, for it would start the others again.
-SERVE, SERVER, ENGINE, LAUNCHER, STAGE = ALL = "flows.serve ", "flows.server ", "prefect.engine ", "flows.launcher ", "tasks."
+SERVE, SERVER, ENGINE, LAUNCHER = "flows.serve ", "flows.server ", "prefect.engine ", "flows.launcher "
+ALL = SERVE, SERVER, ENGINE, LAUNCHER, "tasks.", "hemotune."
 AGAIN = "it is started again"  # what flows.serve prints when it has seen its server end
 
 

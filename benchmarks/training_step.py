@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 
-from tasks import hardware
+from hemotune import hardware
 
 hardware.use_fast_kernels()
 
@@ -20,9 +20,9 @@ with hardware.quick_import():
 import numpy as np  # noqa: E402
 
 from benchmarks import tell  # noqa: E402
-from tasks.fused_adam import adam  # noqa: E402
-from tasks.gpus import gpu_names  # noqa: E402
-from tasks.model import Batches, assemble, build_backbone, hold_images  # noqa: E402
+from hemotune.gpus import gpu_names  # noqa: E402
+from hemotune.training.fused_adam import adam  # noqa: E402
+from hemotune.training.model import Batches, assemble, build_backbone, hold_images  # noqa: E402
 
 IMAGES = 12_500
 GOAL = {True: 1.05, False: 1.02}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flows import STATE, repository
 from flows.lock import sole_study
-from tasks.errors import StudyError, entry_point
+from hemotune.errors import StudyError, entry_point
 
 
 def leftovers() -> list[Path]:
@@ -39,7 +39,7 @@ def leftovers() -> list[Path]:
     except DvcException as error:
         raise StudyError(f"dvc: {error}") from None
     found = [(path, names) for folder, names in kept.items() if folder.is_dir() for path in folder.iterdir()]
-    # What tasks.files writes under a temporary name may be written at this moment, by `dvc repro`.
+    # What hemotune.files writes under a temporary name may be written at this moment, by `dvc repro`.
     return sorted(path for path, names in found if path.name.removeprefix(".").removesuffix(".partial") not in names)
 
 

@@ -10,7 +10,7 @@ import contextlib
 from prefect.logging import get_run_logger
 
 from flows import launcher
-from tasks.errors import StudyError
+from hemotune.errors import StudyError
 
 
 @contextlib.contextmanager

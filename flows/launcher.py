@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 
-from tasks.errors import StudyError
+from hemotune.errors import StudyError
 
 LONGEST_LINE = 20_000  # bytes; of a log line of more than a million Prefect cuts off the end
 GRACE = 4.0  # seconds between SIGINT and SIGKILL; the flow promises that all is gone within ten

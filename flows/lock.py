@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows import STATE
-from tasks.errors import StudyError
+from hemotune.errors import StudyError
 
 
 class AnotherStudy(StudyError):

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from flows import source
-from tasks.errors import StudyError
-from tasks.files import write_text
+from hemotune.errors import StudyError
+from hemotune.files import write_text
 
 RWLOCK = Path(".dvc/tmp/rwlock")
 
@@ -149,7 +149,7 @@ def reproduce(stage, force=False):
             cause = error
             while cause.__cause__:
                 cause = cause.__cause__
-            # tasks/errors.py: with status 1 a stage says that somebody has to mend something.
+            # hemotune/errors.py: with status 1 a stage says that somebody has to mend something.
             return {"outcome": "failed", "reason": readable(str(cause)), "lasting": str(cause).endswith(", exited with 1")}
     return {"outcome": "restored" if restored else "ran" if ran else "unchanged"}
 

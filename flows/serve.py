@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import running_server, runs, server
 from flows.study import interrupt, study
 from flows.watch import watch
-from tasks.errors import StudyError, entry_point
+from hemotune.errors import StudyError, entry_point
 
 
 @entry_point

@@ -25,8 +25,8 @@ from pathlib import Path
 import httpx
 
 from flows import SERVER
-from tasks.errors import StudyError
-from tasks.files import read_json, write_json
+from hemotune.errors import StudyError
+from hemotune.files import read_json, write_json
 
 PORT = 4200  # Prefect's own default
 REMOVE_DATABASE = "remove the file: it holds only the history of runs, no data and no results"

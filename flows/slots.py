@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.errors import StudyError
-from tasks.gpus import GPU_ID, usable_gpus
-from tasks.progress import cores
+from hemotune.errors import StudyError
+from hemotune.gpus import GPU_ID, usable_gpus
+from hemotune.progress import cores
 
 CPU = "cpu"
 WORKER = "worker"  # of a cluster, whose own environment says which device is its

@@ -3,7 +3,7 @@
 In dvc.yaml a stage that brings data says `meta: {source: COMMAND, state: FILE}`. The command prints the state of the source as a JSON
 object: another one when the source has changed. FILE, an output of the stage, holds the state that the stage last brought. Two keys of
 the state have a meaning here:
-    path     a file or folder on this machine, with files, bytes and newest as tasks.tree.state_of gives them: every run looks at it
+    path     a file or folder on this machine, with files, bytes and newest as hemotune.tree.state_of gives them: every run looks at it
     asked    when a server gave the answer; it does not count as a difference
 """
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from flows import STATE
-from tasks.errors import StudyError
-from tasks.files import read_json, write_json
-from tasks.tree import state_of
+from hemotune.errors import StudyError
+from hemotune.files import read_json, write_json
+from hemotune.tree import state_of
 
 ASKED = STATE / "asked.json"  # by stage: when flows.watch last asked a server
 CHANGED = "a change of the data at its source"

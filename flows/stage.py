@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed, Pending, State
 
 from flows import STATE, artifacts, launcher, output, slots, source
-from tasks.files import read_json, write_json
+from hemotune.files import read_json, write_json
 
 
 def is_news(record):

@@ -36,7 +36,7 @@ from flows import slots as slot_list
 from flows.lock import AnotherStudy, sole_study
 from flows.output import folder_of_run
 from flows.stage import failure, failure_note, run_stage
-from tasks.errors import StudyError, entry_point
+from hemotune.errors import StudyError, entry_point
 
 RETRY_DELAYS = [5, 30, 120]  # seconds
 

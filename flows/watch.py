@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed, State
 from flows import repository, runs, server, source
 from flows.lock import is_studied
 from flows.study import interrupt, study
-from tasks.errors import StudyError, entry_point
+from hemotune.errors import StudyError, entry_point
 
 
 @flow(name="watch", flow_run_name="watch")

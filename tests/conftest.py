@@ -97,7 +97,7 @@ def readme_model_code():
 
 def make_workspace(folder):
     """Copy the project's code and settings into `folder`, with the tiny profile switched on."""
-    for name in ("tasks", "flows", "profiles"):
+    for name in ("hemotune", "tasks", "flows", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "profiles" / "tiny.yaml").write_text(TINY_PROFILE)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tasks.predictions import judge
+from hemotune.evaluation.predictions import judge
 
 CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
 

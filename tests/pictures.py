@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from tasks import inventory
+from tasks.validate import inventory
 
 
 def picture(seed, size=(160, 120)):

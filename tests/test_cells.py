@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import cells
-from tasks.cells import CLASSES, augment, draw_photograph, draw_training_set, write_sample
+from hemotune.cells import dataset as cells
+from hemotune.cells.dataset import CLASSES, augment, draw_photograph, draw_training_set, write_sample
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import controls
-from tasks.errors import StudyError
+from hemotune.errors import StudyError
+from hemotune.evaluation import leaks
+from tasks.controls import __main__ as controls
 from tests.conftest import ROOT, python
 
 PHOTOGRAPHS, COPIES, SIZE = 40, 6, 32
@@ -135,10 +136,10 @@ def test_distinct_pictures_without_originals_are_not_suspected():
     photographs["photograph"] = [f"single-{row:05}" for row in range(len(photographs))]
     photographs["method"] = "alone"
     got = controls.shared_photographs(splits()["published"], inventory, photographs)
-    assert (got["share"], got["not_found"]) == (0, 0) and controls.known_share(got) == 0
+    assert (got["share"], got["not_found"]) == (0, 0) and leaks.known_share(got) == 0
     photographs["method"] = "unknown"
     got = controls.shared_photographs(splits()["published"], inventory, photographs)
-    assert (got["share"], got["not_found"]) == (0, 40) and controls.known_share(got) is None
+    assert (got["share"], got["not_found"]) == (0, 40) and leaks.known_share(got) is None
 
 
 @pytest.mark.parametrize(
@@ -203,4 +204,4 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     ],
 )
 def test_a_share_is_known_only_where_enough_photographs_were_found(shared, known):
-    assert controls.known_share(shared) == known
+    assert leaks.known_share(shared) == known

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from flows.cluster import connect
-from tasks.errors import StudyError
+from hemotune.errors import StudyError
 from tests.toy import Toy, end, serving, wait_for
 
 pytest.importorskip("prefect_dask")

@@ -12,24 +12,26 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from tasks.settings.__main__ import Profile, check
-from tasks.settings.reading import read
+from hemotune.settings.__main__ import Profile, check
+from hemotune.settings.reading import read
 from tests.conftest import ROOT, commit_workspace, make_workspace, stand_in
 
+# Where the code of a stage lies.
+CODE = ("hemotune/", "tasks/")
 # What is needed everywhere and decides no result.
-EXEMPT = {"tasks/errors.py", "tasks/files.py", "tasks/progress.py"}
+EXEMPT = {"hemotune/errors.py", "hemotune/files.py", "hemotune/progress.py"}
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 @functools.cache
 def imported(module):
-    """The files of tasks/ that `python -m MODULE` may load, imports within functions included."""
+    """The files of CODE that `python -m MODULE` may load, imports within functions included."""
     found, waiting = set(), [module]
     while waiting:
         path = ROOT / waiting.pop().replace(".", "/")
         for file in (path.with_suffix(".py"), path / "__init__.py", path / "__main__.py"):
             name = file.relative_to(ROOT).as_posix()
-            if name in found or not name.startswith("tasks/") or not file.exists() or not has_code(file):
+            if name in found or not name.startswith(CODE) or not file.exists() or not has_code(file):
                 continue
             found.add(name)
             for node in ast.walk(ast.parse(file.read_text())):
@@ -65,7 +67,7 @@ def test_what_is_exempt_imports_nothing_that_is_not():
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
     """A module left out would keep an old result when it changes; one too many would repeat the stage for nothing."""
-    deps = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith("tasks/")]
+    deps = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith(CODE)]
     files = [file for dep in deps for file in (dep.glob("*.py") if dep.is_dir() else [dep])]
     assert {file.relative_to(ROOT).as_posix() for file in files if has_code(file)} == imported(f"tasks.{stage}") - EXEMPT
 
@@ -108,7 +110,8 @@ def changed(repo):
 def test_editing_a_module_changes_the_stages_that_import_it_and_no_other(finished):
     repo = Repo()
     assert changed(repo) == set()
-    for file in (file for file in sorted(finished.glob("tasks/**/*.py")) if has_code(file)):
+    files = [file for folder in CODE for file in sorted(finished.glob(f"{folder}**/*.py"))]
+    for file in filter(has_code, files):
         name = file.relative_to(finished).as_posix()
         with instead(file, file.read_text() + "# edited\n"):
             stages = {address.partition("@")[0] for address in changed(repo)}

@@ -24,8 +24,8 @@ import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
 from flows import artifacts, configure, output, running_server, server, slots
-from tasks.errors import StudyError
-from tasks.files import write_json
+from hemotune.errors import StudyError
+from hemotune.files import write_json
 from tests.conftest import ROOT, make_nvidia_smi
 from tests.toy import Toy, ask, serving, settled, wait_for
 

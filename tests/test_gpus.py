@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from flows import serve, slots, study
-from tasks.errors import StudyError
+from hemotune.errors import StudyError
 from tests.conftest import make_nvidia_smi
 from tests.toy import Toy
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.cells import draw_photograph, write_sample
-from tasks.group import group
+from hemotune.cells.dataset import draw_photograph, write_sample
+from tasks.group.photographs import group
 from tests.conftest import ROOT, python
 
 

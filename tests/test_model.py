@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tasks import hardware
+from hemotune import hardware
 
 hardware.use_fast_kernels()
 
@@ -18,13 +18,16 @@ with hardware.quick_import():
     import keras
 from keras.src.legacy.saving import legacy_h5_format  # noqa: E402  (the format of the published weights files)
 
-from tasks import backbone, finetune, fused_adam, model, resume, training  # noqa: E402
-from tasks.errors import StudyError  # noqa: E402
-from tasks.files import write_json  # noqa: E402
-from tasks.gpus import gpu_names  # noqa: E402
-from tasks.inventory import recipe  # noqa: E402
-from tasks.settings.experiment import Experiment  # noqa: E402
-from tasks.settings.training import Training  # noqa: E402
+from hemotune.errors import StudyError  # noqa: E402
+from hemotune.files import write_json  # noqa: E402
+from hemotune.gpus import gpu_names  # noqa: E402
+from hemotune.settings.experiment import Experiment  # noqa: E402
+from hemotune.settings.training import Training  # noqa: E402
+from hemotune.training import fit as training  # noqa: E402
+from hemotune.training import fused_adam, model, resume  # noqa: E402
+from tasks.backbone import weights  # noqa: E402
+from tasks.finetune import __main__ as finetune  # noqa: E402
+from tasks.validate.inventory import recipe  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -238,17 +241,17 @@ def test_weights_are_downloaded_and_verified(server, tmp_path):
     body = bytes(range(256)) * 8000
     (server.folder / "weights.h5").write_bytes(body)
     target = tmp_path / "cache" / "weights.h5"
-    backbone.download(f"{server.url}/weights.h5", target, hashlib.md5(body).hexdigest())
+    weights.download(f"{server.url}/weights.h5", target, hashlib.md5(body).hexdigest())
     assert target.read_bytes() == body
 
     with pytest.raises(StudyError, match="the checksum is not 0000"):
-        backbone.download(f"{server.url}/weights.h5", tmp_path / "other.h5", "0" * 32)
+        weights.download(f"{server.url}/weights.h5", tmp_path / "other.h5", "0" * 32)
     with pytest.raises(StudyError, match="could not be downloaded .*name it in the profile under backbone.file"):
-        backbone.download(f"{server.url}/nothing.h5", tmp_path / "other.h5", None)
+        weights.download(f"{server.url}/nothing.h5", tmp_path / "other.h5", None)
     server.shutdown()
     server.server_close()
     with pytest.raises(StudyError, match="could not be downloaded"):
-        backbone.download(f"{server.url}/weights.h5", tmp_path / "other.h5", None)
+        weights.download(f"{server.url}/weights.h5", tmp_path / "other.h5", None)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
 
 
@@ -260,7 +263,7 @@ def test_imagenet_weights_come_through_keras_applications(monkeypatch, tmp_path,
         legacy_h5_format.save_weights_to_hdf5_group(file, reference)
     monkeypatch.setattr(keras.src.applications.mobilenet, "BASE_WEIGHT_PATH", f"{server.url}/")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    loaded, source = backbone.imagenet("MobileNet", 32)
+    loaded, source = weights.imagenet("MobileNet", 32)
     assert source["origin"] == f"{server.url}/{name}"
     for ours, theirs in zip(loaded.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -274,23 +277,23 @@ def test_cached_weights_without_a_published_checksum_that_do_not_open_are_named(
     cached.write_bytes(b"half of a file")
     fix = "name another in the profile under backbone.file" if given else "delete it, then run again"
     with pytest.raises(StudyError, match=f"{re.escape(str(cached))}: cannot be opened as MobileNet's weights .*: {fix}"):
-        backbone.imagenet("MobileNet", 32, str(cached) if given else None)
+        weights.imagenet("MobileNet", 32, str(cached) if given else None)
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "MobileNet"])
 def test_skipping_residual_branches_leaves_a_way_through(name):
     network = model.build_backbone(name, 32)
-    backbone.skip_residual_branches(network)
+    weights.skip_residual_branches(network)
     images = np.random.default_rng(1).normal(size=(4, 32, 32, 3))
     assert np.ptp(np.asarray(network(images, training=True)), axis=0).max() > 0
 
 
 def test_a_local_weights_file_must_be_the_real_one(tmp_path):
     with pytest.raises(StudyError, match="backbone.file: there is no .*resnet.h5"):
-        backbone.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
+        weights.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
     (tmp_path / "resnet.h5").write_bytes(b"not the weights")
     with pytest.raises(StudyError, match="resnet.h5: the checksum is not 4d473c1dd8becc155b73f8504c6f6626.*name the unchanged file"):
-        backbone.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
+        weights.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
 
 
 def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypatch):

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import prepare
-from tasks.archive import plan
-from tasks.errors import StudyError
-from tasks.prepare import PROTOCOLS, nearest_sum, parts_of
-from tasks.settings.split import Split
+from hemotune.errors import StudyError
+from hemotune.settings.split import Split
+from tasks.download.archive import plan
+from tasks.prepare import __main__ as prepare
+from tasks.prepare.protocols import PROTOCOLS, nearest_sum, parts_of
 from tests.conftest import commit_workspace, python, run, stand_in
 
 

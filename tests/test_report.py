@@ -11,9 +11,10 @@ import pandas
 import pytest
 from markdown_it import MarkdownIt
 
-from tasks.errors import StudyError
+from hemotune.errors import StudyError
 from tasks.report import __main__ as report
-from tasks.report import findings, published
+from tasks.report import findings
+from tasks.report import original as published
 from tasks.report.evidence import add_intervals
 from tasks.report.experiments import result_rows
 from tasks.report.figures import class_labels

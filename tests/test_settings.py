@@ -5,10 +5,10 @@ import json
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.errors import StudyError
-from tasks.settings.__main__ import Profile, check
-from tasks.settings.params import Params
-from tasks.settings.reading import read, read_params
+from hemotune.errors import StudyError
+from hemotune.settings.__main__ import Profile, check
+from hemotune.settings.params import Params
+from hemotune.settings.reading import read, read_params
 from tests.conftest import ROOT, TINY_PARAMS, TINY_PROFILE, python
 
 

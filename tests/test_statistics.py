@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from tasks import statistics
-from tasks.errors import StudyError
-from tasks.predictions import judge, per_photograph
+from hemotune.errors import StudyError
+from hemotune.evaluation import statistics
+from hemotune.evaluation.predictions import judge, per_photograph
 from tests.drawn_predictions import CLASSES, drawn, judged, table_of
 
 

@@ -189,7 +189,10 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots"))
     driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
-    flow, fine_tune = [sys.executable, "-m", "flows.study", "--slots", "auto"], [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-")]
+    flow, fine_tune = (
+        [sys.executable, "-m", "flows.study", "--slots", "auto"],
+        [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-")],
+    )
     absent = run(fine_tune, other, **driver | {"CUDA_VISIBLE_DEVICES": "7"})
     assert absent.stderr.startswith("error: CUDA_VISIBLE_DEVICES=7: there is no GPU 7; nvidia-smi lists 0: name some of these")
     assert absent.returncode == 1 and len(absent.stderr.splitlines()) == 1

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks import inventory, validate
-from tasks.expectations import judge, rules_for, tables_of
-from tasks.settings.validation import Validation
-from tasks.validate import common_size, told
-from tasks.validation_page import write_page
+from hemotune.settings.validation import Validation
+from tasks.validate import __main__ as validate
+from tasks.validate import inventory
+from tasks.validate.expectations import judge, rules_for, tables_of
+from tasks.validate.page import write_page
+from tasks.validate.summary import common_size, told
 from tests.conftest import ROOT, python
 from tests.pictures import fill, picture, save, take
 

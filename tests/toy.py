@@ -47,7 +47,7 @@ out.write_text(f"{name} {version} {seconds}\\n")
 if name == "download":
     state = {"version": version}
     if os.path.exists("local"):  # the source is a file on this machine, and not behind a server that must be asked
-        from tasks.tree import state_of
+        from hemotune.tree import state_of
         state = {"path": "source.txt", **state_of(pathlib.Path("source.txt"))}
     pathlib.Path("data/state.json").write_text(json.dumps(state))
 note("end")

@@ -9,9 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from tasks.errors import StudyError, entry_point
-from tasks.files import new_file, new_folder, read_json, write_text
-from tasks.markup import code, escaped
+from hemotune.errors import StudyError, entry_point
+from hemotune.files import new_file, new_folder, read_json, write_text
+from hemotune.markup import code, escaped
 from tasks.report import figures
 from tasks.report.evidence import add_intervals, evidence_section
 from tasks.report.experiments import TABLE_HEAD, basic_settings, experiment_sections, result_rows, result_section
@@ -19,7 +19,7 @@ from tasks.report.findings import findings_section
 from tasks.report.markdown import counted, listed, plain, plain_table, rate
 from tasks.report.mistakes import draw_mistakes, mistakes_section
 from tasks.report.model_card import write_card
-from tasks.report.published import published_section
+from tasks.report.original import published_section
 from tasks.report.results import TIMES, by_series, read_runs, read_split, results_table, summaries_of
 from tasks.report.software import software_warnings
 from tasks.report.study import read_study

@@ -1,12 +1,12 @@
 """Section 5 of the report: what the accuracies are worth. Intervals, both protocols, controls without training, spread, pairs."""
 
-from tasks.controls import NAMES, accuracies
-from tasks.markup import escaped
-from tasks.predictions import per_photograph, photographs_known
+from hemotune.evaluation.leaks import NAMES, accuracies
+from hemotune.evaluation.predictions import per_photograph, photographs_known
+from hemotune.evaluation.statistics import accuracy, difference, expected_calibration_error, mcnemar, spread
+from hemotune.markup import escaped
 from tasks.report.markdown import between, bold, bullets, counted, listed, names_of, percent, points, points_between, table
 from tasks.report.results import best_of, by_series
 from tasks.report.trust import NEAR
-from tasks.statistics import accuracy, difference, expected_calibration_error, mcnemar, spread
 
 
 def add_intervals(summaries):

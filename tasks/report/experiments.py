@@ -1,10 +1,10 @@
 """Sections 2 and 3 of the report, in the published study's shape: settings, a section for each experiment, the results table."""
 
-from tasks.markup import escaped
+from hemotune.markup import escaped
+from hemotune.settings.experiment import architecture
 from tasks.report.markdown import bold, duration, image, listed, milliseconds, percent, rate, table
 from tasks.report.results import FACTORS, by_series, changed_factors, groups_of
 from tasks.report.software import software_warnings
-from tasks.settings.experiment import architecture
 
 TABLE_HEAD = ["Model", "Hidden Layer", "Dense Count", "Learning Rate", "Accuracy", "Learning Time(ms)"]
 TRAIN_NOTE = "The train figures are those the fit reports, averaged over the last epoch with dropout on, as the published study's are."

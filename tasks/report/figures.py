@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable
 
-from tasks.files import new_file
+from hemotune.files import new_file
 from tasks.report.markdown import origin, rate
 
 # Okabe and Ito's palette, safe for colour-blind readers (https://jfly.uni-koeln.de/color/), its yellow left out: too pale on white.

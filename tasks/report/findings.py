@@ -1,9 +1,9 @@
 """Section 6 of the report: what each factor did to accuracy and time, said only where the data support it."""
 
-from tasks.markup import escaped
+from hemotune.evaluation.statistics import factor_effects
+from hemotune.markup import escaped
 from tasks.report.markdown import bold, bullets, listed, names_of, percent, points, points_between, table
 from tasks.report.results import FACTORS, best_of, by_series, results_table
-from tasks.statistics import factor_effects
 
 # What may differ between two experiments, in the order in which it is told, and between two series.
 TITLES = {"units": "Units of the hidden layers", "layers": "Hidden layers", "learning_rate": "Learning rate", "backbone": "Backbone"}

@@ -3,7 +3,7 @@
 import html
 import re
 
-from tasks.markup import escaped
+from hemotune.markup import escaped
 
 
 def duration(seconds):
@@ -68,7 +68,7 @@ def counted(number, thing):
 
 
 def between(interval):
-    """Return an accuracy with its interval, e.g. `94.79% [92.10, 97.05]`; what tasks/statistics.py returns, shares."""
+    """Return an accuracy with its interval, e.g. `94.79% [92.10, 97.05]`; what hemotune/evaluation/statistics.py returns, shares."""
     if interval["low"] is None:
         return percent(interval["value"])
     return f"{percent(interval['value'])} [{100 * interval['low']:.2f}, {100 * interval['high']:.2f}]"

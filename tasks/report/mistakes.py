@@ -2,12 +2,12 @@
 
 import numpy
 
-from tasks.markup import code, escaped
-from tasks.predictions import photographs_known
+from hemotune.evaluation.predictions import photographs_known
+from hemotune.evaluation.statistics import confusion, expected_calibration_error, most_confident_errors, per_class, reliability
+from hemotune.markup import code, escaped
 from tasks.report import figures
 from tasks.report.markdown import bold, image, origin, percent, table
 from tasks.report.results import by_series, chosen
-from tasks.statistics import confusion, expected_calibration_error, most_confident_errors, per_class, reliability
 
 ERRORS = 20
 

@@ -1,13 +1,13 @@
 """The model card of the best held-out model, in the headings of Mitchell et al. 2019, Model Cards for Model Reporting."""
 
-from tasks.controls import NAMES, accuracies
-from tasks.markup import escaped
-from tasks.predictions import classes_of, per_photograph, photographs_known
+from hemotune.evaluation.leaks import NAMES, accuracies
+from hemotune.evaluation.predictions import classes_of, per_photograph, photographs_known
+from hemotune.evaluation.statistics import accuracy, expected_calibration_error
+from hemotune.markup import escaped
+from hemotune.settings.experiment import architecture
 from tasks.report.markdown import between, bullets, duration, listed, names_of, percent, rate
 from tasks.report.mistakes import class_table
 from tasks.report.results import chosen
-from tasks.settings.experiment import architecture
-from tasks.statistics import accuracy, expected_calibration_error
 
 WEIGHTS = {"imagenet": "ImageNet weights", "pretrain": "weights pre-trained on drawn cells", "random": "random weights"}
 

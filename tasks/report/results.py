@@ -3,9 +3,9 @@
 import itertools
 from pathlib import Path
 
-from tasks.errors import StudyError
-from tasks.files import read_json
-from tasks.predictions import judge
+from hemotune.errors import StudyError
+from hemotune.evaluation.predictions import judge
+from hemotune.files import read_json
 from tasks.report.markdown import duration, milliseconds, percent, rate
 from tasks.report.software import software_of
 
@@ -47,7 +47,7 @@ def read_runs(root, params, incomplete=False):
     """Return `runs_of(params)` with the figures of each run, its history and its predictions added.
 
     A run has "failed" (None, or the reason why it has no results), the keys of metrics.json flattened ("test_accuracy"),
-    "history" (DataFrame, a row an epoch) and "judged" (the test images' predictions, see tasks/predictions.py).
+    "history" (DataFrame, a row an epoch) and "judged" (the test images' predictions, see hemotune/evaluation/predictions.py).
 
     Args:
         root: the repository's top folder.

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.settings.backbone import Backbone
-from tasks.settings.dataset import Dataset
-from tasks.settings.images import Images
-from tasks.settings.params import Params
-from tasks.settings.reading import read_params, read_profile
-from tasks.settings.split import Split
-from tasks.settings.training import Training
+from hemotune.settings.backbone import Backbone
+from hemotune.settings.dataset import Dataset
+from hemotune.settings.images import Images
+from hemotune.settings.params import Params
+from hemotune.settings.reading import read_params, read_profile
+from hemotune.settings.split import Split
+from hemotune.settings.training import Training
 
 
 class Profile(NamedTuple):
@@ -29,7 +29,7 @@ def read_study(root: str | Path = ".") -> Study:
     """Read both files below the folder `root`.
 
     Raises:
-        StudyError: see tasks.settings.reading.read.
+        StudyError: see hemotune.settings.reading.read.
     """
     profile = Profile(
         dataset=read_profile("dataset", Dataset, root),

@@ -1,7 +1,7 @@
 """What a reader must know of a series before its accuracies: what was counted in its split, then what needs no training."""
 
-from tasks.controls import MOST_SHARED, NAMES, accuracies, known_share
-from tasks.predictions import classes_of
+from hemotune.evaluation.leaks import MOST_SHARED, NAMES, accuracies, known_share
+from hemotune.evaluation.predictions import classes_of
 from tasks.report.markdown import names_of, percent
 from tasks.report.results import best_of, by_series
 

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from ruamel.yaml import YAML
 
-from tasks import download
+from tasks.download import __main__ as download
 from tests.conftest import ENVIRONMENT, TINY_PROFILE
 from tests.download.kaggle_server import HANDLE, KaggleServer
 

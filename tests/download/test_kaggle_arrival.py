@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from flows import source
-from tasks import download
-from tasks.settings.dataset import Dataset
+from hemotune.settings.dataset import Dataset
+from tasks.download import __main__ as download
+from tasks.download import sources
 from tests.download.conftest import TOKEN, arrived, brought, parts_asked, picture, use, zip_in
 from tests.download.kaggle_server import HANDLE
 
@@ -48,12 +49,12 @@ def test_latest_is_recorded_as_the_version_it_was_and_a_newer_one_comes(kaggle, 
     assert kaggle(version="latest")[0] == 0
     assert json.loads((kaggle.raw / "source.json").read_text())["version"] == "4"
     before = json.loads(Path("data/source_state.json").read_text())
-    assert not source.differ(download.source_state(LATEST), before)
+    assert not source.differ(sources.source_state(LATEST), before)
     server.versions[6] = newest
     assert kaggle(version="latest")[0] == 0
     assert json.loads((kaggle.raw / "source.json").read_text())["version"] == "6"
     assert arrived(kaggle, server, 4) and arrived(kaggle, server, 6)
-    assert source.differ(download.source_state(LATEST), before)
+    assert source.differ(sources.source_state(LATEST), before)
 
 
 @pytest.mark.parametrize("kind", ["environment", "file named in the environment", "access_token", "kaggle.json", "user and key"])

@@ -9,7 +9,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 
-from tasks.errors import TRY_AGAIN
+from hemotune.errors import TRY_AGAIN
 from tests.download.conftest import arrived, fails, make_zip, parts_asked, picture, zip_in
 
 

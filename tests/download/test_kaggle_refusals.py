@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tasks.errors import TRY_AGAIN, StudyError
-from tasks.kaggle_source import latest_version
+from hemotune.errors import TRY_AGAIN, StudyError
+from tasks.download.kaggle_source import latest_version
 from tests.download.conftest import TOKEN, fails, make_zip, parts_asked, pictures, zip_in
 from tests.download.kaggle_server import HANDLE
 

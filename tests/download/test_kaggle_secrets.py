@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.errors import TRY_AGAIN
+from hemotune.errors import TRY_AGAIN
 from tests.conftest import commit_workspace, python
 from tests.download.conftest import TOKEN, parts_asked, use
 from tests.download.kaggle_server import HANDLE, SIGNATURE

@@ -12,9 +12,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import source
-from tasks import download
-from tasks.errors import StudyError
-from tasks.settings.dataset import Dataset
+from hemotune.errors import StudyError
+from hemotune.settings.dataset import Dataset
+from tasks.download import __main__ as download
+from tasks.download import sources
 from tests.conftest import ENVIRONMENT, ROOT, python, run
 from tests.download.conftest import brought, make_folder, make_zip, picture, pictures, refused, use
 
@@ -243,7 +244,7 @@ def test_source_state_changes_with_the_source_and_is_kept(workspace, monkeypatch
     folder = make_folder(tmp_path / "cells", pictures("A", "B"))
 
     def state(**dataset):
-        return download.source_state(Dataset(**dataset))
+        return sources.source_state(Dataset(**dataset))
 
     for dataset, change in (
         ({"source": "archive", "path": str(archive)}, lambda: make_zip(archive, pictures("A", "B", "C"))),

@@ -1,0 +1,1 @@
+"""What stages share. Imports nothing of tasks/ or flows/."""

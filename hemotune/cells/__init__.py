@@ -1,0 +1,1 @@
+"""Drawn cells: the sample data set, and the training set that backbones are pre-trained on."""

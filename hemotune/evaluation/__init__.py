@@ -1,0 +1,1 @@
+"""Predictions, statistics on them, and what the controls say about a split."""

@@ -1,0 +1,139 @@
+"""Which GPUs there are: those that the driver lists, and those that Keras's backend sees.
+
+A GPU that may be used and that the backend does not see is an error: without it minutes of training
+would silently become a day on the processor.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Any
+
+from hemotune.errors import StudyError
+from hemotune.hardware import without_native_log
+
+# As CUDA_VISIBLE_DEVICES takes it: an index, or the UUID of a GPU or of a part of one (MIG).
+GPU_ID = r"[0-9]+|(?:GPU|MIG)-[0-9A-Za-z/-]+"
+
+TENSORFLOW = """
+import tensorflow as tf
+print("devices:", tf.config.list_physical_devices())
+"""
+JAX = """
+import jax
+print("devices:", jax.devices(), "with jax_platforms =", jax.config.jax_platforms)
+"""
+# Of each backend: its name, what pip installs for GPUs, and a program with which it says itself what it sees.
+BACKENDS = {
+    "tensorflow": ("TensorFlow", "tensorflow[and-cuda]", TENSORFLOW),
+    "jax": ("JAX", "jax[cuda12]", JAX),
+}
+# With these TensorFlow names each library that it misses.
+VERBOSE = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
+
+
+def usable_gpus(warn: Callable[[str], None] = print) -> list[str]:
+    """Return the ids of the GPUs that this process may use, without loading a backend.
+
+    They are those that CUDA_VISIBLE_DEVICES names, or, if it is not set, all that nvidia-smi lists.
+    As in CUDA, an empty value hides all, and what is no id (such as -1) hides all that follow it.
+
+    Args:
+        warn: called with one line if nvidia-smi fails.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return listed_gpus(warn)
+    return list(takewhile(re.compile(GPU_ID).fullmatch, map(str.strip, visible.split(","))))
+
+
+def listed_gpus(warn: Callable[[str], None]) -> list[str]:
+    """Return the indices of the GPUs that nvidia-smi lists; none where there is no nvidia-smi."""
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        status, output = run(query, timeout=30)
+    except FileNotFoundError:
+        return []
+    except (OSError, subprocess.TimeoutExpired) as error:
+        warn(f"nvidia-smi fails: {error}; GPUs are not used")
+        return []
+    lines = [line for line in map(str.strip, output.splitlines()) if line]
+    gpus = [line for line in lines if line.isdecimal()]
+    if status or not gpus:
+        reason = next((line for line in lines if not line.isdecimal()), "no output")
+        warn(f"nvidia-smi fails: exit status {status}, {reason}; GPUs that it does not list are not used")
+    return gpus
+
+
+def gpu_names() -> list[str]:
+    """Return the names of the GPUs that Keras's backend sees.
+
+    Raises:
+        StudyError: it sees none although this process may use one, or it is neither TensorFlow nor JAX.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
+        raise StudyError(f"KERAS_BACKEND={backend} is not supported: set it to tensorflow or jax")
+    with without_native_log():
+        names = seen_by_tensorflow() if backend == "tensorflow" else seen_by_jax()
+    if not names and (usable := usable_gpus()):
+        listed = listed_gpus(warn=lambda _: None)
+        if unknown := [gpu for gpu in usable if listed and gpu.isdecimal() and gpu not in listed]:
+            raise StudyError(
+                f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}: there is no GPU {unknown[0]}; "
+                f"nvidia-smi lists {', '.join(listed)}: name some of these, or set it to -1 to use the CPU"
+            )
+        name, package, question = BACKENDS[backend]
+        raise StudyError(
+            f"{name} sees none of the GPUs that it may use ({', '.join(usable)}). "
+            f"It says: {own_words(question)}. "
+            f"To use the GPU, install the CUDA libraries: .venv/bin/pip install '{package}' (docs/gpus.md). "
+            "To use the processor, give the flow --slots cpu or set CUDA_VISIBLE_DEVICES=-1"
+        )
+    return names
+
+
+def seen_by_tensorflow() -> list[str]:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details
+    return [details(gpu).get("device_name", gpu.name) for gpu in gpus]
+
+
+def seen_by_jax() -> list[str]:
+    import jax
+
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = jax.config.jax_platforms
+        reason = " ".join(str(error).split()) or "it is not installed"
+        raise StudyError(
+            f"JAX_PLATFORMS={platforms}: JAX cannot start this platform ({reason}): "
+            "install it (docs/gpus.md), or unset the variable"
+        ) from None
+    return [device.device_kind for device in devices if device.platform == "gpu"]
+
+
+def own_words(question: str) -> str:
+    """Return what a backend says about GPUs in a process of its own, in which its log is not hidden."""
+    _, output = run([sys.executable, "-c", question], env={**os.environ, **VERBOSE})
+    # Less the time and place at which a line of the log begins, and the long path at which it ends.
+    prefix_or_path = re.compile(r"^.*?\.cc:\d+\] |; LD_LIBRARY_PATH.*|\.$")
+    about_gpus = re.compile(r"(?!\s)(.*(cuda|gpu|Error:)|devices:)", re.IGNORECASE)
+    lines = (prefix_or_path.sub("", line) for line in output.splitlines())
+    return " | ".join(dict.fromkeys(line for line in lines if about_gpus.match(line)))
+
+
+def run(command: list[str], **options: Any) -> tuple[int, str]:
+    """Run a command; return its exit status and all that it printed."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+    )
+    return done.returncode, done.stdout

@@ -1,0 +1,47 @@
+"""Check params.yaml and the profile it names, both as a whole, before anything runs: python -m hemotune.settings.
+
+No stage depends on this: each checks the keys that it reads.
+"""
+
+import sys
+from pathlib import Path
+
+from hemotune.errors import entry_point
+from hemotune.settings.backbone import Backbone
+from hemotune.settings.dataset import Dataset
+from hemotune.settings.images import Images
+from hemotune.settings.params import Params
+from hemotune.settings.reading import Section, read_params, read_profile
+from hemotune.settings.split import Split
+from hemotune.settings.training import Training
+from hemotune.settings.validation import Validation
+
+
+class Profile(Section):
+    """profiles/NAME.yaml: how the study is run."""
+
+    dataset: Dataset
+    images: Images
+    validation: Validation
+    split: Split
+    backbone: Backbone
+    training: Training
+
+
+def check(root: str | Path = ".") -> None:
+    """Check both files below the folder `root`.
+
+    Raises:
+        StudyError: a file is missing or does not parse, a key is unknown, a value is of the wrong type or impossible.
+    """
+    read_params("", Params, root)
+    read_profile("", Profile, root)
+
+
+@entry_point
+def main() -> None:
+    check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

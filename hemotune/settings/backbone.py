@@ -1,0 +1,30 @@
+"""Section `backbone` of a profile."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hemotune.settings.reading import BatchSize, Epochs, Rate, Section, Seed
+
+
+class Pretrain(Section):
+    """Pre-training on freshly drawn cells, where ImageNet's weights are out of reach."""
+
+    # All are held in memory, and a tenth is kept from training.
+    images: Annotated[int, Field(ge=32, le=100_000)] = 4000
+    magnification: Annotated[float, Field(ge=0.5, le=2)] = 1.0
+    epochs: Epochs = 1
+    batch_size: BatchSize = 32
+    learning_rate: Rate = 1e-3
+    # Apart from that of the fine-tunes: another precision there does not make other initial weights.
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    seed: Seed = 1001
+
+
+class Backbone(Section):
+    """Initial weights of every backbone of the study."""
+
+    weights: Literal["imagenet", "pretrain", "random"]
+    file: str | None = None  # imagenet: a local weights file in place of the download
+    seed: Seed = 1
+    pretrain: Pretrain = Pretrain()

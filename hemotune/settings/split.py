@@ -1,0 +1,23 @@
+"""Section `split` of a profile."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from hemotune.settings.reading import Section, Seed
+
+
+class Split(Section):
+    """The published protocol's fractions of TRAIN and TEST together; held-out cuts validation off TRAIN in the same ratio."""
+
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.64
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.16
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.20
+    seed: Seed = 1
+
+    @model_validator(mode="after")
+    def fractions_sum_to_one(self) -> "Split":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test is {total:.0%}; it must be 100%")
+        return self

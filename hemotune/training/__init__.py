@@ -1,0 +1,1 @@
+"""The network, its optimizer, its fit, and how a fit is resumed."""

@@ -1,0 +1,1 @@
+"""Stage backbone: python -m tasks.backbone."""

@@ -1,0 +1,1 @@
+"""Stage controls: python -m tasks.controls."""

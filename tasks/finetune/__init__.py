@@ -1,0 +1,1 @@
+"""Stage finetune: python -m tasks.finetune."""

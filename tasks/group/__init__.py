@@ -1,0 +1,1 @@
+"""Stage group: python -m tasks.group."""

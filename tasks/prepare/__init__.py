@@ -1,0 +1,1 @@
+"""Stage prepare: python -m tasks.prepare."""

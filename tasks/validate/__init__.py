@@ -1,0 +1,1 @@
+"""Stage validate: python -m tasks.validate."""
