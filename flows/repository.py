@@ -1,7 +1,7 @@
 """What the flow asks of DVC. Each action runs in a child of flows.launcher, at the top folder of a checkout, and returns plain values.
 
 DVC's own lock and its table of busy paths make it safe to run `reproduce` of different stages at the same time: a process holds the lock
-only before and after its stage's command (shown in tests/test_flow.py).
+only before and after its stage's command (shown in tests/flows/test_flow.py).
 """
 
 import importlib

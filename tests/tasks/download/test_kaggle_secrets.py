@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 
 from hemotune.errors import TRY_AGAIN
 from tests.conftest import commit_workspace, python
-from tests.download.conftest import TOKEN, parts_asked, use
-from tests.download.kaggle_server import HANDLE, SIGNATURE
+from tests.tasks.download.conftest import TOKEN, parts_asked, use
+from tests.tasks.download.kaggle_server import HANDLE, SIGNATURE
 
 
 def found_in(secrets, texts, *folders):

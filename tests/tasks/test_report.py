@@ -25,8 +25,8 @@ from tasks.report.results import best_of, chosen, read_runs
 from tasks.report.study import read_study
 from tasks.report.trust import warnings_of
 from tests.conftest import ROOT, python
-from tests.drawn_predictions import table_of
-from tests.made_up_study import control, some, write_json, write_study
+from tests.hemotune.drawn_predictions import table_of
+from tests.tasks.made_up_study import control, some, write_json, write_study
 
 HOSTILE = ["$x_$ \\frac{ _g_", "<img src=x onerror=alert(1)>", "`tick` ~~f~~", "a|b* [c](d) *e"]
 

@@ -18,7 +18,7 @@ from tasks.validate.expectations import judge, rules_for, tables_of
 from tasks.validate.page import write_page
 from tasks.validate.summary import common_size, told
 from tests.conftest import ROOT, python
-from tests.pictures import fill, picture, save, take
+from tests.tasks.pictures import fill, picture, save, take
 
 
 def judged(folder, tmp_path, **changed):

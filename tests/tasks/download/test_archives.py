@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, python
-from tests.download.conftest import make_zip, pictures, refused, use
+from tests.tasks.download.conftest import make_zip, pictures, refused, use
 
 REAL_ZIP = ROOT.parent / "shared" / "data" / "blood-cells.zip"
 

@@ -3,7 +3,7 @@
 The client reaches it by its own means, without a hook in our code: KAGGLE_API_ENVIRONMENT=LOCALHOST makes it speak to
 http://localhost, and http_proxy leads that, and the storage's made-up host, here.
 
-By hand: `python -m tests.download.kaggle_server ZIP` serves a zip as version 1 and prints the variables to set.
+By hand: `python -m tests.tasks.download.kaggle_server ZIP` serves a zip as version 1 and prints the variables to set.
 """
 
 import base64

@@ -17,7 +17,7 @@ from hemotune.settings.dataset import Dataset
 from tasks.download import __main__ as download
 from tasks.download import sources
 from tests.conftest import ENVIRONMENT, ROOT, python, run
-from tests.download.conftest import brought, make_folder, make_zip, picture, pictures, refused, use
+from tests.tasks.download.conftest import brought, make_folder, make_zip, picture, pictures, refused, use
 
 
 def test_kaggles_layout_from_a_process(workspace, tmp_path):

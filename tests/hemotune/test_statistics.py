@@ -10,7 +10,7 @@ import scipy.stats
 from hemotune.errors import StudyError
 from hemotune.evaluation import statistics
 from hemotune.evaluation.predictions import judge, per_photograph
-from tests.drawn_predictions import CLASSES, drawn, judged, table_of
+from tests.hemotune.drawn_predictions import CLASSES, drawn, judged, table_of
 
 
 def test_the_interval_agrees_with_scipy_on_equal_photographs():

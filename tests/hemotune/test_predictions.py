@@ -7,7 +7,7 @@ import pytest
 from hemotune.errors import StudyError
 from hemotune.evaluation import statistics
 from hemotune.evaluation.predictions import judge, per_photograph
-from tests.drawn_predictions import CLASSES, drawn, table_of
+from tests.hemotune.drawn_predictions import CLASSES, drawn, table_of
 
 
 def test_judge_keeps_the_most_probable_class_and_the_split():

@@ -7,7 +7,7 @@ import pytest
 from flows import serve, slots, study
 from hemotune.errors import StudyError
 from tests.conftest import make_nvidia_smi
-from tests.toy import Toy
+from tests.flows.toy import Toy
 
 DRIVER_IS_GONE = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
 

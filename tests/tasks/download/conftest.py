@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from tasks.download import __main__ as download
 from tests.conftest import ENVIRONMENT, TINY_PROFILE
-from tests.download.kaggle_server import HANDLE, KaggleServer
+from tests.tasks.download.kaggle_server import HANDLE, KaggleServer
 
 TOKEN = "KGAT_0123456789abcdef0123456789abcdef"
 

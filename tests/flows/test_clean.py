@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from flows import clean
-from tests.toy import Toy
+from tests.flows.toy import Toy
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from flows import artifacts, configure, output, running_server, server, slots
 from hemotune.errors import StudyError
 from hemotune.files import write_json
 from tests.conftest import ROOT, make_nvidia_smi
-from tests.toy import Toy, ask, serving, settled, wait_for
+from tests.flows.toy import Toy, ask, serving, settled, wait_for
 
 
 @pytest.fixture(scope="module")

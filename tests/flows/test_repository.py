@@ -6,7 +6,7 @@ import pytest
 from dvc.repo import Repo
 
 from flows import repository
-from tests.toy import Toy
+from tests.flows.toy import Toy
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from flows import source
 from hemotune.settings.dataset import Dataset
 from tasks.download import __main__ as download
 from tasks.download import sources
-from tests.download.conftest import TOKEN, arrived, brought, parts_asked, picture, use, zip_in
-from tests.download.kaggle_server import HANDLE
+from tests.tasks.download.conftest import TOKEN, arrived, brought, parts_asked, picture, use, zip_in
+from tests.tasks.download.kaggle_server import HANDLE
 
 LATEST = Dataset(source="kaggle", handle=HANDLE, version="latest")
 

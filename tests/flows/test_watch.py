@@ -15,7 +15,7 @@ import pytest
 from prefect.states import Cancelled
 
 from flows import watch
-from tests.toy import ask, end, serve, serving, wait_for
+from tests.flows.toy import ask, end, serve, serving, wait_for
 
 
 @pytest.fixture(scope="module")

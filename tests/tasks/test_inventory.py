@@ -15,7 +15,7 @@ from hemotune.settings.validation import Mode
 from tasks.validate import inventory
 from tasks.validate.duplicates import nearly_same, same_bytes
 from tests.conftest import readme_model_code
-from tests.pictures import fill, picture, save, take
+from tests.tasks.pictures import fill, picture, save, take
 
 
 @pytest.fixture(scope="module")

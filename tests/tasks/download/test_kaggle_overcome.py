@@ -10,7 +10,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 import pytest
 
 from hemotune.errors import TRY_AGAIN
-from tests.download.conftest import arrived, fails, make_zip, parts_asked, picture, zip_in
+from tests.tasks.download.conftest import arrived, fails, make_zip, parts_asked, picture, zip_in
 
 
 def test_broken_bodies_and_busy_servers_are_overcome(kaggle, server):

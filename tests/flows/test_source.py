@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows import repository, source
-from tests.toy import Toy
+from tests.flows.toy import Toy
 
 
 def test_a_changed_file_is_seen_without_a_question_also_after_dvc_repro(tmp_path, monkeypatch, capfd):

@@ -8,7 +8,7 @@ import pytest
 
 from flows.cluster import connect
 from hemotune.errors import StudyError
-from tests.toy import Toy, end, serving, wait_for
+from tests.flows.toy import Toy, end, serving, wait_for
 
 pytest.importorskip("prefect_dask")
 WORKER = ["--resources", "GPU=1", "--nthreads", "1", "--no-nanny", "--no-dashboard"]

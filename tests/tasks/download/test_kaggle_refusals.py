@@ -6,8 +6,8 @@ import pytest
 
 from hemotune.errors import TRY_AGAIN, StudyError
 from tasks.download.kaggle_source import latest_version
-from tests.download.conftest import TOKEN, fails, make_zip, parts_asked, pictures, zip_in
-from tests.download.kaggle_server import HANDLE
+from tests.tasks.download.conftest import TOKEN, fails, make_zip, parts_asked, pictures, zip_in
+from tests.tasks.download.kaggle_server import HANDLE
 
 
 def test_wrong_token(kaggle, server, monkeypatch):
