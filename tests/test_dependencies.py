@@ -34,12 +34,17 @@ def imported(module):
             if name in found or not name.startswith(CODE) or not file.exists() or not has_code(file):
                 continue
             found.add(name)
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.ImportFrom):
-                    waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-                elif isinstance(node, ast.Import):
-                    waiting += [alias.name for alias in node.names]
+            waiting += named(file)
     return found
+
+
+def named(file):
+    """The dotted names of all that a file imports: modules, and what it takes from them."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
 
 
 def has_code(file):
@@ -57,6 +62,20 @@ def keys_read(stage):
                 parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else [node.args[0]]
                 calls.append((node.func.id, "".join(part.value if isinstance(part, ast.Constant) else "*" for part in parts)))
     return calls
+
+
+@pytest.mark.parametrize("layer", ["hemotune", *(f"tasks/{stage}" for stage in STAGES), "flows"])
+def test_a_layer_imports_hemotune_alone_and_no_stage_another(layer):
+    """flows/ names no stage, and only files pass between stages."""
+    files = list((ROOT / layer).rglob("*.py"))
+    assert files
+    for file in files:
+        own = [name for name in named(file) if name.partition(".")[0] in ("benchmarks", "flows", "hemotune", "tasks", "tests")]
+        assert [name for name in own if not f"{name}.".startswith(("hemotune.", f"{layer.replace('/', '.')}."))] == [], file
+
+
+def test_tasks_holds_the_stages_and_nothing_else():
+    assert {file.relative_to(ROOT / "tasks").parts[0] for file in ROOT.glob("tasks/**/*.py")} == {"__init__.py", *STAGES}
 
 
 def test_what_is_exempt_imports_nothing_that_is_not():
