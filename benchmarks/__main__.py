@@ -1,4 +1,6 @@
-"""All benchmarks, one after the other, and their figures in one table at the end: what `make bench` runs."""
+"""All benchmarks, one after the other, and their figures in one table at the end: what `make bench`
+runs.
+"""
 
 import subprocess
 import sys
@@ -12,12 +14,18 @@ def main():
     rows, status = [], 0
     for name in BENCHMARKS:
         print(f"python -m benchmarks.{name}", flush=True)
-        with subprocess.Popen([sys.executable, "-m", f"benchmarks.{name}"], stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{name}"], stdout=subprocess.PIPE, text=True
+        ) as process:
             for line in process.stdout:
                 print(line, end="", flush=True)
                 rows += [line] if line.startswith("| ") else []
         status |= process.returncode
-    print(f"\n{processor_name()}\n\n| what | ratio | goal, at most | measured |\n|---|---|---|---|\n{''.join(rows)}", end="")
+    print(
+        f"\n{processor_name()}\n\n| what | ratio | goal, at most | measured"
+        f" |\n|---|---|---|---|\n{''.join(rows)}",
+        end="",
+    )
     return status
 
 

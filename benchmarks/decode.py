@@ -1,13 +1,15 @@
-"""validate + prepare against one bare decode of the same images with as many processes: the goal is at most 1.3.
+"""validate + prepare against one bare decode of the same images with as many processes: the goal is
+at most 1.3.
 
     python -m benchmarks.decode                    on 12,500 drawn images
     python -m benchmarks.decode data/raw/images    on the images of a study
 
 Imports are left out on both sides; they cost the same for ten images and for a million.
 
-How fast libjpeg decodes hangs on where the stack and the heap happen to lie in a process, by up to a half, and the size of the
-environment decides that (Mytkowicz et al., Producing wrong data without doing anything obviously wrong, 2009). So each round runs in
-a process of its own with another size of environment, and the sums of all rounds are compared.
+How fast libjpeg decodes hangs on where the stack and the heap happen to lie in a process, by up to
+a half, and the size of the environment decides that (Mytkowicz et al., Producing wrong data without
+doing anything obviously wrong, 2009). So each round runs in a process of its own with another size
+of environment, and the sums of all rounds are compared.
 """
 
 import argparse
@@ -34,7 +36,8 @@ from tasks.validate.inventory import list_images, take_inventory
 from tasks.validate.summary import common_size
 
 SIZE = 64  # px
-PADDINGS = range(0, 4096, 512)  # bytes more in the environment: one page, after which the stack lies as at first
+# Bytes more in the environment: one page, after which the stack lies as at first
+PADDINGS = range(0, 4096, 512)
 
 
 def decode(path):
@@ -67,7 +70,9 @@ def ours(folder, paths, folders):
 
 
 def one_round(folder):
-    """Print the seconds of both ways, once; a few images go before, so that everything is imported."""
+    """Print the seconds of both ways, once; a few images go before, so that everything is
+    imported.
+    """
     paths, folders = list_images(folder)
     load_great_expectations()
     few = paths[::100]
@@ -78,8 +83,12 @@ def one_round(folder):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode")
-    parser.add_argument("folder", nargs="?", type=Path, help="images in SPLIT/CLASS folders; left out: drawn ones")
-    parser.add_argument("--one-round", action="store_true", help="in this process, and print seconds")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="images in SPLIT/CLASS folders; left out: drawn ones"
+    )
+    parser.add_argument(
+        "--one-round", action="store_true", help="in this process, and print seconds"
+    )
     arguments = parser.parse_args()
     if arguments.one_round:
         return one_round(arguments.folder)
@@ -93,11 +102,18 @@ def main():
         for padding in PADDINGS:
             command = [sys.executable, "-m", "benchmarks.decode", "--one-round", str(folder)]
             environment = os.environ | {"PADDING": "x" * padding}
-            output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+            output = subprocess.run(
+                command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
             rounds.append([float(seconds) for seconds in output.splitlines()[-1].split()])
             print("bare {:.2f} s, validate + prepare {:.2f} s".format(*rounds[-1]), flush=True)
     base, mine = (sum(column) / len(rounds) for column in zip(*rounds, strict=True))
-    tell(f"validate + prepare / bare decode, {count} images", mine / base, 1.3, f"{mine:.1f} s / {base:.1f} s, mean of {len(rounds)}")
+    tell(
+        f"validate + prepare / bare decode, {count} images",
+        mine / base,
+        1.3,
+        f"{mine:.1f} s / {base:.1f} s, mean of {len(rounds)}",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Means to disturb a study: a command under watch that gets a signal at its moment, and a disk with little room."""
+"""Means to disturb a study: a command under watch that gets a signal at its moment, and a disk with
+little room.
+"""
 
 import contextlib
 import os
@@ -13,12 +15,22 @@ from tests.conftest import ENVIRONMENT
 
 
 def environment(folder):
-    return ENVIRONMENT | {"PYTHONPATH": str(folder), "PREFECT_HOME": str(folder / ".study" / "prefect")}
+    return ENVIRONMENT | {
+        "PYTHONPATH": str(folder),
+        "PREFECT_HOME": str(folder / ".study" / "prefect"),
+    }
 
 
 def call(folder, *command):
     """Run a command in a study; returns (exit status, everything that it printed)."""
-    done = subprocess.run(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     return done.returncode, done.stdout
 
 
@@ -28,11 +40,14 @@ def copy(source, target):
 
 @contextlib.contextmanager
 def small_disk(folder, source, room):
-    """A copy of a study on a file system of its own, filled but for `room` bytes; yields what fills it.
+    """A copy of a study on a file system of its own, filled but for `room` bytes; yields what fills
+    it.
 
     Needs the right to mount.
     """
-    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) * 2 + 100_000_000
+    size = (
+        sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) * 2 + 100_000_000
+    )
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
     try:
         copy(source, folder)
@@ -46,15 +61,24 @@ def small_disk(folder, source, room):
 
 
 def disturb(fault, folder, usual):
-    """Run a stage and send the fault's signal at its moment; returns (whether it was sent, exit status, output)."""
+    """Run a stage and send the fault's signal at its moment; returns (whether it was sent, exit
+    status, output).
+    """
     # On one slot, as many threads as `dvc repro` has: with fewer, sums round otherwise.
-    command = ["flows.study", "--slots", "cpu"] if fault.flow else ["dvc", "repro", "-s", fault.stage]
+    command = (
+        ["flows.study", "--slots", "cpu"] if fault.flow else ["dvc", "repro", "-s", fault.stage]
+    )
     command = [sys.executable, "-m", *command]
     log = folder / ".study" / "output"
     log.parent.mkdir(exist_ok=True)
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment(folder), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            env=environment(folder),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     started = time.monotonic()
     while process.poll() is None:
@@ -68,7 +92,11 @@ def disturb(fault, folder, usual):
             send(fault, folder, process)
             break
         time.sleep(0.002)
-    sent = process.poll() is None or fault.signal == signal.SIGKILL and process.returncode == -signal.SIGKILL
+    sent = (
+        process.poll() is None
+        or fault.signal == signal.SIGKILL
+        and process.returncode == -signal.SIGKILL
+    )
     status = process.wait(900)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -95,7 +123,11 @@ def processes(folder):
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and (entry / "cwd").resolve() == folder and "State:\tZ" not in (entry / "status").read_text():
+            if (
+                entry.name.isdigit()
+                and (entry / "cwd").resolve() == folder
+                and "State:\tZ" not in (entry / "status").read_text()
+            ):
                 found.append(int(entry.name))
     return found
 

@@ -1,12 +1,15 @@
-"""What becomes of a study when something goes wrong: each fault is brought about, then the same command is run again.
+"""What becomes of a study when something goes wrong: each fault is brought about, then the same
+command is run again.
 
     python -m benchmarks.faults                     all of them, in an hour; writes docs/faults.md
     python -m benchmarks.faults --jobs 2            two at a time, as far as memory and cores go
-    python -m benchmarks.faults --only "disk full"  those whose stage or fault holds these words; writes nothing
+    python -m benchmarks.faults --only "disk full"  those whose stage or fault holds these words;
+    writes nothing
 
-One tiny study is run undisturbed and kept as it was before each of its stages. A fault starts from such a copy. It passes if the
-disturbed command failed without a traceback and left nothing half-written where results lie, and if the next run ended with the same
-results as the undisturbed one, with `dvc status` clean.
+One tiny study is run undisturbed and kept as it was before each of its stages. A fault starts from
+such a copy. It passes if the disturbed command failed without a traceback and left nothing
+half-written where results lie, and if the next run ended with the same results as the undisturbed
+one, with `dvc status` clean.
 """
 
 import argparse
@@ -33,8 +36,16 @@ from tests.conftest import make_repository
 NARROW = "narrow-published-MobileNet-1"
 DEEP = "deep-published-MobileNet-1"
 ORDER = [
-    "download", "validate", "group", "prepare", "backbone@MobileNet", f"finetune@{NARROW}", f"finetune@{DEEP}", "controls", "report",
-]  # fmt: skip
+    "download",
+    "validate",
+    "group",
+    "prepare",
+    "backbone@MobileNet",
+    f"finetune@{NARROW}",
+    f"finetune@{DEEP}",
+    "controls",
+    "report",
+]
 RESULTS = ["data", "reports"]
 SEED = 1
 SAME = "same results, status clean"
@@ -44,9 +55,11 @@ FIRST, SECOND = re.compile(r"epoch 1/2, loss"), re.compile(r"epoch 2/2, loss")
 
 @dataclass
 class Fault:
-    """`when` is the moment of the signal, in one of three ways: a fraction of the stage's time, a file's pattern, or a text in its output.
+    """`when` is the moment of the signal, in one of three ways: a fraction of the stage's time, a
+    file's pattern, or a text in its output.
 
-    Without a signal, `room` bytes are left on a disk of the study's own, or `damage` changes the study's folder before the command.
+    Without a signal, `room` bytes are left on a disk of the study's own, or `damage` changes the
+    study's folder before the command.
     """
 
     stage: str
@@ -58,8 +71,10 @@ class Fault:
     damage: object = None
     message: str = ""  # that the disturbed command must print, beside whatever Prefect logs
     flow: bool = False  # the disturbed command is the flow, and so is the next run
-    then_flow: bool = False  # the next run alone is the flow: DVC itself refuses a dvc.lock that is not whole
-    served: tuple[str, ...] = ()  # flows.serve runs the study on request, and the processes of these modules are killed
+    # The next run alone is the flow: DVC itself refuses a dvc.lock that is not whole
+    then_flow: bool = False
+    # Flows.serve runs the study on request, and the processes of these modules are killed
+    served: tuple[str, ...] = ()
     deaths: int = 1  # how often they are, each time once they are there again
     ends: str = ""  # the state in which the served run that was disturbed ends
 
@@ -82,13 +97,17 @@ def halve_rwlock(folder: Path) -> None:
 def faults():
     """List all faults; the random moments are the same in every run."""
     moments = random.Random(SEED)
-    killed = [Fault(stage, "kill -9", moments.uniform(0.1, 0.95)) for stage in ORDER[:4] for _ in range(3)]
+    killed = [
+        Fault(stage, "kill -9", moments.uniform(0.1, 0.95)) for stage in ORDER[:4] for _ in range(3)
+    ]
     tuned, last = f"finetune@{NARROW}", f"finetune@{DEEP}"
     return [
         *killed,
         Fault("validate", "kill -9 while the array is written", "data/*images.partial*"),
         Fault("backbone@MobileNet", "kill -9 in a step", re.compile(r"pre-train \d+/")),
-        Fault("backbone@MobileNet", "kill -9 while weights are saved", "data/backbone/.*.partial/*"),
+        Fault(
+            "backbone@MobileNet", "kill -9 while weights are saved", "data/backbone/.*.partial/*"
+        ),
         Fault(tuned, "kill -9 in a step of the first epoch", FIRST),
         Fault(tuned, "kill -9 between two epochs", re.compile(r"epoch 1/2: loss")),
         Fault(tuned, "kill -9 in a step of the second epoch", SECOND),
@@ -97,58 +116,112 @@ def faults():
         Fault(tuned, "kill -9 of the stage alone", SECOND, whole=False),
         Fault(tuned, "SIGTERM", FIRST, signal.SIGTERM),
         Fault(tuned, "Ctrl-C", FIRST, signal.SIGINT),
-        Fault(tuned, "kill -9, then a damaged state", re.compile(r"epoch 2/2: loss"), damage=truncate_newest_state),
+        Fault(
+            tuned,
+            "kill -9, then a damaged state",
+            re.compile(r"epoch 2/2: loss"),
+            damage=truncate_newest_state,
+        ),
         Fault("controls", "kill -9", moments.uniform(0.3, 0.95)),
         Fault("report", "kill -9", moments.uniform(0.3, 0.95)),
         Fault("report", "kill -9 while figures are drawn", "reports/.figures.partial/*"),
-        Fault("prepare", "kill -9 while DVC writes dvc.lock; the next run is the flow", re.compile("Updating lock file"), then_flow=True),
-        Fault("prepare", "kill -9, then half of .dvc/tmp/rwlock; the next run is the flow", 0.5, then_flow=True, damage=halve_rwlock),
+        Fault(
+            "prepare",
+            "kill -9 while DVC writes dvc.lock; the next run is the flow",
+            re.compile("Updating lock file"),
+            then_flow=True,
+        ),
+        Fault(
+            "prepare",
+            "kill -9, then half of .dvc/tmp/rwlock; the next run is the flow",
+            0.5,
+            then_flow=True,
+            damage=halve_rwlock,
+        ),
         Fault(tuned, "kill -9 while DVC commits", f"data/results/{NARROW}/metrics.json"),
         *(Fault(stage, "disk full", room=room) for stage, room in ROOM.items()),
         Fault(last, "kill -9 of the flow", SECOND, flow=True),
         Fault(last, "kill -9 of the flow's server", FIRST, flow=True, whole=False, message=AGAIN),
         Fault(last, "Ctrl-C in the flow", SECOND, signal.SIGINT, flow=True),
-        Fault(last, "served: kill -9 of the run's engine", SECOND, served=(ENGINE,), ends="Crashed"),
+        Fault(
+            last, "served: kill -9 of the run's engine", SECOND, served=(ENGINE,), ends="Crashed"
+        ),
         Fault(last, "served: kill -9 of flows.server", FIRST, served=(SERVER,), ends="Completed"),
-        Fault(last, "served: kill -9 of flows.server, three times", FIRST, served=(SERVER,), deaths=3, ends="Crashed"),
+        Fault(
+            last,
+            "served: kill -9 of flows.server, three times",
+            FIRST,
+            served=(SERVER,),
+            deaths=3,
+            ends="Crashed",
+        ),
         Fault(last, "served: kill -9 of flows.serve", SECOND, served=(SERVE,), ends="Crashed"),
-        Fault(last, "served: kill -9 of all processes, as by a reboot", SECOND, served=ALL, ends="Crashed"),
+        Fault(
+            last,
+            "served: kill -9 of all processes, as by a reboot",
+            SECOND,
+            served=ALL,
+            ends="Crashed",
+        ),
     ]
 
 
 # Bytes left for a stage: enough to begin with, too few to end.
 ROOM = {
-    "download": 80_000, "validate": 100_000, "group": 0, "prepare": 0, "backbone@MobileNet": 4_000_000,
-    f"finetune@{NARROW}": 8_000_000, "controls": 0, "report": 100_000,
-}  # fmt: skip
+    "download": 80_000,
+    "validate": 100_000,
+    "group": 0,
+    "prepare": 0,
+    "backbone@MobileNet": 4_000_000,
+    f"finetune@{NARROW}": 8_000_000,
+    "controls": 0,
+    "report": 100_000,
+}
 
 
 def command_of(stage):
     """The stage's own command, as dvc.yaml has it."""
     name, _, key = stage.partition("@")
-    return [sys.executable, "-m", f"tasks.{name}", *(key.split("-") if name == "finetune" else [key] if key else [])]
+    return [
+        sys.executable,
+        "-m",
+        f"tasks.{name}",
+        *(key.split("-") if name == "finetune" else [key] if key else []),
+    ]
 
 
 def fingerprint(folder):
-    """{path: hash} of all results; times, the one thing that differs between two runs, are left out."""
+    """{path: hash} of all results; times, the one thing that differs between two runs, are left
+    out.
+    """
     found = {}
-    for path in sorted(path for top in RESULTS for path in (folder / top).rglob("*") if path.is_file()):
+    for path in sorted(
+        path for top in RESULTS for path in (folder / top).rglob("*") if path.is_file()
+    ):
         name = str(path.relative_to(folder))
         if path.name in ("model.keras", "metrics.json") or "validation" in name:
             continue  # hold the time of their making; what the model predicts is compared
         content = path.read_bytes()
         if path.name == "history.csv":
-            content = pd.read_csv(path).drop(columns=["seconds", "images_per_second"]).to_csv().encode()
+            content = (
+                pd.read_csv(path).drop(columns=["seconds", "images_per_second"]).to_csv().encode()
+            )
         found[name] = hashlib.sha256(content).hexdigest()
     return found
 
 
 def half_written(folder):
-    return [str(path.relative_to(folder)) for top in RESULTS for path in (folder / top).rglob("*.partial*")]
+    return [
+        str(path.relative_to(folder))
+        for top in RESULTS
+        for path in (folder / top).rglob("*.partial*")
+    ]
 
 
 def judge(fault, before, reference, usual, folder):
-    """Bring a fault about in a copy of the study, run again; returns (what was seen, list of what was wrong)."""
+    """Bring a fault about in a copy of the study, run again; returns (what was seen, list of what
+    was wrong).
+    """
     wrong = []
     if fault.served:
         copy(before, folder)
@@ -156,11 +229,17 @@ def judge(fault, before, reference, usual, folder):
     if fault.room is not None:
         with small_disk(folder, before, fault.room) as filler:
             status, output = call(folder, *command_of(fault.stage))
-            wrong += [] if status == 1 and "the disk is full" in output else [f"exit status {status}, {output[-300:]}"]
+            wrong += (
+                []
+                if status == 1 and "the disk is full" in output
+                else [f"exit status {status}, {output[-300:]}"]
+            )
             wrong += ["a traceback"] if "Traceback" in output else []
             wrong += [f"half-written: {name}" for name in half_written(folder)]
             filler.unlink()
-            return f"exit status {status}: the disk is full", wrong + run_again(fault, folder, reference)
+            return f"exit status {status}: the disk is full", wrong + run_again(
+                fault, folder, reference
+            )
     for pace in (1, 0.5, 0.25):  # the machine may have become faster since the stage was timed
         copy(before, folder)
         sent, status, output = disturb(fault, folder, pace * usual)
@@ -173,7 +252,11 @@ def judge(fault, before, reference, usual, folder):
     if fault.signal != signal.SIGKILL or not fault.whole:
         clear = fault.message in output if fault.message else "Traceback" not in output
         wrong += [] if clear else [f"a traceback, {output[-300:]}"]
-        wrong += [f"half-written: {name}" for name in half_written(folder)] if fault.signal != signal.SIGKILL else []
+        wrong += (
+            [f"half-written: {name}" for name in half_written(folder)]
+            if fault.signal != signal.SIGKILL
+            else []
+        )
     if fault.damage:
         fault.damage(folder)
     return f"exit status {status}", wrong + run_again(fault, folder, reference)
@@ -187,7 +270,11 @@ def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple
             wrong = [] if ended == fault.ends else [f"the run ended {ended}, not {fault.ends}"]
             following = serving.end_of(serving.request())
             wrong += [] if following == "Completed" else [f"the next run ended {following}"]
-            wrong += [] if fault.when is FIRST or serving.printed(RESUMED) else ["the first epoch was trained again"]
+            wrong += (
+                []
+                if fault.when is FIRST or serving.printed(RESUMED)
+                else ["the first epoch was trained again"]
+            )
             if traceback := serving.text().partition("\nTraceback")[2]:
                 wrong.append(f"a traceback, {traceback[-300:]}")
     except (TimeoutError, subprocess.TimeoutExpired) as error:
@@ -197,7 +284,9 @@ def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple
 
 def run_again(fault, folder, reference):
     """The same command again; returns what was wrong."""
-    command = ["flows.study", "--slots", "cpu"] if fault.by_flow else ["dvc", "repro", "-s", fault.stage]
+    command = (
+        ["flows.study", "--slots", "cpu"] if fault.by_flow else ["dvc", "repro", "-s", fault.stage]
+    )
     status, output = call(folder, sys.executable, "-m", *command)
     wrong = [] if status == 0 else [f"the next run: exit status {status}, {output[-300:]}"]
     if fault.damage and "is damaged" not in output:
@@ -205,19 +294,32 @@ def run_again(fault, folder, reference):
     return wrong + compare(folder, reference, fault.by_flow, fault.stage)
 
 
-def compare(folder: Path, reference: dict[str, str], by_flow: bool, stage: str | None = None) -> list[str]:
+def compare(
+    folder: Path, reference: dict[str, str], by_flow: bool, stage: str | None = None
+) -> list[str]:
     """What differs from the undisturbed study, after the whole flow or after one stage."""
     found = fingerprint(folder)
     if by_flow:  # which also makes the report, in which learning times stand
-        reference, found = ({name: value for name, value in which.items() if name.startswith("data")} for which in (reference, found))
-    wrong = [f"differs: {name}" for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
+        reference, found = (
+            {name: value for name, value in which.items() if name.startswith("data")}
+            for which in (reference, found)
+        )
+    wrong = [
+        f"differs: {name}"
+        for name in sorted(reference.keys() | found.keys())
+        if reference.get(name) != found.get(name)
+    ]
     wrong += [f"half-written: {name}" for name in half_written(folder)]
-    status, output = call(folder, sys.executable, "-m", "dvc", "status", "-q", *([] if by_flow else [stage]))
+    status, output = call(
+        folder, sys.executable, "-m", "dvc", "status", "-q", *([] if by_flow else [stage])
+    )
     return wrong + ([f"dvc status: {output or status}"] if status else [])
 
 
 def undisturbed(scratch):
-    """Run the study stage by stage; returns ({stage: copy before it}, {stage: results after it}, {stage: seconds})."""
+    """Run the study stage by stage; returns ({stage: copy before it}, {stage: results after it},
+    {stage: seconds}).
+    """
     folder = make_repository(Path(scratch, "study"))
     before, after, usual = {}, {}, {}
     for stage in ORDER:
@@ -246,9 +348,15 @@ def row_of(fault, folder, before, after, usual):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", metavar="WORDS", help="faults whose stage or name holds these words")
-    parser.add_argument("--jobs", type=int, default=1, help="how many faults at a time (default: 1)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.faults", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--only", default="", metavar="WORDS", help="faults whose stage or name holds these words"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many faults at a time (default: 1)"
+    )
     options = parser.parse_args()
     chosen = [fault for fault in faults() if options.only in f"{fault.stage} {fault.what}"]
     started = time.monotonic()
@@ -263,7 +371,13 @@ def main():
     failed = sum(row[3] != SAME for row in rows)
     if not options.only:
         commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
-        facts = {"commit": commit, "jobs": options.jobs, "minutes": (time.monotonic() - started) / 60, "count": len(rows), "failed": failed}
+        facts = {
+            "commit": commit,
+            "jobs": options.jobs,
+            "minutes": (time.monotonic() - started) / 60,
+            "count": len(rows),
+            "failed": failed,
+        }
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         Path("docs/faults.md").write_text(HEADER.format(**facts) + table + "\n", encoding="utf-8")
     print(f"{len(rows)} faults, {failed} failed")
@@ -272,11 +386,13 @@ def main():
 
 HEADER = """# Faults and what becomes of the study
 
-Made by `python -m benchmarks.faults --jobs {jobs}` at commit {commit} in {minutes:.0f} minutes: {count} faults, {failed} failed.
+Made by `python -m benchmarks.faults --jobs {jobs}` at commit {commit} in {minutes:.0f} minutes:
+{count} faults, {failed} failed.
 
-Each was brought about in a tiny study (MobileNet, 32 px, 100 drawn images); then the same command was run again and its results were
-compared with those of an undisturbed study. In rows that begin with "served", `make ui` runs the study on request and the fault hits its
-processes; then a run is requested again, after another `make ui` where the first did not survive.
+Each was brought about in a tiny study (MobileNet, 32 px, 100 drawn images); then the same command
+was run again and its results were compared with those of an undisturbed study. In rows that begin
+with "served", `make ui` runs the study on request and the fault hits its processes; then a run is
+requested again, after another `make ui` where the first did not survive.
 
 | stage | fault | the disturbed command | the next run |
 |---|---|---|---|

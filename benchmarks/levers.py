@@ -1,8 +1,10 @@
-"""What each lever of training speed gives: the study's way of training, and the same without one lever at a time.
+"""What each lever of training speed gives: the study's way of training, and the same without one
+lever at a time.
 
     python -m benchmarks.levers [--backbone ResNet50] [--size 64] [--batch-size 32] [--steps 8]
 
-Each way is measured in a process of its own. There are no goals; the rows show which levers are worth their code.
+Each way is measured in a process of its own. There are no goals; the rows show which levers are
+worth their code.
 """
 
 import argparse
@@ -28,7 +30,9 @@ IMAGES = 512
 
 
 def child(way, options):
-    """Measure one way in this process; returns seconds of import, first execution and a step, and evaluated images/s."""
+    """Measure one way in this process; returns seconds of import, first execution and a step, and
+    evaluated images/s.
+    """
     started = time.monotonic()
     with hardware.without_native_log() if way == "import" else hardware.quick_import():
         import keras
@@ -43,18 +47,27 @@ def child(way, options):
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, options.size, options.size, 3), "uint8")
     labels = random.integers(0, 4, IMAGES)
-    keras.config.set_dtype_policy(hardware.choose_precision("auto", gpu_names(), hardware.processor()[1]))
+    keras.config.set_dtype_policy(
+        hardware.choose_precision("auto", gpu_names(), hardware.processor()[1])
+    )
     model = assemble(build_backbone(options.backbone, options.size), options.backbone, 1, 8, 0.5, 4)
     optimizer = keras.optimizers.Adam(1e-5) if way == "adam" else adam(1e-5)
     together = 8 if way == "execution" else 1
-    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], steps_per_execution=together)
+    model.compile(
+        optimizer=optimizer,
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=together,
+    )
     if way != "build":
         training.build(model, labels[:1])
 
     def fit(steps):
         began = time.monotonic()
         rows = np.arange(steps * options.batch_size) % IMAGES
-        model.fit(Batches(images, rows, options.batch_size, labels, whole=True), verbose=0, shuffle=False)
+        model.fit(
+            Batches(images, rows, options.batch_size, labels, whole=True), verbose=0, shuffle=False
+        )
         return time.monotonic() - began
 
     first = fit(together)
@@ -63,11 +76,18 @@ def child(way, options):
     predict(model, images, np.arange(batch), batch)
     began = time.monotonic()
     predict(model, images, np.arange(IMAGES), batch)
-    return {"import": imported, "first": first, "step": steps, "evaluation": IMAGES / (time.monotonic() - began)}
+    return {
+        "import": imported,
+        "first": first,
+        "step": steps,
+        "evaluation": IMAGES / (time.monotonic() - began),
+    }
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.levers", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.levers", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--backbone", default="ResNet50")
     parser.add_argument("--size", type=int, default=64, help="px")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -78,14 +98,26 @@ def main():
         hardware.use_fast_kernels()
         print(json.dumps(child(options.way, options)))
         return 0
-    print(f"{hardware.processor_name()}, {options.backbone}, {options.size} px, batches of {options.batch_size}\n")
-    print("| way | import, s | first execution, s | step, ms | evaluation, images/s |\n|---|---|---|---|---|", flush=True)
+    print(
+        f"{hardware.processor_name()}, {options.backbone}, {options.size} px, batches of"
+        f" {options.batch_size}\n"
+    )
+    print(
+        "| way | import, s | first execution, s | step, ms | evaluation, images/s"
+        " |\n|---|---|---|---|---|",
+        flush=True,
+    )
     for way, told in WAYS.items():
         environment = os.environ | ({"TF_ENABLE_ONEDNN_OPTS": "0"} if way == "onednn" else {})
         command = [sys.executable, "-m", "benchmarks.levers", *sys.argv[1:], "--way", way]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
         found = json.loads(done.stdout.splitlines()[-1])
-        figures = f"{found['import']:.1f} | {found['first']:.1f} | {found['step'] * 1e3:.0f} | {found['evaluation']:.0f}"
+        figures = (
+            f"{found['import']:.1f} | {found['first']:.1f} | {found['step'] * 1e3:.0f} |"
+            f" {found['evaluation']:.0f}"
+        )
         print(f"| {told} | {figures} |", flush=True)
     return 0
 

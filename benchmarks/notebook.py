@@ -1,11 +1,13 @@
-"""The study against the notebook's way of it, on the same images: the goal is at most 0.5 on a processor, 0.125 on a big GPU.
+"""The study against the notebook's way of it, on the same images: the goal is at most 0.5 on a
+processor, 0.125 on a big GPU.
 
     python -m benchmarks.notebook [--experiments 2] [--epochs 4] [--photographs 20] [--size 64]
 
-The notebook's way: the fits in series in one process, the JPEGs decoded in every epoch by keras.utils.image_dataset_from_directory,
-float32, TensorFlow's defaults, Keras's Adam. Ours is the whole flow with all its stages, started with the images there, as the
-notebook is. Both begin with random weights. The second row is an epoch alone, which is what a study of many long epochs comes to; where
-several fits run at once, an epoch of each is done in its time.
+The notebook's way: the fits in series in one process, the JPEGs decoded in every epoch by
+keras.utils.image_dataset_from_directory, float32, TensorFlow's defaults, Keras's Adam. Ours is the
+whole flow with all its stages, started with the images there, as the notebook is. Both begin with
+random weights. The second row is an epoch alone, which is what a study of many long epochs comes
+to; where several fits run at once, an epoch of each is done in its time.
 """
 
 import argparse
@@ -51,25 +53,53 @@ def notebook(folder, size, epochs, experiments):
             seconds.append((epoch, time.monotonic() - self.started))
 
     parts = {
-        part: keras.utils.image_dataset_from_directory(Path(folder, part), image_size=(size, size), batch_size=BATCH, verbose=False)
+        part: keras.utils.image_dataset_from_directory(
+            Path(folder, part), image_size=(size, size), batch_size=BATCH, verbose=False
+        )
         for part in ("train", "validation", "test")
     }
     prepare = keras.applications.resnet50.preprocess_input
-    parts = {part: batches.map(lambda images, labels: (prepare(images), labels)) for part, batches in parts.items()}
+    parts = {
+        part: batches.map(lambda images, labels: (prepare(images), labels))
+        for part, batches in parts.items()
+    }
     for _ in range(experiments):
         keras.backend.clear_session()
-        model = keras.Sequential([keras.applications.ResNet50(include_top=False, weights=None, input_shape=(size, size, 3))])
-        for layer in [keras.layers.Flatten(), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.5), keras.layers.Dense(4, "softmax")]:
+        model = keras.Sequential(
+            [
+                keras.applications.ResNet50(
+                    include_top=False, weights=None, input_shape=(size, size, 3)
+                )
+            ]
+        )
+        for layer in [
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, "relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(4, "softmax"),
+        ]:
             model.add(layer)
-        model.compile(optimizer=keras.optimizers.Adam(1e-5), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        model.fit(parts["train"], validation_data=parts["validation"], epochs=epochs, verbose=0, callbacks=[Clock()])
+        model.compile(
+            optimizer=keras.optimizers.Adam(1e-5),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        model.fit(
+            parts["train"],
+            validation_data=parts["validation"],
+            epochs=epochs,
+            verbose=0,
+            callbacks=[Clock()],
+        )
         model.evaluate(parts["test"], verbose=0)
     print(json.dumps(seconds))
 
 
 def timed(command, environment):
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return time.monotonic() - started, done.stdout
@@ -93,12 +123,20 @@ def later(epochs):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.notebook", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.notebook", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--experiments", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4, help="at least 2")
-    parser.add_argument("--photographs", type=int, default=20, help="of each class; eight images are made of each")
+    parser.add_argument(
+        "--photographs", type=int, default=20, help="of each class; eight images are made of each"
+    )
     parser.add_argument("--size", type=int, default=64, help="px")
-    parser.add_argument("--slots", default="cpu,cpu", help="of the flow, as for python -m flows.study; as `make run` without a GPU")
+    parser.add_argument(
+        "--slots",
+        default="cpu,cpu",
+        help="of the flow, as for python -m flows.study; as `make run` without a GPU",
+    )
     parser.add_argument("--notebook", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.notebook:
@@ -108,11 +146,16 @@ def main():
         make_repository(Path(folder))
         os.chdir(folder)
         Path("profiles/bench.yaml").write_text(PROFILE.format(**vars(options)))
-        names = [f"  fit{number}: {{layers: 1, units: 8, learning_rate: 1.0e-5}}\n" for number in range(options.experiments)]
+        names = [
+            f"  fit{number}: {{layers: 1, units: 8, learning_rate: 1.0e-5}}\n"
+            for number in range(options.experiments)
+        ]
         axes = "backbones: [ResNet50]\nprotocols: [published]\nrepeats: [1]\nexperiments:\n"
         Path("params.yaml").write_text("profile: bench\n" + axes + "".join(names))
         ours = ENVIRONMENT | {"PYTHONPATH": folder, "PREFECT_HOME": f"{folder}/.study/prefect"}
-        defaults = {name: value for name, value in ENVIRONMENT.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | {"PYTHONPATH": here}
+        defaults = {
+            name: value for name, value in ENVIRONMENT.items() if name != "TF_ENABLE_ONEDNN_OPTS"
+        } | {"PYTHONPATH": here}
         timed(["dvc", "repro", "-q", "-s", "download"], ours)
         study, _ = timed(["flows.study", "--slots", options.slots], ours)
         link_images("notebook")
@@ -123,13 +166,28 @@ def main():
         histories = [pd.read_csv(path) for path in Path("data/results").glob("*/history.csv")]
         os.chdir(here)
     at_once = min(options.experiments, len(slots.find_devices(options.slots)))
-    ours_epoch = later([(row.epoch - 1, row.seconds) for history in histories for row in history.itertuples()]) / at_once
+    ours_epoch = (
+        later(
+            [(row.epoch - 1, row.seconds) for history in histories for row in history.itertuples()]
+        )
+        / at_once
+    )
     theirs_epoch = later(json.loads(printed.splitlines()[-1]))
     images = 4 * options.photographs * 8
     what = f"ResNet50, {options.size} px, {images} images"
     fits = f"{options.experiments} fits of {options.epochs} epochs"
-    tell(f"whole study / the notebook's way, {what}, {fits}", study / theirs, 0.5, f"{study:.0f} s / {theirs:.0f} s")
-    tell(f"an epoch of it, {what}, {at_once} at once", ours_epoch / theirs_epoch, 0.5, f"{ours_epoch:.1f} s / {theirs_epoch:.1f} s")
+    tell(
+        f"whole study / the notebook's way, {what}, {fits}",
+        study / theirs,
+        0.5,
+        f"{study:.0f} s / {theirs:.0f} s",
+    )
+    tell(
+        f"an epoch of it, {what}, {at_once} at once",
+        ours_epoch / theirs_epoch,
+        0.5,
+        f"{ours_epoch:.1f} s / {theirs_epoch:.1f} s",
+    )
     return 0
 
 

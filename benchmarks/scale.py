@@ -1,4 +1,5 @@
-"""validate + prepare of ten times the images: the goals are at most 10.5 times the time, and the same peak memory.
+"""validate + prepare of ten times the images: the goals are at most 10.5 times the time, and the
+same peak memory.
 
     python -m benchmarks.scale [--images 10000]
 
@@ -36,17 +37,23 @@ def measure(folder, images):
     photographs = images // (len(cells.CLASSES) * COPIES)
     truth = cells.write_sample(folder / "data" / "raw", photographs, COPIES, 64, 48, seed=1)
     (folder / "data" / "raw" / "source.json").write_text(json.dumps({"source": "sample"}))
-    pd.DataFrame(truth.items(), columns=["path", "photograph"]).to_parquet(folder / "data" / "photographs.parquet")
+    pd.DataFrame(truth.items(), columns=["path", "photograph"]).to_parquet(
+        folder / "data" / "photographs.parquet"
+    )
     started = time.monotonic()
     environment = ENVIRONMENT | {"PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, "-c", STAGES], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STAGES], cwd=folder, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(done.stderr)
     return time.monotonic() - started, float(done.stdout)
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--images", type=int, default=10_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +61,9 @@ def main():
         more_seconds, more_memory = measure(Path(folder, "ten-times"), 10 * options.images)
     what = f"validate + prepare, {10 * options.images} / {options.images} drawn images"
     tell(f"{what}, time", more_seconds / seconds, 10.5, f"{more_seconds:.1f} s / {seconds:.1f} s")
-    tell(f"{what}, peak memory", more_memory / memory, 1.0, f"{more_memory:.0f} MB / {memory:.0f} MB")
+    tell(
+        f"{what}, peak memory", more_memory / memory, 1.0, f"{more_memory:.0f} MB / {memory:.0f} MB"
+    )
     return 0
 
 

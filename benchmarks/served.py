@@ -1,4 +1,6 @@
-"""A served study under disturbance: flows.serve runs it on request, processes are killed, it is served and requested again."""
+"""A served study under disturbance: flows.serve runs it on request, processes are killed, it is
+served and requested again.
+"""
 
 import contextlib
 import functools
@@ -17,7 +19,12 @@ import httpx
 from benchmarks.disturbance import environment, processes, wait_for_the_end
 
 # As they stand in command lines; flows.serve is first, for it would start the others again.
-SERVE, SERVER, ENGINE, LAUNCHER = "flows.serve ", "flows.server ", "prefect.engine ", "flows.launcher "
+SERVE, SERVER, ENGINE, LAUNCHER = (
+    "flows.serve ",
+    "flows.server ",
+    "prefect.engine ",
+    "flows.launcher ",
+)
 ALL = SERVE, SERVER, ENGINE, LAUNCHER, "tasks.", "hemotune."
 AGAIN = "it is started again"  # what flows.serve prints when it has seen its server end
 
@@ -43,17 +50,30 @@ class Served:
         return self.log.read_text(errors="replace")
 
     def call(self, method: str, path: str, **options: object) -> dict:
-        return httpx.request(method, f"{self.api}/{path}", timeout=120, **options).raise_for_status().json()
+        return (
+            httpx.request(method, f"{self.api}/{path}", timeout=120, **options)
+            .raise_for_status()
+            .json()
+        )
 
     def request(self) -> str:
-        """Ask for a run of the study, as the button of its page does; returns the run's id once it is Running.
+        """Ask for a run of the study, as the button of its page does; returns the run's id once it
+        is Running.
 
         Raises:
             TimeoutError: it was not Running within a minute.
         """
         deployment = self.call("GET", "deployments/name/study/study")["id"]
-        run = self.call("POST", f"deployments/{deployment}/create_flow_run", json={"parameters": {"slots": "cpu"}})["id"]
-        wait_for("a requested run is Running", lambda: self.state(run)["type"] not in ("SCHEDULED", "PENDING"), 60)
+        run = self.call(
+            "POST",
+            f"deployments/{deployment}/create_flow_run",
+            json={"parameters": {"slots": "cpu"}},
+        )["id"]
+        wait_for(
+            "a requested run is Running",
+            lambda: self.state(run)["type"] not in ("SCHEDULED", "PENDING"),
+            60,
+        )
         return run
 
     def state(self, run: str) -> dict:
@@ -61,7 +81,9 @@ class Served:
 
     def end_of(self, run: str) -> str:
         """Wait for the end of a run; returns the name of its state."""
-        wait_for("a run has ended", lambda: self.state(run)["type"] not in ("RUNNING", "CANCELLING"), 900)
+        wait_for(
+            "a run has ended", lambda: self.state(run)["type"] not in ("RUNNING", "CANCELLING"), 900
+        )
         return self.state(run)["name"]
 
 
@@ -75,8 +97,11 @@ def kill(folder: Path, modules: tuple[str, ...]) -> None:
 
 
 @contextlib.contextmanager
-def disturbed(folder: Path, when: re.Pattern, modules: tuple[str, ...], deaths: int) -> Iterator[tuple[Served, str]]:
-    """Serve a study, request it, kill processes at the moment `when`; yields a serving that lives and how the run ended there.
+def disturbed(
+    folder: Path, when: re.Pattern, modules: tuple[str, ...], deaths: int
+) -> Iterator[tuple[Served, str]]:
+    """Serve a study, request it, kill processes at the moment `when`; yields a serving that lives
+    and how the run ended there.
 
     Args:
         modules: whose processes are killed.

@@ -1,9 +1,11 @@
-"""A training step with the study's input against one with a constant batch: the goal is at most 1.02 on a processor, 1.05 on a GPU.
+"""A training step with the study's input against one with a constant batch: the goal is at most
+1.02 on a processor, 1.05 on a GPU.
 
-    python -m benchmarks.training_step [--backbone ResNet50] [--size 64] [--batch-size 32] [--steps 20]
+    python -m benchmarks.training_step [--backbone ResNet50] [--size 64] [--batch-size 32] [--steps
+    20]
 
-What differs is what the input costs: reading the rows of a batch from the memory-mapped array and handing them over; on a GPU, which
-holds the images, picking them there.
+What differs is what the input costs: reading the rows of a batch from the memory-mapped array and
+handing them over; on a GPU, which holds the images, picking them there.
 """
 
 import argparse
@@ -50,7 +52,9 @@ def seconds(model, batches):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--backbone", default="ResNet50")
     parser.add_argument("--size", type=int, default=64, help="px")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -60,12 +64,20 @@ def main(arguments=None):
     keras.config.set_dtype_policy(hardware.choose_precision("auto", gpus, features))
     random = np.random.default_rng(1)
     labels = random.integers(0, 4, IMAGES)
-    model = assemble(build_backbone(options.backbone, options.size), options.backbone, 1, 32, 0.5, 4)
-    model.compile(optimizer=adam(1e-5), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model = assemble(
+        build_backbone(options.backbone, options.size), options.backbone, 1, 32, 0.5, 4
+    )
+    model.compile(
+        optimizer=adam(1e-5), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        images = np.lib.format.open_memmap(file.name, "w+", "uint8", (IMAGES, options.size, options.size, 3))
+        images = np.lib.format.open_memmap(
+            file.name, "w+", "uint8", (IMAGES, options.size, options.size, 3)
+        )
         for start in range(0, IMAGES, 1000):
-            images[start : start + 1000] = random.integers(0, 256, images[start : start + 1000].shape, "uint8")
+            images[start : start + 1000] = random.integers(
+                0, 256, images[start : start + 1000].shape, "uint8"
+            )
         images = np.load(file.name, mmap_mode="r")
         rows = random.permutation(IMAGES)[: options.steps * options.batch_size]
         constant = Constant(Batches(images, rows, options.batch_size, labels)[0], options.steps)

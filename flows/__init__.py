@@ -1,4 +1,6 @@
-"""The study as Prefect flows. Prefect reads its settings when it is imported, so they are made here, before any module can do that."""
+"""The study as Prefect flows. Prefect reads its settings when it is imported, so they are made
+here, before any module can do that.
+"""
 
 import json
 import os
@@ -12,22 +14,29 @@ SERVER = STATE / "server.json"  # written by flows.server while one runs
 
 
 def configure():
-    """Keep all that Prefect writes inside .study/prefect, run stages with this Python, and find the server that `make ui` started.
+    """Keep all that Prefect writes inside .study/prefect, run stages with this Python, and find the
+    server that `make ui` started.
 
-    What the environment already says is respected, except an address that Prefect would refuse with a traceback.
+    What the environment already says is respected, except an address that Prefect would refuse with
+    a traceback.
     """
     try:
         urllib.parse.urlsplit(os.environ.get("PREFECT_API_URL", ""))
     except ValueError as error:
-        sys.exit(f"error: PREFECT_API_URL: {error}; correct the variable, or unset it: then the run starts its own server")
+        sys.exit(
+            f"error: PREFECT_API_URL: {error}; correct the variable, or unset it: then the run"
+            " starts its own server"
+        )
     home = os.environ.setdefault("PREFECT_HOME", str((STATE / "prefect").absolute()))
     Path(home).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")  # flows.server starts one, with its pages
+    # Flows.server starts one, with its pages
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
     os.environ.setdefault("PREFECT_RESULTS_PERSIST_BY_DEFAULT", "false")
-    # The stages' commands say `python`: the one that runs the flow, also where its environment is not activated.
+    # The stages' commands say `python`: the one that runs the flow, also where its environment is
+    # not activated.
     own, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
     if path.split(os.pathsep)[0] != own:
         os.environ["PATH"] = own + os.pathsep + path
@@ -37,9 +46,11 @@ def configure():
 
 
 def running_server() -> dict[str, str | bool] | None:
-    """What flows.server wrote about the server in this checkout, {"api", "services"}, or None if none answers.
+    """What flows.server wrote about the server in this checkout, {"api", "services"}, or None if
+    none answers.
 
-    The file alone proves nothing: it outlives a reboot, after which another checkout's server may have the port.
+    The file alone proves nothing: it outlives a reboot, after which another checkout's server may
+    have the port.
     """
     try:
         server = json.loads(SERVER.read_text(encoding="utf-8"))

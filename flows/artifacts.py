@@ -1,4 +1,6 @@
-"""Files that a stage made, shown on the page of its task: Markdown with its figures inside, tables of CSV and JSON files."""
+"""Files that a stage made, shown on the page of its task: Markdown with its figures inside, tables
+of CSV and JSON files.
+"""
 
 import base64
 import csv
@@ -15,7 +17,9 @@ IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def publish(path, stage):
-    """Publish the file `path`; the kind follows from its suffix: .md, .csv or .json. What cannot be shown is said in the log."""
+    """Publish the file `path`; the kind follows from its suffix: .md, .csv or .json. What cannot be
+    shown is said in the log.
+    """
     publishers = {".md": publish_markdown, ".csv": publish_csv, ".json": publish_json}
     try:
         publishers[path.suffix](path, key(path.stem, path.suffix[1:]), f"{path} of {stage}")
@@ -29,13 +33,19 @@ def key(*parts):
 
 
 def publish_markdown(path, name, description):
-    create_markdown_artifact(embed_images(path.read_text(encoding="utf-8"), path.parent), key=name, description=description)
+    create_markdown_artifact(
+        embed_images(path.read_text(encoding="utf-8"), path.parent),
+        key=name,
+        description=description,
+    )
 
 
 def embed_images(text, folder, largest=LARGEST):
-    """Put the images that Markdown `text` names, below `folder`, into it as data URIs, for the page cannot reach files.
+    """Put the images that Markdown `text` names, below `folder`, into it as data URIs, for the page
+    cannot reach files.
 
-    An image that is missing or that would make the text longer than `largest` characters is replaced by its name.
+    An image that is missing or that would make the text longer than `largest` characters is
+    replaced by its name.
     """
     room = largest - len(text)
 
@@ -61,12 +71,25 @@ def publish_csv(path, name, description):
 
 
 def publish_json(path, name, description):
-    """A JSON object: its first list of objects becomes the table, its plain values the description."""
+    """A JSON object: its first list of objects becomes the table, its plain values the
+    description.
+    """
     value = json.loads(path.read_text(encoding="utf-8"))
-    plain = ", ".join(f"{name}: {item}" for name, item in value.items() if isinstance(item, str | int | float))
-    rows = next((item for item in value.values() if isinstance(item, list) and item and isinstance(item[0], dict)), [])
+    plain = ", ".join(
+        f"{name}: {item}" for name, item in value.items() if isinstance(item, str | int | float)
+    )
+    rows = next(
+        (
+            item
+            for item in value.values()
+            if isinstance(item, list) and item and isinstance(item[0], dict)
+        ),
+        [],
+    )
     table = [{column: cell(item) for column, item in row.items()} for row in rows[:ROWS]]
-    create_table_artifact(table, key=name, description=f"{description}: {plain}" if plain else description)
+    create_table_artifact(
+        table, key=name, description=f"{description}: {plain}" if plain else description
+    )
 
 
 def cell(value):

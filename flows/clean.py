@@ -1,10 +1,11 @@
-"""Remove what stages made that are no longer in dvc.yaml: models, results and initial weights of removed experiments.
+"""Remove what stages made that are no longer in dvc.yaml: models, results and initial weights of
+removed experiments.
 
     python -m flows.clean          list what would go, and ask
     python -m flows.clean --yes    without the question
 
-A stage of a matrix writes what is its own under its own name, `data/models/KEY` for finetune@KEY. What lies beside that under another name
-belongs to no stage.
+A stage of a matrix writes what is its own under its own name, `data/models/KEY` for finetune@KEY.
+What lies beside that under another name belongs to no stage.
 """
 
 import argparse
@@ -38,9 +39,19 @@ def leftovers() -> list[Path]:
                         kept.setdefault(Path(*path.parts[: path.parts.index(key)]), set()).add(key)
     except DvcException as error:
         raise StudyError(f"dvc: {error}") from None
-    found = [(path, names) for folder, names in kept.items() if folder.is_dir() for path in folder.iterdir()]
-    # What hemotune.files writes under a temporary name may be written at this moment, by `dvc repro`.
-    return sorted(path for path, names in found if path.name.removeprefix(".").removesuffix(".partial") not in names)
+    found = [
+        (path, names)
+        for folder, names in kept.items()
+        if folder.is_dir()
+        for path in folder.iterdir()
+    ]
+    # What hemotune.files writes under a temporary name may be written at this moment, by `dvc
+    # repro`.
+    return sorted(
+        path
+        for path, names in found
+        if path.name.removeprefix(".").removesuffix(".partial") not in names
+    )
 
 
 def size_of(path: Path) -> int:
@@ -51,7 +62,9 @@ def size_of(path: Path) -> int:
 
 @entry_point
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.clean", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.clean", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--yes", action="store_true", help="remove without a question")
     options = parser.parse_args()
     with sole_study():
@@ -61,13 +74,19 @@ def main() -> None:
             return
         for path in found:
             print(f"{size_of(path) / 1e6:10,.1f} MB  {path}")
-        print("No stage of dvc.yaml makes these. DVC's cache keeps its copies, from which an experiment that is added again is restored.")
+        print(
+            "No stage of dvc.yaml makes these. DVC's cache keeps its copies, from which an"
+            " experiment that is added again is restored."
+        )
         if not options.yes and not confirmed(f"Remove {len(found)} files and folders? [y/N] "):
             print("nothing was removed")
             return
         for path in found:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    print(f"removed {len(found)} files and folders; `dvc gc -w` removes from DVC's cache whatever is not of this workspace")
+    print(
+        f"removed {len(found)} files and folders; `dvc gc -w` removes from DVC's cache whatever is"
+        " not of this workspace"
+    )
 
 
 def confirmed(question: str) -> bool:

@@ -1,7 +1,9 @@
-"""Stages on the workers of a Dask cluster, each of which offers one unit of the resource GPU: `dask worker ADDRESS --resources GPU=1`.
+"""Stages on the workers of a Dask cluster, each of which offers one unit of the resource GPU: `dask
+worker ADDRESS --resources GPU=1`.
 
-A worker is started in a checkout of the same commit. If DVC has a default remote, data travels through it: the worker pulls what its
-stage depends on and pushes what it made. Without a remote all workers must work in the same, shared folder.
+A worker is started in a checkout of the same commit. If DVC has a default remote, data travels
+through it: the worker pulls what its stage depends on and pushes what it made. Without a remote all
+workers must work in the same, shared folder.
 """
 
 import asyncio
@@ -15,10 +17,12 @@ from hemotune.errors import StudyError
 
 @contextlib.contextmanager
 def connect(address):
-    """Connect to the scheduler at `address` and yield a function that submits a task to a worker with a free GPU.
+    """Connect to the scheduler at `address` and yield a function that submits a task to a worker
+    with a free GPU.
 
-    It takes the task, its parameters and the final states of the tasks that it comes after, and returns a future of Prefect's. What runs
-    or waits in the cluster for this study ends with the block.
+    It takes the task, its parameters and the final states of the tasks that it comes after, and
+    returns a future of Prefect's. What runs or waits in the cluster for this study ends with the
+    block.
 
     Raises:
         StudyError: no scheduler answers there.
@@ -30,7 +34,14 @@ def connect(address):
     submitted = []
 
     def submit(task, parameters, upstream):
-        future = client.submit(task, parameters=parameters, wait_for=upstream, return_type="state", resources={"GPU": 1}, pure=False)
+        future = client.submit(
+            task,
+            parameters=parameters,
+            wait_for=upstream,
+            return_type="state",
+            resources={"GPU": 1},
+            pure=False,
+        )
         submitted.append(future)
         return PrefectDaskFuture(wrapped_future=future, task_run_id=future.task_run_id)
 
@@ -38,17 +49,23 @@ def connect(address):
         client = runner.client
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         if not any(worker["resources"].get("GPU") for worker in workers):
-            get_run_logger().warning("no worker of %s offers a GPU; waiting for `dask worker %s --resources GPU=1`", address, address)
+            get_run_logger().warning(
+                "no worker of %s offers a GPU; waiting for `dask worker %s --resources GPU=1`",
+                address,
+                address,
+            )
         try:
             yield submit
         finally:
             with contextlib.suppress(Exception):  # a cluster that is gone runs nothing
-                client.cancel(submitted, force=True)  # first, or the next in the queue would start in place of what is stopped
+                # First, or the next in the queue would start in place of what is stopped
+                client.cancel(submitted, force=True)
                 client.run(launcher.stop_here)
 
 
 def check_answer(address: str) -> None:
-    """Look whether a scheduler answers at `address`; a Dask client that finds none leaves threads and tracebacks behind.
+    """Look whether a scheduler answers at `address`; a Dask client that finds none leaves threads
+    and tracebacks behind.
 
     Raises:
         StudyError: none does.

@@ -1,10 +1,13 @@
-"""A process that has DVC loaded and forks a child for each stage: a fork costs 0.05 s, a fresh DVC process more than a second.
+"""A process that has DVC loaded and forks a child for each stage: a fork costs 0.05 s, a fresh DVC
+process more than a second.
 
-Every child leads a session of its own. It holds one end of a socket whose other end only the flow holds: when the flow stops the child,
-ends, or is killed with -9, that socket closes, and the child ends its whole group: first with SIGINT, so that DVC gives back its locks
-and a task removes what is half-written, then with SIGKILL. Nothing needs to be told, and nothing needs to survive to tell it.
+Every child leads a session of its own. It holds one end of a socket whose other end only the flow
+holds: when the flow stops the child, ends, or is killed with -9, that socket closes, and the child
+ends its whole group: first with SIGINT, so that DVC gives back its locks and a task removes what is
+half-written, then with SIGKILL. Nothing needs to be told, and nothing needs to survive to tell it.
 
-The launcher never loads TensorFlow, which does not survive a fork: DVC starts each stage's command as a program of its own.
+The launcher never loads TensorFlow, which does not survive a fork: DVC starts each stage's command
+as a program of its own.
 """
 
 import contextlib
@@ -32,8 +35,8 @@ class Stopped(Exception):
 class Launcher:
     """The flow's handle on the launcher process. `call` may be used by many threads at once.
 
-    `keep` are file descriptors that the launcher and its children hold open as well, such as a lock that must outlive the flow until the
-    last child is gone.
+    `keep` are file descriptors that the launcher and its children hold open as well, such as a lock
+    that must outlive the flow until the last child is gone.
     """
 
     def __init__(self, keep=()):
@@ -53,7 +56,8 @@ class Launcher:
 
         Args:
             environment: variables set for the child; None as a value removes one.
-            on_line: called with every line that the child or a program it starts prints; of very long ones the middle is left out.
+            on_line: called with every line that the child or a program it starts prints; of very
+                long ones the middle is left out.
             copy: has a method `write`, which gets all that is printed as it is.
 
         Raises:
@@ -74,7 +78,8 @@ class Launcher:
             self.calls[ours] = None
         request = {"action": action, "environment": environment or {}, "arguments": arguments}
         try:
-            with contextlib.suppress(OSError):  # a child that is gone already answers by its silence
+            # A child that is gone already answers by its silence
+            with contextlib.suppress(OSError):
                 ours.sendall(json.dumps(request).encode() + b"\n")
             answer = self.listen(ours, read, Lines(on_line, copy))
         finally:
@@ -90,14 +95,18 @@ class Launcher:
         return answer
 
     def listen(self, connection, output, lines):
-        """Pass on what comes from the pipe `output` until the child is gone; return its answer, or None if it gave none."""
+        """Pass on what comes from the pipe `output` until the child is gone; return its answer, or
+        None if it gave none.
+        """
         answer = b""
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)
             selector.register(output, selectors.EVENT_READ)
             while connection in selector.get_map():
                 # What was printed before the answer comes first.
-                for key, _ in sorted(selector.select(), key=lambda event: event[0].fileobj is connection):
+                for key, _ in sorted(
+                    selector.select(), key=lambda event: event[0].fileobj is connection
+                ):
                     if key.fileobj is connection:
                         data = receive(connection)
                         answer += data
@@ -111,7 +120,8 @@ class Launcher:
                         lines.add(data)
                         if not data:
                             selector.unregister(output)
-        # The child is gone; of what it left in the pipe take what is there, and wait for no stray program that holds it open.
+        # The child is gone; of what it left in the pipe take what is there, and wait for no stray
+        # program that holds it open.
         os.set_blocking(output, False)
         with contextlib.suppress(BlockingIOError):
             while data := os.read(output, 65536):
@@ -120,7 +130,9 @@ class Launcher:
         return json.loads(answer) if answer else None
 
     def stop(self):
-        """Stop everything that runs and refuse whatever is still asked; returns when all children are gone, at the latest after 10 s."""
+        """Stop everything that runs and refuse whatever is still asked; returns when all children
+        are gone, at the latest after 10 s.
+        """
         with self.guard:
             self.stopped = True
             groups = [group for group in self.calls.values() if group]
@@ -151,13 +163,17 @@ def start(keep=()):
 
 
 def here():
-    """This process's launcher; on the worker of a cluster, where nobody called `start`, one is started by its first task."""
+    """This process's launcher; on the worker of a cluster, where nobody called `start`, one is
+    started by its first task.
+    """
     with _guard:
         return _here or start()
 
 
 def stop_here():
-    """Stop what runs below this process, a worker of a cluster; its next task starts a launcher again."""
+    """Stop what runs below this process, a worker of a cluster; its next task starts a launcher
+    again.
+    """
     global _here
     with _guard:
         if _here:
@@ -184,8 +200,15 @@ class Lines:
         *lines, rest = (self.rest + data).split(b"\n")
         self.rest = shorten(rest, LONGEST_LINE)
         for line in lines:
-            # A progress bar that rewrites its line ends each state with a carriage return: the last one counts.
-            text = shorten(line, LONGEST_LINE).decode(errors="replace").rstrip("\r").rpartition("\r")[2].rstrip()
+            # A progress bar that rewrites its line ends each state with a carriage return: the last
+            # one counts.
+            text = (
+                shorten(line, LONGEST_LINE)
+                .decode(errors="replace")
+                .rstrip("\r")
+                .rpartition("\r")[2]
+                .rstrip()
+            )
             if text:
                 self.on_line(text)
 
@@ -215,11 +238,14 @@ def end_group(group):
 
 
 def serve(control):
-    """Fork a child for every pair of file descriptors that arrives, until the flow's end of `control` closes."""
+    """Fork a child for every pair of file descriptors that arrives, until the flow's end of
+    `control` closes.
+    """
     from flows import repository
 
     repository.preload()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for the children's status: they answer themselves
+    # Nobody asks for the children's status: they answer themselves
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         # One byte at a time: each byte carries the descriptors of one call.
         message, descriptors, _, _ = socket.recv_fds(control, 1, 2)
@@ -235,11 +261,16 @@ def serve(control):
 
 
 def run_child(connection, output):
-    """Run one call and end: answers on `connection`, prints into `output`, and leaves no process behind."""
+    """Run one call and end: answers on `connection`, prints into `output`, and leaves no process
+    behind.
+    """
     from flows import repository
 
     os.setsid()
-    for number, handler in {signal.SIGCHLD: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}.items():
+    for number, handler in {
+        signal.SIGCHLD: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }.items():
         signal.signal(number, handler)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -251,7 +282,9 @@ def run_child(connection, output):
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         answer = repository.ACTIONS[request["action"]](**request["arguments"])
         connection.sendall(json.dumps(answer).encode())
-    except BaseException as error:  # also KeyboardInterrupt: whatever happened, the flow hears of it
+    except (
+        BaseException
+    ) as error:  # also KeyboardInterrupt: whatever happened, the flow hears of it
         # A broken pipe: the flow has stopped this call and no longer listens.
         if not isinstance(error, StudyError | KeyboardInterrupt | BrokenPipeError):
             traceback.print_exc()

@@ -17,7 +17,8 @@ class AnotherStudy(StudyError):
 
 @contextlib.contextmanager
 def sole_study(name: str = "one from the command line") -> Iterator[int]:
-    """Hold this checkout's study lock and yield its file descriptor, which the stages' processes inherit: it is free when all are gone.
+    """Hold this checkout's study lock and yield its file descriptor, which the stages' processes
+    inherit: it is free when all are gone.
 
     Args:
         name: what the message to those who come later calls this study.
@@ -38,8 +39,8 @@ def sole_study(name: str = "one from the command line") -> Iterator[int]:
                 # Of a study that was killed the stages need some seconds to end.
                 if exists(holder) or time.monotonic() > until:
                     raise AnotherStudy(
-                        f"another study is running in this checkout: {other or '?'} (process {holder or '?'}); "
-                        "wait for it, or cancel it; nothing was started"
+                        f"another study is running in this checkout: {other or '?'} (process"
+                        f" {holder or '?'}); wait for it, or cancel it; nothing was started"
                     ) from None
                 time.sleep(0.2)
         file.truncate(0)

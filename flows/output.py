@@ -1,7 +1,9 @@
-"""What a stage prints: all of it in a file, its lines in the task's log, its progress on the page, and the error in it.
+"""What a stage prints: all of it in a file, its lines in the task's log, its progress on the page,
+and the error in it.
 
-Every run has a folder, every stage a file in it: .study/logs/2026-11-27T08-22-13-brave-otter/finetune@KEY.log. The folders of the
-last ten runs are kept.
+Every run has a folder, every stage a file in it:
+.study/logs/2026-11-27T08-22-13-brave-otter/finetune@KEY.log. The folders of the last ten runs are
+kept.
 """
 
 import contextvars
@@ -25,13 +27,17 @@ TRACEBACK = "Traceback (most recent call last):"
 
 
 def folder_of_run() -> str:
-    """Name this run's folder of .study/logs by its time, so that names sort by age, and by the name that its page shows."""
+    """Name this run's folder of .study/logs by its time, so that names sort by age, and by the name
+    that its page shows.
+    """
     name = re.sub(r"[^\w.-]+", "-", runtime.flow_run.name or "run")
     return f"{datetime.datetime.now():%Y-%m-%dT%H-%M-%S}-{name}"
 
 
 def path_of_log(run: str, stage: str) -> Path:
-    """Return where the stage's output goes, in a folder that exists; the oldest folders make room for a new one."""
+    """Return where the stage's output goes, in a folder that exists; the oldest folders make room
+    for a new one.
+    """
     folder = LOGS / run
     folder.mkdir(parents=True, exist_ok=True)
     others = sorted(other for other in LOGS.iterdir() if other != folder)
@@ -43,22 +49,28 @@ def path_of_log(run: str, stage: str) -> Path:
 class Watcher:
     """Passes what a stage prints to a file and to the task's log, and moves its progress artifact.
 
-    Lines such as `[ 37%] fine-tune 12/32` move the artifact. A traceback and what follows it is logged as an error.
+    Lines such as `[ 37%] fine-tune 12/32` move the artifact. A traceback and what follows it is
+    logged as an error.
 
-    The artifact is moved by a thread of its own: a slow server must not hold up a stage whose output is not read.
+    The artifact is moved by a thread of its own: a slow server must not hold up a stage whose
+    output is not read.
 
     Attributes:
-        error: what the latest line `error: ...` says, or the latest traceback's exception; None without either.
+        error: what the latest line `error: ...` says, or the latest traceback's exception; None
+            without either.
     """
 
     def __init__(self, name: str, log: logging.Logger | logging.LoggerAdapter, path: Path) -> None:
         self.name, self.log, self.path, self.file_is_whole = name, log, path, True
         self.error, self.latest, self.within = None, None, None
         self.changed, self.ended = threading.Event(), threading.Event()
-        self.mover = threading.Thread(target=contextvars.copy_context().run, args=[self.move], daemon=True)
+        self.mover = threading.Thread(
+            target=contextvars.copy_context().run, args=[self.move], daemon=True
+        )
 
     def __enter__(self) -> "Watcher":
-        self.file = open(self.path, "ab", buffering=0)  # appended to: a stage that is retried has one file
+        # Appended to: a stage that is retried has one file
+        self.file = open(self.path, "ab", buffering=0)
         self.mover.start()
         return self
 
@@ -94,7 +106,9 @@ class Watcher:
             self.within, self.error = "message", text
 
     def move(self) -> None:
-        """Show the latest progress, at most every second, until the stage has ended and its last line is shown."""
+        """Show the latest progress, at most every second, until the stage has ended and its last
+        line is shown.
+        """
         artifact, shown, ended = None, None, False
         try:
             while not ended:
@@ -105,7 +119,9 @@ class Watcher:
                     continue
                 percent, description = shown = self.latest
                 if artifact is None:
-                    artifact = create_progress_artifact(percent, key=artifacts.key(self.name, "progress"), description=description)
+                    artifact = create_progress_artifact(
+                        percent, key=artifacts.key(self.name, "progress"), description=description
+                    )
                 else:
                     update_progress_artifact(artifact, percent, description=description)
                 self.ended.wait(1)

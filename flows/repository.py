@@ -1,7 +1,9 @@
-"""What the flow asks of DVC. Each action runs in a child of flows.launcher, at the top folder of a checkout, and returns plain values.
+"""What the flow asks of DVC. Each action runs in a child of flows.launcher, at the top folder of a
+checkout, and returns plain values.
 
-DVC's own lock and its table of busy paths make it safe to run `reproduce` of different stages at the same time: a process holds the lock
-only before and after its stage's command (shown in tests/flows/test_flow.py).
+DVC's own lock and its table of busy paths make it safe to run `reproduce` of different stages at
+the same time: a process holds the lock only before and after its stage's command (shown in
+tests/flows/test_flow.py).
 """
 
 import importlib
@@ -19,15 +21,37 @@ RWLOCK = Path(".dvc/tmp/rwlock")
 
 # All that a child would otherwise import for itself, in every fork again.
 PRELOADED = [
-    "dvc.commands.repro", "dvc.dependency", "dvc.dvcfile", "dvc.lock", "dvc.parsing", "dvc.repo", "dvc.repo.artifacts", "dvc.repo.datasets",
-    "dvc.repo.graph", "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.stage", "dvc.repo.status",
-    "dvc.repo.trie", "dvc.rwlock", "dvc.scm", "dvc.stage.cache", "dvc.stage.run", "dvc_data.hashfile.db.local", "networkx", "scmrepo.git",
+    "dvc.commands.repro",
+    "dvc.dependency",
+    "dvc.dvcfile",
+    "dvc.lock",
+    "dvc.parsing",
+    "dvc.repo",
+    "dvc.repo.artifacts",
+    "dvc.repo.datasets",
+    "dvc.repo.graph",
+    "dvc.repo.index",
+    "dvc.repo.metrics",
+    "dvc.repo.plots",
+    "dvc.repo.reproduce",
+    "dvc.repo.stage",
+    "dvc.repo.status",
+    "dvc.repo.trie",
+    "dvc.rwlock",
+    "dvc.scm",
+    "dvc.stage.cache",
+    "dvc.stage.run",
+    "dvc_data.hashfile.db.local",
+    "networkx",
+    "scmrepo.git",
     "zc.lockfile",
-]  # fmt: skip
+]
 
 
 def preload():
-    """Import DVC, and let a process that waits for DVC's lock look for it 20 times a second instead of twice."""
+    """Import DVC, and let a process that waits for DVC's lock look for it 20 times a second instead
+    of twice.
+    """
     for name in PRELOADED:
         importlib.import_module(name)
     import dvc.lock
@@ -45,12 +69,14 @@ def open_repo():
 
 
 def inspect():
-    """Read the DAG of dvc.yaml and ask DVC what has changed, once for all stages; where something has, run the stages' checks.
+    """Read the DAG of dvc.yaml and ask DVC what has changed, once for all stages; where something
+    has, run the stages' checks.
 
     Returns:
-        {"stages": [{"name", "command", "upstream": names of the stages it depends on, "meta": dict, "changed": what DVC says, empty if
-        nothing, "force": whether it must run even if DVC sees no change}], in the order in which `dvc repro` runs them, "lock": names in
-        dvc.lock in their order, "remote": name or None}
+        {"stages": [{"name", "command", "upstream": names of the stages it depends on, "meta": dict,
+        "changed": what DVC says, empty if nothing, "force": whether it must run even if DVC sees no
+        change}], in the order in which `dvc repro` runs them, "lock": names in dvc.lock in their
+        order, "remote": name or None}
 
     Raises:
         StudyError: a check failed, or DVC cannot read its files: nothing should run.
@@ -70,7 +96,10 @@ def inspect_and_check():
 
     try:
         found = ask_dvc()
-    except Exception:  # a wrong value that DVC stumbles over is told better by the check that knows what is allowed
+    except (
+        Exception
+        # A wrong value on which DVC fails: the check explains it better.
+    ):
         if Path("dvc.yaml").exists():
             check(load_yaml("dvc.yaml").get("stages", {}).values())
         raise
@@ -91,7 +120,9 @@ def ask_dvc():
                 "command": stage.cmd,
                 "upstream": sorted(upstream.addressing for upstream in graph.successors(stage)),
                 "meta": getattr(stage, "meta", None) or {},
-                "changed": describe(status.get(stage.addressing, []), known=stage.addressing in lock),
+                "changed": describe(
+                    status.get(stage.addressing, []), known=stage.addressing in lock
+                ),
             }
             for stage in plan_repro(graph, repo.stage.collect("dvc.yaml"))
         ]
@@ -103,20 +134,27 @@ def ask_dvc():
 
 def check(stages):
     """Run the commands that stages name as `check` in their meta."""
-    for line in dict.fromkeys(stage["meta"]["check"] for stage in stages if "check" in stage.get("meta", {})):
+    for line in dict.fromkeys(
+        stage["meta"]["check"] for stage in stages if "check" in stage.get("meta", {})
+    ):
         done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             said = done.stderr.strip()
-            if not said.startswith("error: "):  # a traceback, say, whose last line names the exception
+            # A traceback, say, whose last line names the exception
+            if not said.startswith("error: "):
                 said = said.rpartition("\n")[2]
-            raise StudyError(said.removeprefix("error: ") or f"`{line}` failed with status {done.returncode}")
+            raise StudyError(
+                said.removeprefix("error: ") or f"`{line}` failed with status {done.returncode}"
+            )
 
 
 def describe(status, known):
-    """Turn DVC's status of a stage into short lines: `data/raw: modified`, `profiles/sample.yaml: training: modified`.
+    """Turn DVC's status of a stage into short lines: `data/raw: modified`, `profiles/sample.yaml:
+    training: modified`.
 
     Args:
-        known: whether dvc.lock has the stage. Where it has not, DVC calls every file of the stage modified or deleted.
+        known: whether dvc.lock has the stage. Where it has not, DVC calls every file of the stage
+            modified or deleted.
     """
     if status and not known:
         return ["no earlier result in dvc.lock"]
@@ -128,7 +166,11 @@ def describe(status, known):
         for kind, paths in entry.items():
             for path, state in paths.items():
                 states = state.items() if isinstance(state, dict) else [("", state)]
-                lines += [f"{path}: {f'{key}: ' if key else ''}{value}" for key, value in states if kind == "changed deps" or value]
+                lines += [
+                    f"{path}: {f'{key}: ' if key else ''}{value}"
+                    for key, value in states
+                    if kind == "changed deps" or value
+                ]
     return lines
 
 
@@ -136,8 +178,8 @@ def reproduce(stage, force=False):
     """Run one stage if DVC finds that it must be run.
 
     Returns:
-        {"outcome": "ran" | "restored" | "unchanged" | "failed", "reason": of a failure, "lasting": whether the stage said that it
-        would fail again}
+        {"outcome": "ran" | "restored" | "unchanged" | "failed", "reason": of a failure, "lasting":
+        whether the stage said that it would fail again}
     """
     from dvc.exceptions import DvcException
 
@@ -150,12 +192,18 @@ def reproduce(stage, force=False):
             while cause.__cause__:
                 cause = cause.__cause__
             # hemotune/errors.py: with status 1 a stage says that somebody has to mend something.
-            return {"outcome": "failed", "reason": readable(str(cause)), "lasting": str(cause).endswith(", exited with 1")}
+            return {
+                "outcome": "failed",
+                "reason": readable(str(cause)),
+                "lasting": str(cause).endswith(", exited with 1"),
+            }
     return {"outcome": "restored" if restored else "ran" if ran else "unchanged"}
 
 
 def note_restored(repo) -> list[str]:
-    """Return a list that gets the name of each stage whose results DVC takes from its cache of earlier runs in place of running it."""
+    """Return a list that gets the name of each stage whose results DVC takes from its cache of
+    earlier runs in place of running it.
+    """
     restore, restored = repo.stage_cache.restore, []
 
     def restore_and_note(stage, **options):
@@ -179,7 +227,9 @@ def readable(reason):
 
 
 def command(stage, line):
-    """Run a stage's other command outside DVC, which therefore still holds the stage for changed."""
+    """Run a stage's other command outside DVC, which therefore still holds the stage for
+    changed.
+    """
     print(f"> {line}", flush=True)
     code = subprocess.call(line, shell=True)
     return (
@@ -190,7 +240,9 @@ def command(stage, line):
 
 
 def order_lock(names):
-    """Put the names given first in dvc.lock, in their order, and leave the others as they are: parallel stages commit in any order."""
+    """Put the names given first in dvc.lock, in their order, and leave the others as they are:
+    parallel stages commit in any order.
+    """
     with open_repo() as repo, repo.lock:
         data = read_lock()
         entries = data.get("stages", {})
@@ -203,7 +255,9 @@ def order_lock(names):
 
 
 def offer(stages):
-    """Push what these stages made to DVC's remote; returns {"entries": their entries of dvc.lock}, by which another checkout pulls it."""
+    """Push what these stages made to DVC's remote; returns {"entries": their entries of dvc.lock},
+    by which another checkout pulls it.
+    """
     with open_repo() as repo:
         if stages:
             repo.push(targets=stages)
@@ -212,7 +266,9 @@ def offer(stages):
 
 
 def adopt(entries):
-    """Write entries of another checkout's dvc.lock into this one's, and pull what they stand for."""
+    """Write entries of another checkout's dvc.lock into this one's, and pull what they stand
+    for.
+    """
     with open_repo() as repo:
         with repo.lock:
             data = read_lock() or {"schema": "2.0"}
@@ -239,7 +295,9 @@ def reproduce_elsewhere(stage, entries, force=False):
 
 
 def plain(value):
-    """Dictionaries, lists and scalars in place of the YAML parser's own classes, which also hold the layout of a file."""
+    """Dictionaries, lists and scalars in place of the YAML parser's own classes, which also hold
+    the layout of a file.
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -257,7 +315,9 @@ def read_lock():
 
 
 def set_aside_damaged_lock():
-    """Rename a dvc.lock that DVC was writing when it was killed: DVC refuses it, and finds what the stages made in its run cache."""
+    """Rename a dvc.lock that DVC was writing when it was killed: DVC refuses it, and finds what the
+    stages made in its run cache.
+    """
     from dvc.utils.serialize import YAMLFileCorruptedError
 
     try:
@@ -266,13 +326,19 @@ def set_aside_damaged_lock():
         whole = False
     if not whole:
         Path("dvc.lock").replace("dvc.lock.damaged")
-        print("warning: dvc.lock is damaged; set aside as dvc.lock.damaged", file=sys.stderr, flush=True)
+        print(
+            "warning: dvc.lock is damaged; set aside as dvc.lock.damaged",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def set_aside_damaged_rwlock() -> None:
-    """Rename the table of busy paths that DVC was writing when it was killed: DVC refuses it, and makes a new one.
+    """Rename the table of busy paths that DVC was writing when it was killed: DVC refuses it, and
+    makes a new one.
 
-    A process that holds the repository's lock may be writing the table at this moment; then it stays.
+    A process that holds the repository's lock may be writing the table at this moment; then it
+    stays.
     """
     from dvc.lock import LockError
     from dvc.repo import Repo
@@ -283,7 +349,11 @@ def set_aside_damaged_rwlock() -> None:
         with Repo() as repo, repo.lock:
             if not rwlock_is_whole():
                 RWLOCK.replace(f"{RWLOCK}.damaged")
-                print(f"warning: {RWLOCK} is damaged; set aside as {RWLOCK}.damaged", file=sys.stderr, flush=True)
+                print(
+                    f"warning: {RWLOCK} is damaged; set aside as {RWLOCK}.damaged",
+                    file=sys.stderr,
+                    flush=True,
+                )
     except LockError:
         return
 
@@ -307,4 +377,7 @@ def write_lock(data):
     write_text("dvc.lock", dumps_yaml(data))
 
 
-ACTIONS = {action.__name__: action for action in [inspect, reproduce, reproduce_elsewhere, command, order_lock, offer, adopt]}
+ACTIONS = {
+    action.__name__: action
+    for action in [inspect, reproduce, reproduce_elsewhere, command, order_lock, offer, adopt]
+}

@@ -1,4 +1,6 @@
-"""Flow runs: which checkout each is of, whether a process works on it, and the end of those that nobody works on any more."""
+"""Flow runs: which checkout each is of, whether a process works on it, and the end of those that
+nobody works on any more.
+"""
 
 import contextlib
 import datetime
@@ -32,22 +34,29 @@ from prefect.states import Cancelled, Crashed, State
 from flows import STATE, launcher
 from flows.lock import is_held, is_studied
 
-SERVED_BY = "STUDY_SERVED_BY"  # variable that names the process of flows.serve to the runs it starts
+# Variable that names the process of flows.serve to the runs it starts
+SERVED_BY = "STUDY_SERVED_BY"
 ENDING = 12  # seconds in which a run has ended after flows.serve was killed
 BEGINNING = 60  # seconds in which a requested run is Running, if nothing is wrong
 BEGUN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
-LEFT = "no process works on this run: it was killed, or the machine went down; the next run repeats only what is missing"
+LEFT = (
+    "no process works on this run: it was killed, or the machine went down; the next run repeats"
+    " only what is missing"
+)
 MISSED = "it was due while nothing was served; start it again if it is still wanted"
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Whether a flow's log record tells more than the state that the flow returned, of which Prefect logs a traceback too."""
+    """Whether a flow's log record tells more than the state that the flow returned, of which
+    Prefect logs a traceback too.
+    """
     return not (record.exc_info and isinstance(record.exc_info[1], (FailedRun, CancelledRun)))
 
 
 logging.getLogger("prefect.flow_runs").addFilter(is_news)
-# Where the server is started again, which flows.server says, these would say it too, with tracebacks.
+# Where the server is started again, which flows.server says, these would say it too, with
+# tracebacks.
 for observer in ("FlowRunCancellingObserver", "FlowRunSuspendingObserver"):
     logging.getLogger(f"prefect.{observer}").setLevel(logging.ERROR)
 
@@ -59,7 +68,9 @@ def checkout() -> str:
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
-    """Show that a process works on the current flow run, by a lock that goes when the process goes."""
+    """Show that a process works on the current flow run, by a lock that goes when the process
+    goes.
+    """
     if served_by := os.environ.pop(SERVED_BY, None):
         threading.Thread(target=end_with, args=[int(served_by)], daemon=True).start()
     path = lock_file(flow_run.id)
@@ -100,7 +111,8 @@ def settle(started: datetime.datetime) -> None:
         for run in open_runs(client):
             if not is_of_this_checkout(run):
                 continue
-            if run.state.is_scheduled():  # or Late, which a server that has started calls it at once
+            # Or Late, which a server that has started calls it at once
+            if run.state.is_scheduled():
                 due = run.next_scheduled_start_time or run.expected_start_time
                 state = Cancelled(message=MISSED) if due < started else None
             elif run.state.timestamp > started:
@@ -126,7 +138,9 @@ def end_tasks(client: SyncPrefectClient, run: FlowRun, state: State) -> None:
 
 
 def begun(run: UUID) -> FlowRun:
-    """Wait until a run is Running or has ended, at most BEGINNING seconds; returns it as it is then."""
+    """Wait until a run is Running or has ended, at most BEGINNING seconds; returns it as it is
+    then.
+    """
     until = time.monotonic() + BEGINNING
     with get_client(sync_client=True) as client:
         while True:
@@ -164,12 +178,16 @@ def open_runs(client: SyncPrefectClient) -> list[FlowRun]:
 
 
 def is_of_this_checkout(run: FlowRun) -> bool:
-    """Whether a run is of this checkout: its tag tells; one of before there were tags is where the database is."""
+    """Whether a run is of this checkout: its tag tells; one of before there were tags is where the
+    database is.
+    """
     tags = [tag for tag in run.tags if tag.startswith("checkout:")]
     database = get_current_settings().server.database.connection_url.get_secret_value()
     return checkout() in tags if tags else str((STATE / "prefect").absolute()) in database
 
 
 def is_worked_on(run: FlowRun) -> bool:
-    """Whether a live process works on a run of this checkout; of a run without a tag only the study's lock tells."""
+    """Whether a live process works on a run of this checkout; of a run without a tag only the
+    study's lock tells.
+    """
     return is_held(lock_file(run.id)) if checkout() in run.tags else is_studied()

@@ -1,4 +1,6 @@
-"""Slots: the places where one stage that trains can run, each a device id. A stage sees its own slot's device and no other."""
+"""Slots: the places where one stage that trains can run, each a device id. A stage sees its own
+slot's device and no other.
+"""
 
 import re
 from collections import Counter
@@ -57,7 +59,8 @@ def name_slots(devices: list[str], per_gpu: int = 1) -> list[str]:
 
 
 def environment(slot, slots):
-    """Variables for a stage that runs on `slot`, one of `slots`; without a slot (None) it sees no GPU.
+    """Variables for a stage that runs on `slot`, one of `slots`; without a slot (None) it sees no
+    GPU.
 
     Slots on the processor share its cores evenly, so that two runs do not fight for them.
     """

@@ -14,7 +14,9 @@ from hemotune.files import read_json, write_json
 
 
 def is_news(record):
-    """Drop what Prefect logs of every failed state, with an empty traceback: the line that follows says it as well."""
+    """Drop what Prefect logs of every failed state, with an empty traceback: the line that follows
+    says it as well.
+    """
     return not (record.exc_info and record.exc_info[0] is None)
 
 
@@ -27,16 +29,20 @@ def run_stage(stage, action, why, run, slot=None, all_slots=(), entries=None):
 
     Args:
         stage: as flows.repository.inspect gives it.
-        action: "reproduce" (DVC decides whether it must run), "force" (it must), "incomplete" (run its other command on what there is),
-            "keep" (nothing changed), or "skip" (what it depends on is missing).
+        action: "reproduce" (DVC decides whether it must run), "force" (it must), "incomplete" (run
+            its other command on what there is), "keep" (nothing changed), or "skip" (what it
+            depends on is missing).
         why: the reason for this action.
         run: the name of the run's folder of logs.
         slot: the slot that it may use, of `all_slots`.
-        entries: where the stage runs in another checkout, the entries of dvc.lock for the stages that it depends on.
+        entries: where the stage runs in another checkout, the entries of dvc.lock for the stages
+            that it depends on.
 
     Returns:
-        A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed, Cancelled or, after "skip",
-        Pending (named NotReady, as Prefect does). Its result is a dictionary {"why", "slot", "seconds", "outcome", ...}.
+        A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed,
+            Cancelled or, after "skip",
+        Pending (named NotReady, as Prefect does). Its result is a dictionary {"why", "slot",
+        "seconds", "outcome", ...}.
     """
     if action == "skip":
         return Pending(name="NotReady", message=why)
@@ -58,7 +64,8 @@ def run_stage(stage, action, why, run, slot=None, all_slots=(), entries=None):
     result = {"why": why, "slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
     if answer["outcome"] != "unchanged":
         for path in map(Path, stage["meta"].get("artifacts", [])):
-            if path.exists() or answer["outcome"] == "ran":  # a stage that failed may have written why
+            # A stage that failed may have written why
+            if path.exists() or answer["outcome"] == "ran":
                 artifacts.publish(path, stage["name"])
     if answer["outcome"] in ("failed", "crashed"):
         reason = failure(note, reason_of(answer, watcher.error))
@@ -66,15 +73,27 @@ def run_stage(stage, action, why, run, slot=None, all_slots=(), entries=None):
     return success(action, result)
 
 
-def call(stage: dict, action: str, entries: dict | None, environment: dict, watcher: output.Watcher) -> dict:
-    """Have the launcher do what `action` says, with all output passed to `watcher`; returns its answer."""
-    how = {"environment": environment, "on_line": watcher.line, "copy": watcher, "stage": stage["name"]}
+def call(
+    stage: dict, action: str, entries: dict | None, environment: dict, watcher: output.Watcher
+) -> dict:
+    """Have the launcher do what `action` says, with all output passed to `watcher`; returns its
+    answer.
+    """
+    how = {
+        "environment": environment,
+        "on_line": watcher.line,
+        "copy": watcher,
+        "stage": stage["name"],
+    }
     if action == "incomplete":
         return launcher.here().call("command", line=stage["meta"]["incomplete"], **how)
     if entries is not None:
-        return launcher.here().call("reproduce_elsewhere", force=action == "force", entries=entries, **how)
+        return launcher.here().call(
+            "reproduce_elsewhere", force=action == "force", entries=entries, **how
+        )
     answer = launcher.here().call("reproduce", force=action == "force", **how)
-    if action == "reproduce" and source.has_changed_here(stage):  # what DVC had of it in its cache is older
+    # What DVC had of it in its cache is older
+    if action == "reproduce" and source.has_changed_here(stage):
         answer = launcher.here().call("reproduce", force=True, **how)
     return answer
 
@@ -92,15 +111,23 @@ def success(action: str, result: dict) -> State:
 
 
 def reason_of(answer: dict, printed: str | None) -> str:
-    """Why a stage failed: the error that it printed, if its command ended by itself with a failure, else what DVC says.
+    """Why a stage failed: the error that it printed, if its command ended by itself with a failure,
+    else what DVC says.
 
-    A command that was killed may have printed an error that it had overcome; so may one whose outputs DVC then misses.
+    A command that was killed may have printed an error that it had overcome; so may one whose
+    outputs DVC then misses.
     """
-    return launcher.shorten(printed, 1000) if printed and ", exited with " in answer["reason"] else answer["reason"]
+    return (
+        launcher.shorten(printed, 1000)
+        if printed and ", exited with " in answer["reason"]
+        else answer["reason"]
+    )
 
 
 def failure(note, reason):
-    """The reason that the stage wrote itself into the file `note`; where it could not, `reason`, which is then written there."""
+    """The reason that the stage wrote itself into the file `note`; where it could not, `reason`,
+    which is then written there.
+    """
     if note.exists():
         return read_json(note).get("reason", reason)
     with contextlib.suppress(OSError):  # a full disk

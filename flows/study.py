@@ -1,16 +1,22 @@
-"""The DAG of dvc.yaml as a Prefect flow: every stage whose inputs are ready runs at once, as far as slots go.
+"""The DAG of dvc.yaml as a Prefect flow: every stage whose inputs are ready runs at once, as far as
+slots go.
 
-    python -m flows.study                    run what has changed, on all GPUs, or without any two at a time on the processor
-    python -m flows.study --slots 0,1        on these GPUs
-    python -m flows.study --slots cpu        one at a time on the processor
+    python -m flows.study                    run what has changed, on all GPUs, or without any two
+    at a time on the processor python -m flows.study --slots 0,1        on these GPUs python -m
+    flows.study --slots cpu        one at a time on the processor
 
-Stages, what they depend on and what is changed come from DVC; no stage is named here. A stage's `meta` in dvc.yaml may say:
+Stages, what they depend on and what is changed come from DVC; no stage is named here. A stage's
+`meta` in dvc.yaml may say:
     gpu: true             it takes a slot
-    retries: 2            it may be tried again, where a failure can pass by itself: where its exit status is not 1
-    check: COMMAND        run before anything else where something has changed; if it fails, nothing is run
-    incomplete: COMMAND   what to run instead where some of the stages that it depends on have failed
+    retries: 2            it may be tried again, where a failure can pass by itself: where its exit
+        status is not 1
+    check: COMMAND        run before anything else where something has changed; if it fails, nothing
+        is run
+    incomplete: COMMAND   what to run instead where some of the stages that it depends on have
+        failed
     artifacts: [FILES]    what to show on its page
-    source: COMMAND       prints the state of the source that the stage brings data from, see flows/source.py
+    source: COMMAND       prints the state of the source that the stage brings data from, see
+        flows/source.py
     state: FILE           an output: the state of the source that was brought
     summary: FILE         what to print at the end
 """
@@ -85,7 +91,9 @@ def run_alone(slots: str, per_gpu: int, force: list[str], dask: str | None) -> S
             if problem := unknown_stages(force or [], stages):
                 return Failed(message=problem)
             slot_names = slot_list.name_slots(slot_list.find_devices(slots, log.warning), per_gpu)
-            order = found["lock"] + [stage["name"] for stage in stages if stage["name"] not in found["lock"]]
+            order = found["lock"] + [
+                stage["name"] for stage in stages if stage["name"] not in found["lock"]
+            ]
             show(stages, {})
             for line in filter(None, map(source.last_asked, stages)):
                 log.info("%s", line)
@@ -95,7 +103,8 @@ def run_alone(slots: str, per_gpu: int, force: list[str], dask: str | None) -> S
             show(stages, states)
             return conclude(states)
         finally:
-            # Entered however the study ends, cancelled from the page too: nothing may train on without it.
+            # Entered however the study ends, cancelled from the page too: nothing may train on
+            # without it.
             asked.stop()
             repository.order_lock(order)
 
@@ -107,13 +116,15 @@ def unknown_stages(force: list[str], stages: list[dict]) -> str | None:
 
 
 def run_all(stages, slots, force, submit=None, elsewhere=False):
-    """Run each stage as soon as the stages that it depends on are done and a slot is free, if it needs one.
+    """Run each stage as soon as the stages that it depends on are done and a slot is free, if it
+    needs one.
 
     Args:
         stages: as flows.repository.inspect gives them, in an order in which they can run.
         slots: names of all slots.
         force: names of stages to run even if nothing changed.
-        submit: of flows.cluster, gives a stage that needs a slot to a worker; None: they run on `slots`.
+        submit: of flows.cluster, gives a stage that needs a slot to a worker; None: they run on
+            `slots`.
         elsewhere: whether these workers have checkouts of their own.
 
     Returns:
@@ -130,16 +141,23 @@ def run_all(stages, slots, force, submit=None, elsewhere=False):
             options = {"stage": stage, "action": action, "why": why, "run": run}
             needs_slot = stage["meta"].get("gpu") and action in ("reproduce", "force")
             if needs_slot and submit:
-                entries = launcher.here().call("offer", stages=upstream)["entries"] if elsewhere else None
+                entries = (
+                    launcher.here().call("offer", stages=upstream)["entries"] if elsewhere else None
+                )
                 options |= {"slot": slot_list.WORKER, "entries": entries}
-                futures[name] = submit(task_of(stage), options, [states[other] for other in upstream])
+                futures[name] = submit(
+                    task_of(stage), options, [states[other] for other in upstream]
+                )
             elif needs_slot and not free:
                 continue
             else:
                 if needs_slot:
                     options["slot"] = taken[name] = free.popleft()
-                # Prefect's own rule would call the stages that have failed by the numbers of their runs.
-                after = [allow_failure(futures[other]) for other in upstream if is_awaited(states[other])]
+                # Prefect's own rule would call the stages that have failed by the numbers of their
+                # runs.
+                after = [
+                    allow_failure(futures[other]) for other in upstream if is_awaited(states[other])
+                ]
                 futures[name] = task_of(stage).submit(**options, all_slots=slots, wait_for=after)
             futures[name].add_done_callback(lambda _, name=name: done.put(name))
         name = done.get()
@@ -165,8 +183,11 @@ def is_awaited(state: State) -> bool:
     return not (state.is_crashed() or state.is_cancelled())
 
 
-def decide(stage: dict, stages: list[dict], states: dict[str, State], forced: bool) -> tuple[str, str]:
-    """Choose what run_stage does with a stage whose upstream stages have ended; returns (action, why).
+def decide(
+    stage: dict, stages: list[dict], states: dict[str, State], forced: bool
+) -> tuple[str, str]:
+    """Choose what run_stage does with a stage whose upstream stages have ended; returns (action,
+    why).
 
     Args:
         stage: one of `stages`, which are all of the study.
@@ -177,7 +198,9 @@ def decide(stage: dict, stages: list[dict], states: dict[str, State], forced: bo
     missing = [name for name, state in upstream.items() if not is_whole(state)]
     only_failed = all(upstream[name].is_failed() for name in missing)
     if missing and "incomplete" in stage["meta"] and only_failed and len(missing) < len(upstream):
-        return "incomplete", "without " + "; ".join(f"{name}: {upstream[name].message}" for name in missing)
+        return "incomplete", "without " + "; ".join(
+            f"{name}: {upstream[name].message}" for name in missing
+        )
     if missing:
         return "skip", f"not run: it needs {', '.join(lacking(stage, stages, states))}"
     if forced or stage["force"]:
@@ -196,7 +219,9 @@ def is_whole(state: State) -> bool:
 
 
 def lacking(stage: dict, stages: list[dict], states: dict) -> list[str]:
-    """Names of the stages that failed and so keep this one from running, also by way of others that could not run."""
+    """Names of the stages that failed and so keep this one from running, also by way of others that
+    could not run.
+    """
     found = []
     for other in stages:
         if other["name"] in stage["upstream"] and states[other["name"]].name == "NotReady":
@@ -212,10 +237,16 @@ def was_restored(state: State) -> bool:
 
 
 def task_of(stage):
-    """run_stage under the stage's name, tagged with the stage's kind, tried again as its meta says."""
+    """run_stage under the stage's name, tagged with the stage's kind, tried again as its meta
+    says.
+    """
     name, retries = stage["name"], int(stage["meta"].get("retries", 0))
     tags = [name.partition("@")[0], *(["gpu"] if stage["meta"].get("gpu") else [])]
-    again = {"retries": retries, "retry_delay_seconds": RETRY_DELAYS[:retries], "retry_condition_fn": may_pass}
+    again = {
+        "retries": retries,
+        "retry_delay_seconds": RETRY_DELAYS[:retries],
+        "retry_condition_fn": may_pass,
+    }
     return run_stage.with_options(name=name, task_run_name=name, tags=tags, **again)
 
 
@@ -225,12 +256,26 @@ def may_pass(task, run, state):
 
 
 def show(stages, states):
-    """Publish the table of all stages: what is to be done at the start, what came of it at the end."""
+    """Publish the table of all stages: what is to be done at the start, what came of it at the
+    end.
+    """
     rows = []
     for stage in stages:
         state = states.get(stage["name"])
-        outcome = state.name if state else "changed" if stage["changed"] else "unchanged, unless what it depends on changes"
-        rows.append({"stage": stage["name"], "state": outcome, "why": state.message if state else "; ".join(stage["changed"])})
+        outcome = (
+            state.name
+            if state
+            else "changed"
+            if stage["changed"]
+            else "unchanged, unless what it depends on changes"
+        )
+        rows.append(
+            {
+                "stage": stage["name"],
+                "state": outcome,
+                "why": state.message if state else "; ".join(stage["changed"]),
+            }
+        )
     create_table_artifact(rows, key="stages", description="all stages of the study")
 
 
@@ -238,19 +283,47 @@ def conclude(states):
     """The flow's final state."""
     count = collections.Counter(state.name for state in states.values())
     told = ", ".join(f"{number} {name.lower()}" for name, number in count.items())
-    failed = [f"{name}: {state.message}" for name, state in states.items() if state.is_failed() or state.is_crashed()]
+    failed = [
+        f"{name}: {state.message}"
+        for name, state in states.items()
+        if state.is_failed() or state.is_crashed()
+    ]
     if failed or count["NotReady"] or count["Incomplete"]:
-        return Failed(message=f"{told}. " + "; ".join(failed) + ". The next run repeats only what is missing.")
+        return Failed(
+            message=f"{told}. " + "; ".join(failed) + ". The next run repeats only what is missing."
+        )
     return Completed(message=f"all {len(states)} stages: {told}")
 
 
 @entry_point
 def main():
-    parser = argparse.ArgumentParser(prog="python -m flows.study", description="Run the stages of dvc.yaml that have changed, in parallel.")
-    parser.add_argument("--slots", default="auto", help="auto: all GPUs, or without any cpu,cpu; or device ids such as 0,1")
-    parser.add_argument("--per-gpu", type=int, default=1, metavar="N", help="stages that share one device (default: 1)")
-    parser.add_argument("--force", default="", metavar="STAGES", help="stages to run even if nothing changed, with commas")
-    parser.add_argument("--dask", metavar="ADDRESS", help="run the stages that take a slot on the workers of this Dask scheduler")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.study",
+        description="Run the stages of dvc.yaml that have changed, in parallel.",
+    )
+    parser.add_argument(
+        "--slots",
+        default="auto",
+        help="auto: all GPUs, or without any cpu,cpu; or device ids such as 0,1",
+    )
+    parser.add_argument(
+        "--per-gpu",
+        type=int,
+        default=1,
+        metavar="N",
+        help="stages that share one device (default: 1)",
+    )
+    parser.add_argument(
+        "--force",
+        default="",
+        metavar="STAGES",
+        help="stages to run even if nothing changed, with commas",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="run the stages that take a slot on the workers of this Dask scheduler",
+    )
     options = parser.parse_args()
     if options.per_gpu < 1:
         raise StudyError(f"--per-gpu: give 1 or more, not {options.per_gpu}")
@@ -274,7 +347,8 @@ def main():
         done, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
         message = "\n".join([message, *filter(None, map(source.last_asked, stages))])
     for path in (Path(stage["meta"]["summary"]) for stage in stages if "summary" in stage["meta"]):
-        if path.exists() and (done or path.stat().st_mtime > started):  # after a failure not that of an earlier study
+        # After a failure not that of an earlier study
+        if path.exists() and (done or path.stat().st_mtime > started):
             print(f"\n{path.read_text(encoding='utf-8').strip()}\n")
     print(message)
     return 0 if done else 1

@@ -2,8 +2,9 @@
 
     python -m flows.watch        ask once, and run the study here if something changed
 
-`make ui` serves it with a daily schedule; there a change starts a run of the deployment study/study. That is done directly and not by an
-event that an automation turns into a run: one thing less that can be switched off or missing, and the reason stands in the run's page.
+`make ui` serves it with a daily schedule; there a change starts a run of the deployment
+study/study. That is done directly and not by an event that an automation turns into a run: one
+thing less that can be switched off or missing, and the reason stands in the run's page.
 """
 
 import json
@@ -44,24 +45,35 @@ def look_and_start(log: logging.Logger | logging.LoggerAdapter) -> State:
     except StudyError as error:
         return Failed(message=str(error))
     if not reasons:
-        return Completed(message=f"nothing has changed in {count} stages and at the source; no run was started")
+        return Completed(
+            message=f"nothing has changed in {count} stages and at the source; no run was started"
+        )
     for reason in reasons:
         log.info("%s", reason)
     told = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if len(reasons) > 3 else "")
     try:
-        run = run_deployment("study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"])
+        run = run_deployment(
+            "study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"]
+        )
     except ObjectNotFound:  # nothing is served: this process runs it
         state = study(force=force, return_state=True)
-        return Completed(message=f"ran the study: {told}") if state.is_completed() else Failed(message=state.message)
+        return (
+            Completed(message=f"ran the study: {told}")
+            if state.is_completed()
+            else Failed(message=state.message)
+        )
     begun = runs.begun(run.id).state
     message = f"started the study '{run.name}' because of {told}; it is {begun.name}"
     if begun.is_running() or begun.is_completed():
         return Completed(message=message)
-    return Failed(message=f"{message}: {begun.message or f'it has not begun within {runs.BEGINNING} s'}")
+    return Failed(
+        message=f"{message}: {begun.message or f'it has not begun within {runs.BEGINNING} s'}"
+    )
 
 
 def look(log):
-    """Return how many stages there are, why the study should run, and the stages that must run though nothing here has changed.
+    """Return how many stages there are, why the study should run, and the stages that must run
+    though nothing here has changed.
 
     Raises:
         StudyError: a setting is wrong, DVC cannot read its files, or the source does not answer.

@@ -1,4 +1,6 @@
-"""Errors that a user can mend: one clear message, exit status 1, no traceback. What may pass by itself has another exit status."""
+"""Errors that a user can mend: one clear message, exit status 1, no traceback. What may pass by
+itself has another exit status.
+"""
 
 import errno
 import functools
@@ -18,12 +20,15 @@ class PassingError(StudyError):
 
 
 def entry_point(main):
-    """Turn `main() -> int | None` into a command: a StudyError or a full disk becomes one line and exit status 1, a PassingError 75."""
+    """Turn `main() -> int | None` into a command: a StudyError or a full disk becomes one line and
+    exit status 1, a PassingError 75.
+    """
 
     @functools.wraps(main)
     def command(*arguments):
         if threading.current_thread() is threading.main_thread():
-            # A shell starts background jobs with SIGINT ignored; whoever sends it to a stage means to stop it.
+            # A shell starts background jobs with SIGINT ignored; whoever sends it to a stage means
+            # to stop it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return main(*arguments) or 0
@@ -31,13 +36,21 @@ def entry_point(main):
             print(f"error: {error}", file=sys.stderr, flush=True)
             return TRY_AGAIN if isinstance(error, PassingError) else 1
         except KeyboardInterrupt:
-            print("stopped: interrupted; nothing half-written was left, the same command goes on", file=sys.stderr, flush=True)
+            print(
+                "stopped: interrupted; nothing half-written was left, the same command goes on",
+                file=sys.stderr,
+                flush=True,
+            )
             return 130
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             where = f" while writing {error.filename}" if error.filename else ""
-            print(f"error: the disk is full{where}: free some space, then run the same command again", file=sys.stderr, flush=True)
+            print(
+                f"error: the disk is full{where}: free some space, then run the same command again",
+                file=sys.stderr,
+                flush=True,
+            )
             return 1
 
     return command

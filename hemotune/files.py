@@ -11,7 +11,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def new_file(path):
-    """Yield a temporary path that becomes `path` when the block ends, and vanishes when it fails."""
+    """Yield a temporary path that becomes `path` when the block ends, and vanishes when it
+    fails.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: pandas, numpy, matplotlib and Keras choose the format by it.
@@ -24,7 +26,8 @@ def new_file(path):
 
 
 def need_room(folder, size):
-    """Fail as a write would if fewer than `size` bytes are free: for libraries that a full disk brings down without a word, as HDF5.
+    """Fail as a write would if fewer than `size` bytes are free: for libraries that a full disk
+    brings down without a word, as HDF5.
 
     Raises:
         OSError: ENOSPC, the disk is full.
@@ -35,7 +38,9 @@ def need_room(folder, size):
 
 @contextlib.contextmanager
 def new_folder(path):
-    """Yield an empty temporary folder that replaces `path` when the block ends, and vanishes when it fails."""
+    """Yield an empty temporary folder that replaces `path` when the block ends, and vanishes when
+    it fails.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
@@ -58,7 +63,10 @@ def write_text(path, text):
 
 def write_json(path, value):
     """Write `value` as indented JSON with sorted keys: the same value gives the same bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        path,
+        json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+    )
 
 
 def read_json(path):

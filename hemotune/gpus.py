@@ -26,7 +26,8 @@ JAX = """
 import jax
 print("devices:", jax.devices(), "with jax_platforms =", jax.config.jax_platforms)
 """
-# Of each backend: its name, what pip installs for GPUs, and a program with which it says itself what it sees.
+# Of each backend: its name, what pip installs for GPUs, and a program with which it says itself
+# what it sees.
 BACKENDS = {
     "tensorflow": ("TensorFlow", "tensorflow[and-cuda]", TENSORFLOW),
     "jax": ("JAX", "jax[cuda12]", JAX),
@@ -64,7 +65,10 @@ def listed_gpus(warn: Callable[[str], None]) -> list[str]:
     gpus = [line for line in lines if line.isdecimal()]
     if status or not gpus:
         reason = next((line for line in lines if not line.isdecimal()), "no output")
-        warn(f"nvidia-smi fails: exit status {status}, {reason}; GPUs that it does not list are not used")
+        warn(
+            f"nvidia-smi fails: exit status {status}, {reason}; GPUs that it does not list are not"
+            " used"
+        )
     return gpus
 
 
@@ -72,7 +76,8 @@ def gpu_names() -> list[str]:
     """Return the names of the GPUs that Keras's backend sees.
 
     Raises:
-        StudyError: it sees none although this process may use one, or it is neither TensorFlow nor JAX.
+        StudyError: it sees none although this process may use one, or it is neither TensorFlow nor
+            JAX.
     """
     import keras
 
@@ -85,15 +90,16 @@ def gpu_names() -> list[str]:
         listed = listed_gpus(warn=lambda _: None)
         if unknown := [gpu for gpu in usable if listed and gpu.isdecimal() and gpu not in listed]:
             raise StudyError(
-                f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}: there is no GPU {unknown[0]}; "
-                f"nvidia-smi lists {', '.join(listed)}: name some of these, or set it to -1 to use the CPU"
+                f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}: there is no GPU"
+                f" {unknown[0]}; nvidia-smi lists {', '.join(listed)}: name some of these, or set"
+                " it to -1 to use the CPU"
             )
         name, package, question = BACKENDS[backend]
         raise StudyError(
-            f"{name} sees none of the GPUs that it may use ({', '.join(usable)}). "
-            f"It says: {own_words(question)}. "
-            f"To use the GPU, install the CUDA libraries: .venv/bin/pip install '{package}' (docs/gpus.md). "
-            "To use the processor, give the flow --slots cpu or set CUDA_VISIBLE_DEVICES=-1"
+            f"{name} sees none of the GPUs that it may use ({', '.join(usable)}). It says:"
+            f" {own_words(question)}. To use the GPU, install the CUDA libraries: .venv/bin/pip"
+            f" install '{package}' (docs/gpus.md). To use the processor, give the flow --slots cpu"
+            " or set CUDA_VISIBLE_DEVICES=-1"
         )
     return names
 
@@ -122,7 +128,9 @@ def seen_by_jax() -> list[str]:
 
 
 def own_words(question: str) -> str:
-    """Return what a backend says about GPUs in a process of its own, in which its log is not hidden."""
+    """Return what a backend says about GPUs in a process of its own, in which its log is not
+    hidden.
+    """
     _, output = run([sys.executable, "-c", question], env={**os.environ, **VERBOSE})
     # Less the time and place at which a line of the log begins, and the long path at which it ends.
     prefix_or_path = re.compile(r"^.*?\.cc:\d+\] |; LD_LIBRARY_PATH.*|\.$")
@@ -134,6 +142,11 @@ def own_words(question: str) -> str:
 def run(command: list[str], **options: Any) -> tuple[int, str]:
     """Run a command; return its exit status and all that it printed."""
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        **options,
     )
     return done.returncode, done.stdout

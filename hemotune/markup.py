@@ -1,4 +1,6 @@
-"""Names from data and settings, made safe to stand in Markdown and HTML: the report, the model card and the validation's page."""
+"""Names from data and settings, made safe to stand in Markdown and HTML: the report, the model card
+and the validation's page.
+"""
 
 import re
 from html import escape
@@ -17,7 +19,9 @@ def escaped(text: object) -> str:
 
 
 def code(text: object) -> str:
-    """Return `text` in a code span of Markdown, on one line, or as HTML where a span cannot hold it."""
+    """Return `text` in a code span of Markdown, on one line, or as HTML where a span cannot hold
+    it.
+    """
     line = " ".join(str(text).split())
     if not re.search(r"[`|\[]", line):  # [: flows/artifacts.py looks for images in spans too
         return f"`{line}`"

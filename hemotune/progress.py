@@ -11,11 +11,12 @@ def cores() -> int:
 
 
 class Progress:
-    """Tell how far some work of `total` units is: `[ 37%] decode 4631/12515, 890 images/s, 0:09 left`.
+    """Tell how far some work of `total` units is: `[ 37%] decode 4631/12515, 890 images/s, 0:09
+    left`.
 
-    In a terminal one line is rewritten. In a pipe a line is printed when the share has grown by five per cent or ten seconds have
-    passed, and never sooner than 0.2 s after the last one: a log stays short, and a watcher still sees it move. The leading `[ 37%]` is
-    what flows/ reads.
+    In a terminal one line is rewritten. In a pipe a line is printed when the share has grown by
+    five per cent or ten seconds have passed, and never sooner than 0.2 s after the last one: a log
+    stays short, and a watcher still sees it move. The leading `[ 37%]` is what flows/ reads.
     """
 
     def __init__(self, what, total, unit, stream=None):
@@ -39,8 +40,13 @@ class Progress:
         self.shown_at, self.shown_share = now, share
         elapsed = now - self.started
         rate = (done - self.began_at) / elapsed if elapsed > 0 else 0.0
-        left = f", {clock((self.total - done) / rate)} left" if rate > 0 and done < self.total else ""
-        line = f"[{share:4.0%}] {self.what} {done}/{self.total}, {rate:.0f} {self.unit}/s{left}{', ' + note if note else ''}"
+        left = (
+            f", {clock((self.total - done) / rate)} left" if rate > 0 and done < self.total else ""
+        )
+        line = (
+            f"[{share:4.0%}] {self.what} {done}/{self.total}, {rate:.0f}"
+            f" {self.unit}/s{left}{', ' + note if note else ''}"
+        )
         if self.live:
             self.stream.write(f"\r{line}\x1b[K" + ("\n" if done >= self.total else ""))
         else:

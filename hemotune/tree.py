@@ -1,11 +1,14 @@
-"""The files below a folder, and the state of a file or folder: another one when something in it has changed."""
+"""The files below a folder, and the state of a file or folder: another one when something in it has
+changed.
+"""
 
 import os
 from pathlib import Path
 
 
 def walk(top: Path) -> tuple[list[str], list[str], int]:
-    """Return posix paths below `top` of all files and all folders, and the number of what is neither. Links to folders are followed.
+    """Return posix paths below `top` of all files and all folders, and the number of what is
+    neither. Links to folders are followed.
 
     Raises:
         OSError: a folder cannot be read.
@@ -33,7 +36,8 @@ def refuse(error: OSError) -> None:
 
 
 def state_of(path: Path) -> dict[str, int]:
-    """Return the number of files at or below `path`, their bytes and the latest change; no file is opened.
+    """Return the number of files at or below `path`, their bytes and the latest change; no file is
+    opened.
 
     Folders count for the latest change: a file that is moved or renamed keeps its own date.
 

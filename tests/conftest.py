@@ -1,4 +1,6 @@
-"""Shared by the tests: a workspace with the project's files, and one tiny study that many tests look at."""
+"""Shared by the tests: a workspace with the project's files, and one tiny study that many tests
+look at.
+"""
 
 import contextlib
 import os
@@ -22,7 +24,11 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     # A temporary repository is committed to without the user's own git settings.
     "GIT_CONFIG_GLOBAL": os.devnull,
-    **{f"GIT_{who}_{what}": f"{who}@test.invalid" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    **{
+        f"GIT_{who}_{what}": f"{who}@test.invalid"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    },
 }
 
 # Small in every respect, and still each stage does what it does in a real study.
@@ -46,7 +52,8 @@ validation:
 split: {train: 0.64, validation: 0.16, test: 0.20, seed: 1}
 backbone:
   weights: pretrain
-  # A hundred steps: fewer leave the averages of batch normalization where they began, and a model that answers all images alike.
+  # A hundred steps: fewer leave the averages of batch normalization where they began, and a
+  # model that answers all images alike.
   pretrain: {images: 64, epochs: 4, batch_size: 2, learning_rate: 1.0e-3, seed: 1001}
 training:
   epochs: 2
@@ -75,7 +82,9 @@ def run(command, cwd, **environment):
     """
     variables = {**ENVIRONMENT, "PYTHONPATH": str(cwd), **environment}
     variables = {name: value for name, value in variables.items() if value is not None}
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=900
+    )
 
 
 def python(module, *arguments, cwd, **environment):
@@ -84,14 +93,18 @@ def python(module, *arguments, cwd, **environment):
 
 
 def make_nvidia_smi(folder: Path, script: str) -> str:
-    """Write a made-up nvidia-smi, a shell script, into `folder`; return a PATH that begins there."""
+    """Write a made-up nvidia-smi, a shell script, into `folder`; return a PATH that begins
+    there.
+    """
     (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "nvidia-smi").chmod(0o755)
     return f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
 
 
 def readme_model_code():
-    """The Python code by which README.md uses a model: imports, `read(path, recipe)` and one prediction."""
+    """The Python code by which README.md uses a model: imports, `read(path, recipe)` and one
+    prediction.
+    """
     return re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
 
 
@@ -112,20 +125,32 @@ def make_repository(folder):
 
 def commit_workspace(folder):
     """Make a workspace a git and DVC repository with a first commit."""
-    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    shutil.copytree(
+        ROOT / ".dvc",
+        folder / ".dvc",
+        ignore=shutil.ignore_patterns("cache", "tmp", "config.local"),
+    )
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
-    for command in (["git", "init", "-q", "-b", "main"], ["git", "add", "-A"], ["git", "commit", "-qm", "Begin"]):
+    for command in (
+        ["git", "init", "-q", "-b", "main"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-qm", "Begin"],
+    ):
         subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
     return folder
 
 
 def stand_in(folder: Path) -> None:
-    """Make up every file that a stage reads or writes and `folder` lacks, and have DVC take them for what the stages made."""
+    """Make up every file that a stage reads or writes and `folder` lacks, and have DVC take them
+    for what the stages made.
+    """
     from dvc.repo import Repo  # two seconds, which few tests need
 
     with contextlib.chdir(folder), Repo() as repo:
-        files = [Path(file.fs_path) for stage in repo.index.stages for file in (*stage.deps, *stage.outs)]
+        files = [
+            Path(file.fs_path) for stage in repo.index.stages for file in (*stage.deps, *stage.outs)
+        ]
         for path in sorted(files, reverse=True):  # what lies in an output before the output
             if not path.exists():
                 path = path if path.suffix else path / "file"
@@ -134,12 +159,17 @@ def stand_in(folder: Path) -> None:
         repo.commit(force=True)
 
 
-# Files of few tests that take minutes. They begin, so that at the end no core idles while one of them goes on alone.
+# Files of few tests that take minutes. They begin, so that at the end no core idles while one of
+# them goes on alone.
 SLOWEST = ["test_study", "test_flow", "test_watch", "test_dask", "test_report", "test_jax"]
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
+    items.sort(
+        key=lambda item: (
+            SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST)
+        )
+    )
 
 
 @pytest.fixture

@@ -31,7 +31,12 @@ def imported(module):
         path = ROOT / waiting.pop().replace(".", "/")
         for file in (path.with_suffix(".py"), path / "__init__.py", path / "__main__.py"):
             name = file.relative_to(ROOT).as_posix()
-            if name in found or not name.startswith(CODE) or not file.exists() or not has_code(file):
+            if (
+                name in found
+                or not name.startswith(CODE)
+                or not file.exists()
+                or not has_code(file)
+            ):
                 continue
             found.add(name)
             waiting += named(file)
@@ -54,13 +59,29 @@ def has_code(file):
 
 @functools.cache
 def keys_read(stage):
-    """The calls of read_params and read_profile in the code of a stage, as [(function, key)]; `*` stands for what the key is made of."""
+    """The calls of read_params and read_profile in the code of a stage, as [(function, key)]; `*`
+    stands for what the key is made of.
+    """
     calls = []
     for file in imported(f"tasks.{stage}"):
         for node in ast.walk(ast.parse((ROOT / file).read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("read_params", "read_profile"):
-                parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else [node.args[0]]
-                calls.append((node.func.id, "".join(part.value if isinstance(part, ast.Constant) else "*" for part in parts)))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "read_params",
+                "read_profile",
+            ):
+                parts = (
+                    node.args[0].values
+                    if isinstance(node.args[0], ast.JoinedStr)
+                    else [node.args[0]]
+                )
+                calls.append(
+                    (
+                        node.func.id,
+                        "".join(
+                            part.value if isinstance(part, ast.Constant) else "*" for part in parts
+                        ),
+                    )
+                )
     return calls
 
 
@@ -70,12 +91,23 @@ def test_a_layer_imports_hemotune_alone_and_no_stage_another(layer):
     files = list((ROOT / layer).rglob("*.py"))
     assert files
     for file in files:
-        own = [name for name in named(file) if name.partition(".")[0] in ("benchmarks", "flows", "hemotune", "tasks", "tests")]
-        assert [name for name in own if not f"{name}.".startswith(("hemotune.", f"{layer.replace('/', '.')}."))] == [], file
+        own = [
+            name
+            for name in named(file)
+            if name.partition(".")[0] in ("benchmarks", "flows", "hemotune", "tasks", "tests")
+        ]
+        assert [
+            name
+            for name in own
+            if not f"{name}.".startswith(("hemotune.", f"{layer.replace('/', '.')}."))
+        ] == [], file
 
 
 def test_tasks_holds_the_stages_and_nothing_else():
-    assert {file.relative_to(ROOT / "tasks").parts[0] for file in ROOT.glob("tasks/**/*.py")} == {"__init__.py", *STAGES}
+    assert {file.relative_to(ROOT / "tasks").parts[0] for file in ROOT.glob("tasks/**/*.py")} == {
+        "__init__.py",
+        *STAGES,
+    }
 
 
 def test_what_is_exempt_imports_nothing_that_is_not():
@@ -85,15 +117,21 @@ def test_what_is_exempt_imports_nothing_that_is_not():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
-    """A module left out would keep an old result when it changes; one too many would repeat the stage for nothing."""
+    """A module left out would keep an old result when it changes; one too many would repeat the
+    stage for nothing.
+    """
     deps = [ROOT / dep for dep in STAGES[stage]["deps"] if dep.startswith(CODE)]
     files = [file for dep in deps for file in (dep.glob("*.py") if dep.is_dir() else [dep])]
-    assert {file.relative_to(ROOT).as_posix() for file in files if has_code(file)} == imported(f"tasks.{stage}") - EXEMPT
+    assert {file.relative_to(ROOT).as_posix() for file in files if has_code(file)} == imported(
+        f"tasks.{stage}"
+    ) - EXEMPT
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A repository in which DVC holds every stage for done; its profile names every key that there is. It is the current folder."""
+    """A repository in which DVC holds every stage for done; its profile names every key that there
+    is. It is the current folder.
+    """
     folder = make_workspace(tmp_path_factory.mktemp("finished"))
     profile = folder / "profiles/tiny.yaml"
     profile.write_text(yaml_of(read(profile, "", Profile).model_dump()))
@@ -122,8 +160,12 @@ def instead(path, text):
 
 
 def changed(repo):
-    """The stages that DVC names as changed, of dvc.yaml and params.yaml as they were when `repo` first read them."""
-    return {stage.addressing for stage in repo.index.stages if any(dep.status() for dep in stage.deps)}
+    """The stages that DVC names as changed, of dvc.yaml and params.yaml as they were when `repo`
+    first read them.
+    """
+    return {
+        stage.addressing for stage in repo.index.stages if any(dep.status() for dep in stage.deps)
+    }
 
 
 def test_editing_a_module_changes_the_stages_that_import_it_and_no_other(finished):
@@ -134,13 +176,17 @@ def test_editing_a_module_changes_the_stages_that_import_it_and_no_other(finishe
         name = file.relative_to(finished).as_posix()
         with instead(file, file.read_text() + "# edited\n"):
             stages = {address.partition("@")[0] for address in changed(repo)}
-        assert stages == {stage for stage in STAGES if name in imported(f"tasks.{stage}") - EXEMPT}, name
+        assert stages == {
+            stage for stage in STAGES if name in imported(f"tasks.{stage}") - EXEMPT
+        }, name
 
 
 def keys_of(values, above=""):
     """The dotted keys of all values that are no dictionaries."""
     for key, value in values.items():
-        yield from keys_of(value, f"{above}{key}.") if isinstance(value, dict) else [f"{above}{key}"]
+        yield from (
+            keys_of(value, f"{above}{key}.") if isinstance(value, dict) else [f"{above}{key}"]
+        )
 
 
 def with_another(values, key):
@@ -151,7 +197,10 @@ def with_another(values, key):
     value = section[last]
     match value:
         case list():
-            section[last] = [*value, value[0] + 1 if value and isinstance(value[0], int) else "other"]
+            section[last] = [
+                *value,
+                value[0] + 1 if value and isinstance(value[0], int) else "other",
+            ]
         case str() | None:
             section[last] = "other"
         case _:
@@ -164,13 +213,19 @@ def readers(stages, function, key):
     found = set()
     for address in stages:
         stage, _, item = address.partition("@")
-        read = [what.replace("*", item.partition("-")[0]) for who, what in keys_read(stage) if who == function]
+        read = [
+            what.replace("*", item.partition("-")[0])
+            for who, what in keys_read(stage)
+            if who == function
+        ]
         if any(what in ("", key) or key.startswith(f"{what}.") for what in read):
             found.add(address)
     return found
 
 
-@pytest.mark.parametrize(("file", "function"), [("params.yaml", "read_params"), ("profiles/tiny.yaml", "read_profile")])
+@pytest.mark.parametrize(
+    ("file", "function"), [("params.yaml", "read_params"), ("profiles/tiny.yaml", "read_profile")]
+)
 def test_changing_a_key_changes_the_stages_that_read_it_and_no_other(finished, file, function):
     shutil.copy("profiles/tiny.yaml", "profiles/other.yaml")
     values = YAML(typ="safe", pure=True).load(Path(file).read_text())
@@ -178,7 +233,8 @@ def test_changing_a_key_changes_the_stages_that_read_it_and_no_other(finished, f
     stages = {stage.addressing for stage in repo.index.stages}
     for key in keys_of(values):
         with instead(Path(file), yaml_of(with_another(values, key))):
-            repo = Repo() if file == "params.yaml" else repo  # what the matrix is made of is read once
+            # What the matrix is made of is read once
+            repo = Repo() if file == "params.yaml" else repo
             assert changed(repo) & stages == readers(stages, function, key), key
 
 

@@ -17,13 +17,21 @@ KEYS = ["narrow-published-MobileNet-1", "deep-published-MobileNet-1"]
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """A repository in which the flow has run the tiny study once; `repository.output` is what it printed."""
+    """A repository in which the flow has run the tiny study once; `repository.output` is what it
+    printed.
+    """
     folder = make_repository(tmp_path_factory.mktemp("study"))
     # A user's own defaults for Keras, which would break or change the study if they were followed.
     user = tmp_path_factory.mktemp("keras")
-    defaults = {"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first", "backend": "jax"}
+    defaults = {
+        "floatx": "float16",
+        "epsilon": 0.1,
+        "image_data_format": "channels_first",
+        "backend": "jax",
+    }
     (user / "keras.json").write_text(json.dumps(defaults))
-    result = python("flows.study", "--slots", "cpu", cwd=folder, KERAS_HOME=str(user))  # with as many threads as dvc repro
+    # With as many threads as dvc repro
+    result = python("flows.study", "--slots", "cpu", cwd=folder, KERAS_HOME=str(user))
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     (folder / ".study" / "output").write_text(result.stdout + result.stderr)
     return folder
@@ -58,7 +66,11 @@ def test_a_fine_tune_writes_what_it_measured(repository, key):
     assert metrics["learning_rate_applied"] == pytest.approx(30 * metrics["learning_rate"])
     # The weights and what HDF5 adds; nothing of the optimizer, which is twice as large.
     weights = 4 * metrics["parameters"]
-    assert weights < (repository / "data" / "models" / key / "model.keras").stat().st_size < 1.1 * weights
+    assert (
+        weights
+        < (repository / "data" / "models" / key / "model.keras").stat().st_size
+        < 1.1 * weights
+    )
 
     columns = [f"probability_{name}" for name in split["classes"]]
     np.testing.assert_allclose(predictions[columns].sum(axis=1), 1, atol=1e-5)
@@ -71,17 +83,26 @@ def test_a_fine_tune_writes_what_it_measured(repository, key):
     # The delivered model computes in float32, where an image may change sides.
     images = 0 if metrics["precision"] == "float32" else 2
     tolerance = 1e-4 + images / metrics["validation"]["images"]
-    assert metrics["validation"]["accuracy"] == pytest.approx(history["validation_accuracy"].iloc[-1], abs=tolerance)
+    assert metrics["validation"]["accuracy"] == pytest.approx(
+        history["validation_accuracy"].iloc[-1], abs=tolerance
+    )
 
 
 def test_a_model_is_used_as_the_readme_says_with_keras_and_pillow_alone(repository, tmp_path):
-    """Its probabilities are the recorded ones; `python -I` in a folder of its own sees nothing of this project."""
+    """Its probabilities are the recorded ones; `python -I` in a folder of its own sees nothing of
+    this project.
+    """
     for name in ("model.keras", "model.json"):
         shutil.copy(repository / "data" / "models" / KEYS[0] / name, tmp_path)
-    recorded = pd.read_parquet(repository / "data" / "results" / KEYS[0] / "predictions.parquet").set_index("path")
+    recorded = pd.read_parquet(
+        repository / "data" / "results" / KEYS[0] / "predictions.parquet"
+    ).set_index("path")
     files = [str(repository / "data" / "raw" / "images" / path) for path in recorded.index]
     shutil.copy(files[0], tmp_path / "cell.jpeg")
-    several = f"np.save('all.npy', model.predict(np.stack([read(path, about['image']) for path in {files}])))"
+    several = (
+        "np.save('all.npy', model.predict(np.stack([read(path, about['image']) for path in"
+        f" {files}])))"
+    )
     done = run([sys.executable, "-I", "-c", f"{readme_model_code()}\n{several}"], tmp_path)
     assert done.returncode == 0, done.stderr
     first = ast.literal_eval(re.search(r"^{.*}$", done.stdout, re.MULTILINE)[0])
@@ -93,8 +114,13 @@ def test_a_model_is_used_as_the_readme_says_with_keras_and_pillow_alone(reposito
 
 def test_nothing_is_left_over(repository):
     assert not list((repository / "data").rglob("*.partial*"))
-    assert not (repository / ".study" / "resume").exists() or not any((repository / ".study" / "resume").rglob("*.npz"))
-    assert run(["git", "status", "--porcelain"], repository).stdout.split() in ([], ["??", "dvc.lock"])
+    assert not (repository / ".study" / "resume").exists() or not any(
+        (repository / ".study" / "resume").rglob("*.npz")
+    )
+    assert run(["git", "status", "--porcelain"], repository).stdout.split() in (
+        [],
+        ["??", "dvc.lock"],
+    )
 
 
 def test_dvc_has_nothing_to_do_after_the_flow(repository):
@@ -114,8 +140,17 @@ def test_a_second_run_ends_at_once_and_says_so(repository):
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("units: 4", "units: 0", "experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)"),
-        ("protocols: [published]", "protocols: 3", "protocols: Input should be a valid list (given: 3)"),  # DVC itself stumbles over it
+        (
+            "units: 4",
+            "units: 0",
+            "experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)",
+        ),
+        # DVC itself stumbles over it
+        (
+            "protocols: [published]",
+            "protocols: 3",
+            "protocols: Input should be a valid list (given: 3)",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_runs(repository, old, new, problem):
@@ -127,7 +162,11 @@ def test_a_wrong_setting_is_refused_before_anything_runs(repository, old, new, p
         result = python("flows.study", cwd=repository)
     finally:
         params.write_text(text)
-    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: params.yaml: {problem}\n")
+    assert (result.returncode, result.stdout, result.stderr) == (
+        1,
+        "",
+        f"error: params.yaml: {problem}\n",
+    )
 
 
 def would_run(repository, change):
@@ -148,7 +187,9 @@ def test_changing_one_experiment_retrains_that_one_alone(repository):
 
 
 def test_adding_an_experiment_is_one_line(repository):
-    stages = would_run(repository, lambda text: text + "  wide: {layers: 1, units: 32, learning_rate: 1.0e-5}\n")
+    stages = would_run(
+        repository, lambda text: text + "  wide: {layers: 1, units: 32, learning_rate: 1.0e-5}\n"
+    )
     assert stages == ["finetune@wide-published-MobileNet-1", "report"]
 
 
@@ -163,19 +204,40 @@ def test_dvc_shows_metrics_and_plots(repository):
 
 def test_data_and_models_travel_through_a_remote(repository, tmp_path):
     """Another checkout gets everything by `dvc pull`, and has nothing to do."""
-    run([sys.executable, "-m", "dvc", "remote", "add", "--local", "-d", "store", str(tmp_path / "store")], repository)
+    run(
+        [
+            sys.executable,
+            "-m",
+            "dvc",
+            "remote",
+            "add",
+            "--local",
+            "-d",
+            "store",
+            str(tmp_path / "store"),
+        ],
+        repository,
+    )
     dvc(repository, "push")
     other = tmp_path / "other"
-    shutil.copytree(repository, other, ignore=shutil.ignore_patterns("cache", "tmp", "data", ".study", "plots", "reports"))
+    shutil.copytree(
+        repository,
+        other,
+        ignore=shutil.ignore_patterns("cache", "tmp", "data", ".study", "plots", "reports"),
+    )
     dvc(other, "pull")
-    assert (other / "reports" / "results.csv").read_bytes() == (repository / "reports" / "results.csv").read_bytes()
+    assert (other / "reports" / "results.csv").read_bytes() == (
+        repository / "reports" / "results.csv"
+    ).read_bytes()
     assert "Data and pipelines are up to date" in dvc(other, "repro")
 
 
 def test_the_same_seed_gives_the_same_results(repository, tmp_path):
     """Trained again, the results are the same bytes; only the times are not."""
     other = tmp_path / "other"
-    shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots"))
+    shutil.copytree(
+        repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots")
+    )
     dvc(other, "repro", "--force", "--single-item", f"finetune@{KEYS[0]}")
     dvc(other, "repro", "report")
     reports, again = repository / "reports", other / "reports"
@@ -185,16 +247,22 @@ def test_the_same_seed_gives_the_same_results(repository, tmp_path):
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="TensorFlow may see a GPU")
 def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
-    """On a machine with a GPU and without CUDA libraries nothing is trained on the processor unless asked for."""
+    """On a machine with a GPU and without CUDA libraries nothing is trained on the processor unless
+    asked for.
+    """
     other = tmp_path / "other"
-    shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots"))
+    shutil.copytree(
+        repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots")
+    )
     driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
     flow, fine_tune = (
         [sys.executable, "-m", "flows.study", "--slots", "auto"],
         [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-")],
     )
     absent = run(fine_tune, other, **driver | {"CUDA_VISIBLE_DEVICES": "7"})
-    assert absent.stderr.startswith("error: CUDA_VISIBLE_DEVICES=7: there is no GPU 7; nvidia-smi lists 0: name some of these")
+    assert absent.stderr.startswith(
+        "error: CUDA_VISIBLE_DEVICES=7: there is no GPU 7; nvidia-smi lists 0: name some of these"
+    )
     assert absent.returncode == 1 and len(absent.stderr.splitlines()) == 1
     profile = other / "profiles" / "tiny.yaml"
     profile.write_text(profile.read_text().replace("seed: 1001", "seed: 1002"))
@@ -202,26 +270,50 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
         done = run(command, other, **driver)
         output = done.stdout + done.stderr
         assert done.returncode != 0 and "Traceback" not in output, output
-        (message,) = {line.partition("error: ")[2] for line in output.splitlines() if "error: TensorFlow" in line}
+        (message,) = {
+            line.partition("error: ")[2]
+            for line in output.splitlines()
+            if "error: TensorFlow" in line
+        }
         assert message.startswith("TensorFlow sees none of the GPUs that it may use (0). It says: ")
         assert "Could not load dynamic library 'libcuda.so.1'" in message
-        install, *cpu = re.search(r"install the CUDA libraries: (.*) \(.*(--slots cpu) or set (.*)", message).groups()
+        install, *cpu = re.search(
+            r"install the CUDA libraries: (.*) \(.*(--slots cpu) or set (.*)", message
+        ).groups()
         assert all(text in (ROOT / "docs/gpus.md").read_text() for text in (install, *cpu))
-    assert not (other / "data/backbone/MobileNet").exists()  # which dvc repro removed before it ran the stage
+    # Which dvc repro removed before it ran the stage
+    assert not (other / "data/backbone/MobileNet").exists()
 
 
 def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(repository, other, symlinks=True, ignore=shutil.ignore_patterns("cache", "tmp", ".study", "plots"))
+    shutil.copytree(
+        repository,
+        other,
+        symlinks=True,
+        ignore=shutil.ignore_patterns("cache", "tmp", ".study", "plots"),
+    )
     profile = other / "profiles" / "tiny.yaml"
-    profile.write_text(profile.read_text().replace("learning_rate_scale: 30", "learning_rate_scale: 1.0e+5"))
+    profile.write_text(
+        profile.read_text().replace("learning_rate_scale: 30", "learning_rate_scale: 1.0e+5")
+    )
     params = other / "params.yaml"
-    params.write_text(params.read_text().replace("units: 4, learning_rate: 1.0e-5", "units: 4, learning_rate: 0.9"))
+    params.write_text(
+        params.read_text().replace(
+            "units: 4, learning_rate: 1.0e-5", "units: 4, learning_rate: 0.9"
+        )
+    )
     before = (other / "data" / "results" / KEYS[0] / "metrics.json").read_bytes()
     done = python("tasks.finetune", *KEYS[0].split("-"), cwd=other)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (message,) = done.stderr.splitlines()
-    assert re.fullmatch(r"error: the loss is \S+ at epoch 1, step \d of 4, learning rate 90000: lower the experiment's .*", message)
-    assert json.loads((other / ".study/failures" / f"{KEYS[0]}.json").read_text())["reason"] in message
+    assert re.fullmatch(
+        r"error: the loss is \S+ at epoch 1, step \d of 4, learning rate 90000: lower the"
+        r" experiment's .*",
+        message,
+    )
+    assert (
+        json.loads((other / ".study/failures" / f"{KEYS[0]}.json").read_text())["reason"] in message
+    )
     assert (other / "data" / "results" / KEYS[0] / "metrics.json").read_bytes() == before
     assert not list((other / "data").rglob("*.partial*"))

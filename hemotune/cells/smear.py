@@ -1,8 +1,9 @@
-"""One drawn photograph of a stained blood smear: red cells, platelets, and one white cell of a known class.
+"""One drawn photograph of a stained blood smear: red cells, platelets, and one white cell of a
+known class.
 
-Light is absorbed as in a stained smear (Beer-Lambert): each structure adds optical density, and a pixel shows
-light * exp(-density). Lengths are in heights of the picture, so that the same random state draws the same scene at any size.
-NumPy and Pillow only, for speed.
+Light is absorbed as in a stained smear (Beer-Lambert): each structure adds optical density, and a
+pixel shows light * exp(-density). Lengths are in heights of the picture, so that the same random
+state draws the same scene at any size. NumPy and Pillow only, for speed.
 """
 
 import math
@@ -24,11 +25,18 @@ GRANULE = {  # density, and granules across the cell
     "EOSINOPHIL": (np.array([0.12, 0.78, 0.55], np.float32), 19),
     "NEUTROPHIL": (np.array([0.14, 0.24, 0.02], np.float32), 30),
 }
-RADIUS = {"EOSINOPHIL": (1.45, 2.0), "LYMPHOCYTE": (1.1, 1.65), "MONOCYTE": (1.75, 2.5), "NEUTROPHIL": (1.4, 2.0)}  # in red cells
+# In red cells
+RADIUS = {
+    "EOSINOPHIL": (1.45, 2.0),
+    "LYMPHOCYTE": (1.1, 1.65),
+    "MONOCYTE": (1.75, 2.5),
+    "NEUTROPHIL": (1.4, 2.0),
+}
 
 
 def draw_photograph(rng, cell_class, width, height, magnification=1.0):
-    """Draw one photograph: uint8 (height, width, 3), RGB, with one white cell of `cell_class`, red cells and platelets.
+    """Draw one photograph: uint8 (height, width, 3), RGB, with one white cell of `cell_class`, red
+    cells and platelets.
 
     At magnification 1 the cells are as large in the picture as in the real data set.
     """
@@ -39,8 +47,12 @@ def draw_photograph(rng, cell_class, width, height, magnification=1.0):
     nucleus_stain = mix(NUCLEUS, tone[1]) * tint[1]
     red_radius = rng.uniform(0.085, 0.112) * height * magnification
     radius = red_radius * rng.uniform(*RADIUS[cell_class])
-    reach = 0.4 / magnification  # the larger the cells, the nearer the middle, so that as much of them is seen
-    centre = rng.uniform(0.5 - reach, 0.5 + reach) * height, rng.uniform(0.5 - reach, 0.5 + reach) * width
+    # The larger the cells, the nearer the middle, so that as much of them is seen
+    reach = 0.4 / magnification
+    centre = (
+        rng.uniform(0.5 - reach, 0.5 + reach) * height,
+        rng.uniform(0.5 - reach, 0.5 + reach) * width,
+    )
 
     red = draw_red_cells(rng, width, height, red_radius, focus, centre, radius)
     density = red[..., None] * red_stain
@@ -51,7 +63,9 @@ def draw_photograph(rng, cell_class, width, height, magnification=1.0):
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     slope, fall = rng.normal(0, 0.022, size=2), rng.uniform(0, 0.06)
     colour = rng.uniform(0.79, 0.88) * (1 + rng.normal(0, 0.014, size=3))
-    light = (1 + slope[0] * y + slope[1] * x - fall * (x * x + y * y))[..., None] * colour.astype(np.float32)
+    light = (1 + slope[0] * y + slope[1] * x - fall * (x * x + y * y))[..., None] * colour.astype(
+        np.float32
+    )
     picture = 255 * light.astype(np.float32) * np.exp(-density)
     picture += rng.uniform(1.0, 3.0) * rng.standard_normal(picture.shape, np.float32)
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
@@ -63,7 +77,9 @@ def mix(ends, share):
 
 
 def step(distance, width):
-    """Smooth step from 0 to 1 where `distance` passes through 0; `width` is the edge's, in the same unit."""
+    """Smooth step from 0 to 1 where `distance` passes through 0; `width` is the edge's, in the same
+    unit.
+    """
     share = np.minimum(np.maximum(distance / width + 0.5, 0), 1)
     return share * share * (3 - 2 * share)
 
@@ -75,7 +91,9 @@ def noise(rng, cells, size):
 
 
 def window(centre, half, shape):
-    """Rows and columns of a square of `half` pixels about `centre`, cut to `shape`, and the same cut of the square itself."""
+    """Rows and columns of a square of `half` pixels about `centre`, cut to `shape`, and the same
+    cut of the square itself.
+    """
     top, left, size = round(centre[0] - half), round(centre[1] - half), 2 * half + 1
     first, last = min(max(top, 0), shape[0]), min(max(top + size, 0), shape[0])
     start, stop = min(max(left, 0), shape[1]), min(max(left + size, 0), shape[1])
@@ -84,16 +102,26 @@ def window(centre, half, shape):
 
 
 def draw_red_cells(rng, width, height, radius, focus, white_centre, white_radius):
-    """Thickness of the red cells: float32 (height, width), about 1 inside a cell. They keep off the white cell."""
+    """Thickness of the red cells: float32 (height, width), about 1 inside a cell. They keep off the
+    white cell.
+    """
     spacing = radius * rng.uniform(2.1, 2.9)
-    grid = np.mgrid[-radius : height + radius : spacing, -radius : width + radius : spacing].reshape(2, -1).T
+    grid = (
+        np.mgrid[-radius : height + radius : spacing, -radius : width + radius : spacing]
+        .reshape(2, -1)
+        .T
+    )
     centres = grid + rng.uniform(-0.5, 0.5, grid.shape) * spacing
     centres = centres[rng.uniform(size=len(centres)) < rng.uniform(0.6, 0.95)]
     # Rouleaux: some cells stick to a neighbour, in a direction that the whole smear shares.
     stuck = centres[rng.uniform(size=len(centres)) < rng.uniform(0, 0.4)]
     angle = rng.uniform(0, 2 * np.pi) + rng.normal(0, 0.5, len(stuck))
-    centres = np.concatenate([centres, stuck + 1.25 * radius * np.stack([np.sin(angle), np.cos(angle)], 1)])
-    centres = centres[np.hypot(*(centres - np.array(white_centre)).T) > white_radius + 0.55 * radius]
+    centres = np.concatenate(
+        [centres, stuck + 1.25 * radius * np.stack([np.sin(angle), np.cos(angle)], 1)]
+    )
+    centres = centres[
+        np.hypot(*(centres - np.array(white_centre)).T) > white_radius + 0.55 * radius
+    ]
     count = len(centres)
     thickness = np.zeros((height, width), np.float32)
     if not count:
@@ -106,17 +134,28 @@ def draw_red_cells(rng, width, height, radius, focus, white_centre, white_radius
     x = (span + top[:, 1:] - centres[:, 1:]).astype(np.float32)[:, None, :]
     vary = lambda low, high: rng.uniform(low, high, (count, 1, 1)).astype(np.float32)  # noqa: E731
     turn, size, long = vary(0, 2 * np.pi), radius * vary(0.82, 1.15), vary(0.84, 1.16)
-    u, v = (x * np.cos(turn) + y * np.sin(turn)) / (size * long), (y * np.cos(turn) - x * np.sin(turn)) / size * long
+    u, v = (
+        (x * np.cos(turn) + y * np.sin(turn)) / (size * long),
+        (y * np.cos(turn) - x * np.sin(turn)) / size * long,
+    )
     square = u * u + v * v
-    away = np.sqrt(square) + vary(-0.08, 0.08) * u * (u * u - 3 * v * v) / (square + 0.05)  # three-cornered a little
-    pallor = np.clip(rng.uniform(0.1, 0.85) + rng.normal(0, 0.18, (count, 1, 1)), 0, 0.9).astype(np.float32)
+    # Three-cornered a little
+    away = np.sqrt(square) + vary(-0.08, 0.08) * u * (u * u - 3 * v * v) / (square + 0.05)
+    pallor = np.clip(rng.uniform(0.1, 0.85) + rng.normal(0, 0.18, (count, 1, 1)), 0, 0.9).astype(
+        np.float32
+    )
     hollow = (away / rng.uniform(0.42, 0.6)) ** 2
     rim = (away - 0.9) / 0.09
-    cells = step((1 - away) * radius, focus) * vary(0.85, 1.1) * (1 - pallor / (1 + hollow * hollow) + 0.22 / (1 + rim * rim))
+    cells = (
+        step((1 - away) * radius, focus)
+        * vary(0.85, 1.1)
+        * (1 - pallor / (1 + hollow * hollow) + 0.22 / (1 + rim * rim))
+    )
     for cell, centre in zip(cells, centres.tolist(), strict=True):
         (rows, columns), inside, _, _ = window(centre, half, thickness.shape)
         part = thickness[rows, columns]
-        part += cell[inside] * (1 - 0.65 * np.minimum(part, 1))  # two cells absorb less than twice one cell's
+        # Two cells absorb less than twice one cell's
+        part += cell[inside] * (1 - 0.65 * np.minimum(part, 1))
     return thickness
 
 
@@ -125,17 +164,29 @@ def draw_platelet(rng, density, red_radius, focus, stain):
     height, width = density.shape[:2]
     size = red_radius * rng.uniform(0.12, 0.32)
     centre = rng.uniform(0, height), rng.uniform(0, width)
-    (rows, columns), inside, corner, span = window(centre, math.ceil(1.6 * size + focus), density.shape)
-    y, x = (np.arange(span) + corner[0] - centre[0])[:, None], np.arange(span) + corner[1] - centre[1]
+    (rows, columns), inside, corner, span = window(
+        centre, math.ceil(1.6 * size + focus), density.shape
+    )
+    y, x = (
+        (np.arange(span) + corner[0] - centre[0])[:, None],
+        np.arange(span) + corner[1] - centre[1],
+    )
     away = np.hypot(y * rng.uniform(0.8, 1.3), x) / size + 0.12 * noise(rng, 4, span)
-    speck = step((1 - away) * size, focus) * (0.5 + 0.1 * noise(rng, 6, span)) * rng.uniform(0.6, 1.2)
+    speck = (
+        step((1 - away) * size, focus) * (0.5 + 0.1 * noise(rng, 6, span)) * rng.uniform(0.6, 1.2)
+    )
     density[rows, columns] += speck[inside][..., None].astype(np.float32) * stain
 
 
 def draw_white_cell(rng, density, cell_class, centre, radius, focus, nucleus_stain):
     """Add the white cell to `density` in place; red cells below it show through only faintly."""
-    (rows, columns), inside, corner, span = window(centre, math.ceil(1.35 * radius + focus), density.shape)
-    y, x = (np.arange(span) + corner[0] - centre[0])[:, None], np.arange(span) + corner[1] - centre[1]
+    (rows, columns), inside, corner, span = window(
+        centre, math.ceil(1.35 * radius + focus), density.shape
+    )
+    y, x = (
+        (np.arange(span) + corner[0] - centre[0])[:, None],
+        np.arange(span) + corner[1] - centre[1],
+    )
     turn, long = rng.uniform(0, 2 * np.pi), rng.uniform(0.92, 1.09)
     u = ((x * np.cos(turn) + y * np.sin(turn)) / radius * long).astype(np.float32)
     v = ((y * np.cos(turn) - x * np.sin(turn)) / radius / long).astype(np.float32)
@@ -147,16 +198,28 @@ def draw_white_cell(rng, density, cell_class, centre, radius, focus, nucleus_sta
     wall = (away - 0.94) / 0.07
     fill = body * (1 + 0.12 * noise(rng, 9, span) + 0.35 / (1 + wall * wall))
     if cell_class == "MONOCYTE":  # ground-glass cytoplasm with vacuoles
-        fill *= 1 - 0.8 * granules(rng, u, v, 12, rng.uniform(0.0, 0.25), edge) * step(0.85 - away, edge)
+        fill *= 1 - 0.8 * granules(rng, u, v, 12, rng.uniform(0.0, 0.25), edge) * step(
+            0.85 - away, edge
+        )
     nucleus = step(lobed(draw_lobes(rng, cell_class), u, v), edge) * np.minimum(body * 1.5, 1)
     clumps = {"LYMPHOCYTE": (0.07, 9), "MONOCYTE": (0.13, 13)}.get(cell_class, (0.16, 12))
-    chromatin = nucleus * (1 + clumps[0] * noise(rng, clumps[1], span) + 0.06 * noise(rng, 25, span))
+    chromatin = nucleus * (
+        1 + clumps[0] * noise(rng, clumps[1], span) + 0.06 * noise(rng, 25, span)
+    )
     depth = {"LYMPHOCYTE": (0.9, 1.35), "MONOCYTE": (0.7, 1.1)}.get(cell_class, (0.8, 1.25))
 
-    cell = (fill * (1 - nucleus))[..., None] * mix(CYTOPLASM[cell_class], rng.uniform()) * rng.uniform(0.7, 1.3)
+    cell = (
+        (fill * (1 - nucleus))[..., None]
+        * mix(CYTOPLASM[cell_class], rng.uniform())
+        * rng.uniform(0.7, 1.3)
+    )
     if cell_class in GRANULE:
         stain, across = GRANULE[cell_class]
-        grains = granules(rng, u, v, across, rng.uniform(0.75, 0.95), edge) * step(0.97 - away, edge) * (1 - 0.85 * nucleus)
+        grains = (
+            granules(rng, u, v, across, rng.uniform(0.75, 0.95), edge)
+            * step(0.97 - away, edge)
+            * (1 - 0.85 * nucleus)
+        )
         cell += grains[..., None] * stain * rng.uniform(0.65, 1.25)
     cell += chromatin[..., None] * nucleus_stain * rng.uniform(*depth)
     part = density[rows, columns]
@@ -165,11 +228,16 @@ def draw_white_cell(rng, density, cell_class, centre, radius, focus, nucleus_sta
 
 
 def granules(rng, u, v, across, share, edge):
-    """Round grains, `across` of them over the cell's diameter, in `share` of the places of a jittered grid: values 0 to 1."""
+    """Round grains, `across` of them over the cell's diameter, in `share` of the places of a
+    jittered grid: values 0 to 1.
+    """
     places = 2 * across
-    size = np.where(rng.uniform(size=(places, places)) < share, rng.uniform(0.3, 0.52, (places, places)), 0).astype(np.float32)
+    size = np.where(
+        rng.uniform(size=(places, places)) < share, rng.uniform(0.3, 0.52, (places, places)), 0
+    ).astype(np.float32)
     shift = rng.uniform(-0.25, 0.25, (2, places, places)).astype(np.float32)
-    bend = 0.05 * noise(rng, 5, len(u)), 0.05 * noise(rng, 5, len(u))  # so that the eye does not see the grid
+    # So that the eye does not see the grid
+    bend = 0.05 * noise(rng, 5, len(u)), 0.05 * noise(rng, 5, len(u))
     row, column = (v + 2 + bend[0]) * across / 2, (u + 2 + bend[1]) * across / 2
     i, j = np.clip(row.astype(int), 0, places - 1), np.clip(column.astype(int), 0, places - 1)
     away = np.hypot(row - i - 0.5 - shift[0][i, j], column - j - 0.5 - shift[1][i, j])
@@ -177,8 +245,11 @@ def granules(rng, u, v, across, share, edge):
 
 
 def draw_lobes(rng, cell_class):
-    """Lobes of a nucleus: float array (lobes, 3) of x, y and radius, in radii of the cell; thin bridges are small lobes."""
-    if cell_class == "LYMPHOCYTE":  # one dense round nucleus that leaves a narrow rim, at times indented
+    """Lobes of a nucleus: float array (lobes, 3) of x, y and radius, in radii of the cell; thin
+    bridges are small lobes.
+    """
+    # One dense round nucleus that leaves a narrow rim, at times indented
+    if cell_class == "LYMPHOCYTE":
         size, off = rng.uniform(0.74, 0.92), rng.uniform(0, 0.14)
         return np.array([[off, 0, size], [off + 0.1, rng.uniform(-0.2, 0.2), 0.7 * size]])
     if cell_class == "MONOCYTE":  # kidney or horseshoe
@@ -189,18 +260,26 @@ def draw_lobes(rng, cell_class):
     if cell_class == "EOSINOPHIL":  # two lobes like spectacles, seldom three
         count, size, bend = rng.choice([2, 3], p=[0.87, 0.13]), (0.35, 0.45), rng.uniform(1.9, 2.9)
     else:  # neutrophil: three to five small lobes in a chain, seldom two
-        count, size, bend = rng.choice([2, 3, 4, 5], p=[0.07, 0.38, 0.37, 0.18]), (0.25, 0.34), rng.uniform(2.8, 5.0)
+        count, size, bend = (
+            rng.choice([2, 3, 4, 5], p=[0.07, 0.38, 0.37, 0.18]),
+            (0.25, 0.34),
+            rng.uniform(2.8, 5.0),
+        )
     arm = rng.uniform(0.4, 0.5)
     angles = np.linspace(-bend / 2, bend / 2, count) + rng.uniform(-0.18, 0.18, count)
     arms = arm * rng.uniform(0.75, 1.2, count)
-    lobes = np.stack([arms * np.cos(angles) - 0.08, arms * np.sin(angles), rng.uniform(*size, count)], 1)
+    lobes = np.stack(
+        [arms * np.cos(angles) - 0.08, arms * np.sin(angles), rng.uniform(*size, count)], 1
+    )
     bridges = (lobes[:-1] + lobes[1:]) / 2
     bridges[:, 2] *= rng.uniform(0.3, 0.62)
     return np.concatenate([lobes, bridges])
 
 
 def lobed(lobes, u, v):
-    """Signed distance, in radii of the cell and positive inside, to the rounded union of `lobes`."""
+    """Signed distance, in radii of the cell and positive inside, to the rounded union of
+    `lobes`.
+    """
     sharp, total = 4.0, np.zeros_like(u)
     for x, y, size in lobes.astype(np.float32):
         total += np.exp(sharp * (1 - ((u - x) ** 2 + (v - y) ** 2) / (size * size)))

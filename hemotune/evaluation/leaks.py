@@ -1,4 +1,6 @@
-"""What the controls say about a split: their accuracies, and the share of photographs that train and test have in common."""
+"""What the controls say about a split: their accuracies, and the share of photographs that train
+and test have in common.
+"""
 
 THUMBNAIL = 12  # pixels a side
 NAMES = {
@@ -13,15 +15,18 @@ def accuracies(controls):
     return {control: controls[control]["accuracy"] for control in NAMES if control in controls}
 
 
-# Up to this share of test images, copies can move an accuracy by no more than the margin of the report's warning itself.
+# Up to this share of test images, copies can move an accuracy by no more than the margin of the
+# report's warning itself.
 MOST_SHARED = 0.05
 
 
 def known_share(shared):
-    """Return the share of test images whose photograph is in train too, of what shared_photographs returns.
+    """Return the share of test images whose photograph is in train too, of what shared_photographs
+    returns.
 
     Returns:
-        fraction, or None where nobody knows: so many photographs were not found that the share may be more than MOST_SHARED.
+        fraction, or None where nobody knows: so many photographs were not found that the share may
+            be more than MOST_SHARED.
     """
     if shared is None:
         return None

@@ -1,1 +1,3 @@
-"""The schemas of params.yaml and of the profiles, a module for each section, so that a change in one concerns only its own stages."""
+"""The schemas of params.yaml and of the profiles, a module for each section, so that a change in
+one concerns only its own stages.
+"""

@@ -1,4 +1,5 @@
-"""Check params.yaml and the profile it names, both as a whole, before anything runs: python -m hemotune.settings.
+"""Check params.yaml and the profile it names, both as a whole, before anything runs: python -m
+hemotune.settings.
 
 No stage depends on this: each checks the keys that it reads.
 """
@@ -32,7 +33,8 @@ def check(root: str | Path = ".") -> None:
     """Check both files below the folder `root`.
 
     Raises:
-        StudyError: a file is missing or does not parse, a key is unknown, a value is of the wrong type or impossible.
+        StudyError: a file is missing or does not parse, a key is unknown, a value is of the wrong
+            type or impossible.
     """
     read_params("", Params, root)
     read_profile("", Profile, root)

@@ -16,7 +16,8 @@ class Pretrain(Section):
     epochs: Epochs = 1
     batch_size: BatchSize = 32
     learning_rate: Rate = 1e-3
-    # Apart from that of the fine-tunes: another precision there does not make other initial weights.
+    # Apart from that of the fine-tunes: another precision there does not make other initial
+    # weights.
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: Seed = 1001
 

@@ -1,7 +1,8 @@
-"""Read params.yaml (what is run) and the profile that it names (how), key by key, checked against declared types.
+"""Read params.yaml (what is run) and the profile that it names (how), key by key, checked against
+declared types.
 
-A stage reads the keys that it needs and no others; dvc.yaml names the same keys as its parameters. Both files are read with ruamel.yaml
-in YAML 1.2, as DVC reads them; in YAML 1.1 `1e-5` is a string.
+A stage reads the keys that it needs and no others; dvc.yaml names the same keys as its parameters.
+Both files are read with ruamel.yaml in YAML 1.2, as DVC reads them; in YAML 1.1 `1e-5` is a string.
 """
 
 from pathlib import Path
@@ -39,19 +40,22 @@ def read_profile(key: str, schema: Any, root: str | Path = ".") -> Any:
     path = Path(root) / "profiles" / f"{name}.yaml"
     if not path.exists():
         shipped = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-        raise StudyError(f"params.yaml: profile: there is no profiles/{name}.yaml; there is: {shipped}")
+        raise StudyError(
+            f"params.yaml: profile: there is no profiles/{name}.yaml; there is: {shipped}"
+        )
     return read(path, key, schema)
 
 
 def read(path: Path, key: str, schema: Any) -> Any:
-    """Return the value of `key` in the YAML file `path` as the type `schema`, a Section class or another type.
+    """Return the value of `key` in the YAML file `path` as the type `schema`, a Section class or
+    another type.
 
     Args:
         key: such as `training` or `experiments.mn_resultset1`; empty for the whole file.
 
     Raises:
-        StudyError: the file is missing or does not parse, the key is missing, a key below it is unknown, or a value is of the wrong
-            type or impossible.
+        StudyError: the file is missing or does not parse, the key is missing, a key below it is
+            unknown, or a value is of the wrong type or impossible.
     """
     values, above = parse(path), []
     for part in key.split(".") if key else []:
@@ -80,7 +84,9 @@ def parse(path: Path) -> Any:
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise StudyError(f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        raise StudyError(
+            f"{path.name}{where}: not valid YAML: {getattr(error, 'problem', None) or error}"
+        ) from None
 
 
 def describe(problem: Any, schema: Any, above: list[str]) -> str:
@@ -93,7 +99,10 @@ def describe(problem: Any, schema: Any, above: list[str]) -> str:
     parts = map(str, problem["loc"])
     key = ".".join([*above, *(p for p in parts if not p.startswith(("constrained-", "literal[")))])
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(section_at(schema, problem['loc'][:-1]).model_fields)}"
+        return (
+            f"{key}: unknown key; allowed here:"
+            f" {', '.join(section_at(schema, problem['loc'][:-1]).model_fields)}"
+        )
     if problem["type"] == "missing":
         return f"{key}: missing"
     message = problem["msg"].removeprefix("Value error, ")
@@ -102,7 +111,9 @@ def describe(problem: Any, schema: Any, above: list[str]) -> str:
 
 
 def section_at(schema: Any, location: tuple[Any, ...]) -> type[Section]:
-    """Return the Section class at `location` below `schema`: through fields of sections and values of dictionaries."""
+    """Return the Section class at `location` below `schema`: through fields of sections and values
+    of dictionaries.
+    """
     for part in location:
         fields = getattr(schema, "model_fields", None)
         schema = fields[part].annotation if fields else get_args(schema)[-1]

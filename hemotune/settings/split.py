@@ -8,7 +8,9 @@ from hemotune.settings.reading import Section, Seed
 
 
 class Split(Section):
-    """The published protocol's fractions of TRAIN and TEST together; held-out cuts validation off TRAIN in the same ratio."""
+    """The published protocol's fractions of TRAIN and TEST together; held-out cuts validation off
+    TRAIN in the same ratio.
+    """
 
     train: Annotated[float, Field(gt=0, lt=1)] = 0.64
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.16

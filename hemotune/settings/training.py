@@ -13,6 +13,7 @@ class Training(Section):
     epochs: Epochs
     batch_size: BatchSize = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    learning_rate_scale: Annotated[float, Field(gt=0, le=100_000)] = 1.0  # multiplies every experiment's rate
+    # Multiplies every experiment's rate
+    learning_rate_scale: Annotated[float, Field(gt=0, le=100_000)] = 1.0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: Seed = 1

@@ -24,5 +24,7 @@ class Validation(Section):
     imbalance: Severity = "warning"
     allowed_modes: Annotated[list[Mode], Field(min_length=1)] = ["RGB"]
     smallest_class: Annotated[int, Field(ge=5, le=1_000_000)] = 10  # images per class in a split
-    largest_imbalance: Annotated[float, Field(gt=1, le=1_000_000)] = 3.0  # largest class / smallest class
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=12)] = 10  # of the perceptual hash's 256 that may differ
+    # Largest class / smallest class
+    largest_imbalance: Annotated[float, Field(gt=1, le=1_000_000)] = 3.0
+    # Of the perceptual hash's 256 that may differ
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=12)] = 10

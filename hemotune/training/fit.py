@@ -15,20 +15,28 @@ from hemotune.training.model import Batches, hold_images, predict, score
 
 # Evaluation keeps no activations for a backward pass, so larger batches fit.
 EVALUATION_BATCH = 128
-# The real study's images at 224 px are 1.9 GB, and an own GPU has four times that; larger sets come from the memory-mapped array.
+# The real study's images at 224 px are 1.9 GB, and an own GPU has four times that; larger sets come
+# from the memory-mapped array.
 HELD_AT_MOST = 4 << 30  # bytes
-# A guess among the classes costs 1 or 2, a bad spell of training some hundred; from here none has come back.
+# A guess among the classes costs 1 or 2, a bad spell of training some hundred; from here none has
+# come back.
 EXPLODED = 1e4
 
 
 def versions() -> dict[str, str]:
     """Return {name: version} of what trains: Python, Keras and its backend."""
     backend = keras.backend.backend()
-    return {"python": sys.version.split()[0], "keras": keras.__version__, backend: sys.modules[backend].__version__}
+    return {
+        "python": sys.version.split()[0],
+        "keras": keras.__version__,
+        backend: sys.modules[backend].__version__,
+    }
 
 
 class Watch(keras.callbacks.Callback):
-    """Shows progress after every step, and stops at the first loss that is not a number or has exploded."""
+    """Shows progress after every step, and stops at the first loss that is not a number or has
+    exploded.
+    """
 
     def __init__(self, progress, epoch, epochs, steps, batch_size, learning_rate):
         super().__init__()
@@ -36,17 +44,33 @@ class Watch(keras.callbacks.Callback):
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
 
     def on_train_batch_end(self, batch, logs=None):
-        # `loss` is the mean over the epoch so far: one NaN step makes it NaN, which is not below anything.
+        # `loss` is the mean over the epoch so far: one NaN step makes it NaN, which is not below
+        # anything.
         if not logs["loss"] < EXPLODED:
             raise StudyError(
-                f"the loss is {logs['loss']:.3g} at epoch {self.epoch}, step {batch + 1} of {self.steps}, learning rate "
-                f"{self.learning_rate:g}: lower the experiment's learning_rate in params.yaml, or learning_rate_scale in the profile"
+                f"the loss is {logs['loss']:.3g} at epoch {self.epoch}, step {batch + 1} of"
+                f" {self.steps}, learning rate {self.learning_rate:g}: lower the experiment's"
+                " learning_rate in params.yaml, or learning_rate_scale in the profile"
             )
         done = (self.epoch - 1) * self.steps + batch + 1
-        self.progress.update(done * self.batch_size, f"epoch {self.epoch}/{self.epochs}, loss {logs['loss']:.4f}")
+        self.progress.update(
+            done * self.batch_size, f"epoch {self.epoch}/{self.epochs}, loss {logs['loss']:.4f}"
+        )
 
 
-def fit(network, images, labels, train, validation, training, learning_rate, seed, what, state=None, on_gpu=False):
+def fit(
+    network,
+    images,
+    labels,
+    train,
+    validation,
+    training,
+    learning_rate,
+    seed,
+    what,
+    state=None,
+    on_gpu=False,
+):
     """Train all layers of a compiled network.
 
     Args:
@@ -55,11 +79,13 @@ def fit(network, images, labels, train, validation, training, learning_rate, see
         train, validation: row numbers.
         training: settings.training.Training; seed: of the order of images and of dropout.
         what: shown with the progress.
-        state: folder that holds the state after each finished epoch; a fit that was killed goes on from there as if it never stopped.
+        state: folder that holds the state after each finished epoch; a fit that was killed goes on
+            from there as if it never stopped.
         on_gpu: hold all images in the GPU's memory, as far as they are no more than HELD_AT_MOST.
 
     Returns:
-        history: DataFrame, a row an epoch. The training columns are means over the epoch with dropout on, as Keras's fit reports
+        history: DataFrame, a row an epoch. The training columns are means over the epoch with
+            dropout on, as Keras's fit reports
         them; the validation columns are computed after the epoch.
 
     Raises:
@@ -85,7 +111,9 @@ def fit(network, images, labels, train, validation, training, learning_rate, see
             watch = Watch(progress, epoch, training.epochs, steps, batch_size, learning_rate)
             logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
             trained = time.monotonic() - started
-            validation_loss, validation_accuracy = score(predict(model, images, validation, EVALUATION_BATCH), labels[validation])
+            validation_loss, validation_accuracy = score(
+                predict(model, images, validation, EVALUATION_BATCH), labels[validation]
+            )
             history.append(
                 {
                     "epoch": epoch,
@@ -101,9 +129,10 @@ def fit(network, images, labels, train, validation, training, learning_rate, see
                 resume.save(state, network, history)
             last = history[-1]
             print(
-                f"epoch {epoch}/{training.epochs}: loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}, "
-                f"validation loss {validation_loss:.4f}, accuracy {validation_accuracy:.4f}, "
-                f"{last['seconds']:.1f} s, {last['images_per_second']:.1f} images/s",
+                f"epoch {epoch}/{training.epochs}: loss {last['loss']:.4f}, accuracy"
+                f" {last['accuracy']:.4f}, validation loss {validation_loss:.4f}, accuracy"
+                f" {validation_accuracy:.4f}, {last['seconds']:.1f} s,"
+                f" {last['images_per_second']:.1f} images/s",
                 flush=True,
             )
     return pd.DataFrame(history)
@@ -111,20 +140,25 @@ def fit(network, images, labels, train, validation, training, learning_rate, see
 
 @contextlib.contextmanager
 def memory_told(batch_size):
-    """Say what to change where the memory of the device does not suffice; each backend has an exception of its own for that."""
+    """Say what to change where the memory of the device does not suffice; each backend has an
+    exception of its own for that.
+    """
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "ResourceExhaustedError" and "RESOURCE_EXHAUSTED" not in str(error):
+        if type(error).__name__ != "ResourceExhaustedError" and "RESOURCE_EXHAUSTED" not in str(
+            error
+        ):
             raise
         raise StudyError(
-            f"the device has too little memory for batches of {batch_size} images: set batch_size to {max(1, batch_size // 2)} in the "
-            "profile, or let fewer runs share the device"
+            f"the device has too little memory for batches of {batch_size} images: set batch_size"
+            f" to {max(1, batch_size // 2)} in the profile, or let fewer runs share the device"
         ) from None
 
 
 def build(model, labels):
-    """Make the variables of a compiled model's optimizer and metrics; the first step would make them, and be traced twice for it.
+    """Make the variables of a compiled model's optimizer and metrics; the first step would make
+    them, and be traced twice for it.
 
     Tracing ResNet50 takes 10 s on a slow processor.
 
@@ -132,12 +166,16 @@ def build(model, labels):
         labels: int (n,), any of them.
     """
     model.optimizer.build(model.trainable_variables)
-    model.compute_metrics(None, labels, np.full((len(labels), model.output_shape[-1]), 0.5, "float32"))
+    model.compute_metrics(
+        None, labels, np.full((len(labels), model.output_shape[-1]), 0.5, "float32")
+    )
     model.reset_metrics()
 
 
 def reseed_dropout(model, seed):
-    """Set the state of every dropout layer, a backbone's own too, from `seed`: an epoch's masks do not depend on what ran before it."""
+    """Set the state of every dropout layer, a backbone's own too, from `seed`: an epoch's masks do
+    not depend on what ran before it.
+    """
     random = np.random.default_rng(seed)
     for layer in layers_of(model):
         if isinstance(layer, keras.layers.Dropout):

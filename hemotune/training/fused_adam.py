@@ -1,15 +1,18 @@
-"""Adam with one fused update for each variable. The only module that calls TensorFlow's own operations.
+"""Adam with one fused update for each variable. The only module that calls TensorFlow's own
+operations.
 
-Keras's Adam adds ten small operations for each of ResNet50's 161 variables: 11 to 30 s of tracing before the first step on a
-CPU. TensorFlow's ResourceApplyAdam does the same arithmetic in one (Kingma & Ba 2015, with the bias correction folded into the
-rate as in both implementations).
+Keras's Adam adds ten small operations for each of ResNet50's 161 variables: 11 to 30 s of tracing
+before the first step on a CPU. TensorFlow's ResourceApplyAdam does the same arithmetic in one
+(Kingma & Ba 2015, with the bias correction folded into the rate as in both implementations).
 """
 
 import keras
 
 
 def adam(learning_rate):
-    """Return an Adam optimizer with Keras's defaults: fused under TensorFlow, Keras's own under other backends."""
+    """Return an Adam optimizer with Keras's defaults: fused under TensorFlow, Keras's own under
+    other backends.
+    """
     if keras.backend.backend() != "tensorflow":
         return keras.optimizers.Adam(learning_rate)
     return FusedAdam(learning_rate)

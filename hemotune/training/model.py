@@ -1,4 +1,6 @@
-"""The network of the study: a backbone of keras.applications, flattened, and a small head. Keras 3 API only."""
+"""The network of the study: a backbone of keras.applications, flattened, and a small head. Keras 3
+API only.
+"""
 
 import sys
 
@@ -14,17 +16,26 @@ def constructor(name):
     Raises:
         StudyError: there is no such backbone.
     """
-    known = {key: value for key, value in vars(keras.applications).items() if callable(value) and key[0].isupper()}
+    known = {
+        key: value
+        for key, value in vars(keras.applications).items()
+        if callable(value) and key[0].isupper()
+    }
     if name not in known:
-        raise StudyError(f"params.yaml: backbones: '{name}' is not in keras.applications; there is: {', '.join(sorted(known))}")
+        raise StudyError(
+            f"params.yaml: backbones: '{name}' is not in keras.applications; there is:"
+            f" {', '.join(sorted(known))}"
+        )
     return known[name]
 
 
 def channel_affine(name):
-    """Return (flip, scale, offset) so that `(x[..., ::-1] if flip else x) * scale + offset` is the backbone's preprocess_input.
+    """Return (flip, scale, offset) so that `(x[..., ::-1] if flip else x) * scale + offset` is the
+    backbone's preprocess_input.
 
-    Every preprocess_input of keras.applications is affine in each channel, with or without a swap of red and blue. Probing it with
-    black and with red gives the three; as built-in layers they make model.keras load without this project's code.
+    Every preprocess_input of keras.applications is affine in each channel, with or without a swap
+    of red and blue. Probing it with black and with red gives the three; as built-in layers they
+    make model.keras load without this project's code.
 
     Returns:
         flip: bool; scale, offset: lists of three floats, by output channel.
@@ -34,13 +45,17 @@ def channel_affine(name):
     black, white, red = np.zeros((3, 1, 1, 1, 3), "float32")
     white += 255.0
     red[..., 0] = 255.0
-    offset, top, probe = (np.asarray(module.preprocess_input(x.copy()), "float64").reshape(3) for x in (black, white, red))
+    offset, top, probe = (
+        np.asarray(module.preprocess_input(x.copy()), "float64").reshape(3)
+        for x in (black, white, red)
+    )
     scale = (top - offset) / 255.0
     return bool(probe[0] == offset[0]), scale.tolist(), offset.tolist()
 
 
 def build_backbone(name, size):
-    """Return the backbone without its classifier and with fresh weights: (batch, size, size, 3) float -> feature maps.
+    """Return the backbone without its classifier and with fresh weights: (batch, size, size, 3)
+    float -> feature maps.
 
     Raises:
         StudyError: there is no such backbone, or it does not take images as small as `size` px.
@@ -52,12 +67,14 @@ def build_backbone(name, size):
 
 
 def assemble(backbone, name, layers, units, dropout, classes):
-    """Join a backbone and the study's head: `ResNet50 - F - D(units) x layers`, each hidden layer followed by dropout, softmax.
+    """Join a backbone and the study's head: `ResNet50 - F - D(units) x layers`, each hidden layer
+    followed by dropout, softmax.
 
     Args:
         backbone: what `build_backbone` returned; its weights are shared, not copied.
         name: the backbone's name, for its preprocessing.
-        layers, units: hidden layers of the head and units in each; 0 layers pool the feature maps instead of flattening them.
+        layers, units: hidden layers of the head and units in each; 0 layers pool the feature maps
+            instead of flattening them.
         classes: number of classes.
 
     Returns:
@@ -89,8 +106,17 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, images, rows, batch_size, labels=None, whole=False):
         super().__init__()
-        self.images, self.rows, self.labels, self.batch_size = images, np.asarray(rows), labels, batch_size
-        self.length = len(rows) // batch_size if whole and len(rows) >= batch_size else -(-len(rows) // batch_size)
+        self.images, self.rows, self.labels, self.batch_size = (
+            images,
+            np.asarray(rows),
+            labels,
+            batch_size,
+        )
+        self.length = (
+            len(rows) // batch_size
+            if whole and len(rows) >= batch_size
+            else -(-len(rows) // batch_size)
+        )
 
     def __len__(self):
         return self.length
@@ -107,7 +133,10 @@ class Held(keras.layers.Layer):
     def __init__(self, images):
         super().__init__(trainable=False)
         self.images = self.add_weight(
-            shape=images.shape, dtype="uint8", trainable=False, initializer=lambda shape, dtype: keras.ops.convert_to_tensor(images, dtype)
+            shape=images.shape,
+            dtype="uint8",
+            trainable=False,
+            initializer=lambda shape, dtype: keras.ops.convert_to_tensor(images, dtype),
         )
 
     def call(self, rows):
@@ -122,8 +151,8 @@ def hold_images(network, images):
         images: uint8 (N, size, size, 3).
 
     Returns:
-        A compiled model of the same layers and optimizer that takes row numbers for images, and int32 (N,), which stands for the images
-        wherever their rows are taken for it.
+        A compiled model of the same layers and optimizer that takes row numbers for images, and
+        int32 (N,), which stands for the images wherever their rows are taken for it.
     """
     rows = keras.Input((), dtype="int32", name="row")
     model = keras.Model(rows, network(Held(images)(rows)))
@@ -133,13 +162,18 @@ def hold_images(network, images):
 
 def predict(model, images, rows, batch_size):
     """Return the class probabilities of the images in `rows`: float32 (len(rows), classes)."""
-    # Filled up to whole batches: a last one of another size would be traced anew, which takes longer than it.
+    # Filled up to whole batches: a last one of another size would be traced anew, which takes
+    # longer than it.
     filled = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
-    return np.asarray(model.predict(Batches(images, filled, batch_size), verbose=0), "float32")[: len(rows)]
+    return np.asarray(model.predict(Batches(images, filled, batch_size), verbose=0), "float32")[
+        : len(rows)
+    ]
 
 
 def score(probabilities, labels):
-    """Return (cross-entropy, accuracy) of probabilities (n, classes) against int labels (n,), as Keras computes them."""
+    """Return (cross-entropy, accuracy) of probabilities (n, classes) against int labels (n,), as
+    Keras computes them.
+    """
     chosen = probabilities[np.arange(len(labels)), labels].astype("float64")
     loss = -np.log(np.clip(chosen, 1e-7, 1.0)).mean()
     return float(loss), float((probabilities.argmax(axis=1) == labels).mean())

@@ -1,7 +1,9 @@
-"""The state of a fine-tune after its last finished epoch, so that a killed one goes on instead of starting anew.
+"""The state of a fine-tune after its last finished epoch, so that a killed one goes on instead of
+starting anew.
 
-It lies outside DVC's outs, which DVC deletes before a stage runs: .study/resume/KEY/HASH/epoch-N.npz. HASH covers everything the
-training depends on, so that changed settings or data start anew. The last two epochs are kept: a damaged state costs one epoch.
+It lies outside DVC's outs, which DVC deletes before a stage runs:
+.study/resume/KEY/HASH/epoch-N.npz. HASH covers everything the training depends on, so that changed
+settings or data start anew. The last two epochs are kept: a damaged state costs one epoch.
 """
 
 import hashlib
@@ -24,10 +26,15 @@ def fingerprint(settings, files):
 
 
 def save(folder, model, history):
-    """Write weights, optimizer and history after the epoch that `history` (list of dict, a row an epoch) ends with."""
+    """Write weights, optimizer and history after the epoch that `history` (list of dict, a row an
+    epoch) ends with.
+    """
     epoch = history[-1]["epoch"]
     arrays = {f"weight_{i:04}": value for i, value in enumerate(model.get_weights())}
-    arrays |= {f"optimizer_{i:04}": np.asarray(variable) for i, variable in enumerate(model.optimizer.variables)}
+    arrays |= {
+        f"optimizer_{i:04}": np.asarray(variable)
+        for i, variable in enumerate(model.optimizer.variables)
+    }
     with new_file(folder / f"epoch-{epoch}.npz") as file:
         np.savez(file, history=json.dumps(history), **arrays)
     for old in states(folder)[2:]:
@@ -35,7 +42,8 @@ def save(folder, model, history):
 
 
 def restore(folder, model):
-    """Set a compiled and built model to the newest whole state below `folder` and return its history; [] where there is none.
+    """Set a compiled and built model to the newest whole state below `folder` and return its
+    history; [] where there is none.
 
     A state that cannot be read is set aside with a warning, and the epoch before it is used.
     """
@@ -43,21 +51,31 @@ def restore(folder, model):
         try:
             with np.load(path) as arrays:
                 history = json.loads(str(arrays["history"]))
-                weights = [arrays[name] for name in sorted(arrays.files) if name.startswith("weight_")]
-                optimizer = [arrays[name] for name in sorted(arrays.files) if name.startswith("optimizer_")]
+                weights = [
+                    arrays[name] for name in sorted(arrays.files) if name.startswith("weight_")
+                ]
+                optimizer = [
+                    arrays[name] for name in sorted(arrays.files) if name.startswith("optimizer_")
+                ]
             model.set_weights(weights)
             for variable, value in zip(model.optimizer.variables, optimizer, strict=True):
                 variable.assign(value)
             return history
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             path.replace(path.with_suffix(".damaged"))
-            print(f"warning: {path} is damaged ({error}); set aside as {path.stem}.damaged", file=sys.stderr, flush=True)
+            print(
+                f"warning: {path} is damaged ({error}); set aside as {path.stem}.damaged",
+                file=sys.stderr,
+                flush=True,
+            )
     return []
 
 
 def states(folder):
     """Return the states below `folder`, the newest epoch first."""
-    return sorted(folder.glob("epoch-*.npz"), key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+    return sorted(
+        folder.glob("epoch-*.npz"), key=lambda path: int(path.stem.split("-")[1]), reverse=True
+    )
 
 
 def forget(folder):

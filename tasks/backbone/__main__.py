@@ -1,4 +1,5 @@
-"""Stage backbone: the initial weights that all fine-tunes of a backbone start from, as one versioned file.
+"""Stage backbone: the initial weights that all fine-tunes of a backbone start from, as one
+versioned file.
 
     python -m tasks.backbone ResNet50
 
@@ -29,8 +30,12 @@ from tasks.backbone.weights import imagenet, pretrain  # noqa: E402
 def main(name):
     size, backbone = read_profile("images", Images).size, read_profile("backbone", Backbone)
     gpus, (_, features) = gpu_names(), hardware.processor()
-    keras.config.set_dtype_policy(hardware.choose_precision(backbone.pretrain.precision, gpus, features))
-    keras.utils.set_random_seed(backbone.pretrain.seed if backbone.weights == "pretrain" else backbone.seed)
+    keras.config.set_dtype_policy(
+        hardware.choose_precision(backbone.pretrain.precision, gpus, features)
+    )
+    keras.utils.set_random_seed(
+        backbone.pretrain.seed if backbone.weights == "pretrain" else backbone.seed
+    )
     match backbone.weights:
         case "imagenet":
             model, source = imagenet(name, size, backbone.file)
@@ -45,7 +50,10 @@ def main(name):
         if backbone.weights == "pretrain":
             facts |= {"precision": keras.config.dtype_policy().name, "versions": versions()}
         write_json(folder / "backbone.json", facts)
-    print(f"{name}: {model.count_params()} parameters, {', '.join(f'{key} {value}' for key, value in source.items())}")
+    print(
+        f"{name}: {model.count_params()} parameters,"
+        f" {', '.join(f'{key} {value}' for key, value in source.items())}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Kaggle's own client, made safe: timeouts, errors that say what to do, and no trace of the token.
 
-Only kagglesdk is used, on which the kaggle package stands. The kaggle package is never imported: its import signs in by
-itself, over the network and without a timeout, and with VERBOSE set it prints the token.
+Only kagglesdk is used, on which the kaggle package stands. The kaggle package is never imported:
+its import signs in by itself, over the network and without a timeout, and with VERBOSE set it
+prints the token.
 """
 
 import contextlib
@@ -19,16 +20,19 @@ from pathlib import Path
 from hemotune.errors import StudyError
 
 HOW_TO_SIGN_IN = (
-    "make a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN, or save it in ~/.kaggle/access_token with mode 600"
+    "make a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN, or save it in"
+    " ~/.kaggle/access_token with mode 600"
 )
 WEB_PAGE = (
-    "something between here and Kaggle answered with a web page, as a proxy or the login page of a network does; "
-    "open any page in a browser first, or set HTTPS_PROXY to the right proxy"
+    "something between here and Kaggle answered with a web page, as a proxy or the login page of a"
+    " network does; open any page in a browser first, or set HTTPS_PROXY to the right proxy"
 )
 
 
 class Again(Exception):
-    """What failed is worth another attempt; `wait` is how many seconds the server asked for, or None."""
+    """What failed is worth another attempt; `wait` is how many seconds the server asked for, or
+    None.
+    """
 
     def __init__(self, why, wait=None):
         super().__init__(why)
@@ -38,14 +42,18 @@ class Again(Exception):
 def connect():
     """Return (kagglesdk.KaggleClient with timeouts, whether it signs in).
 
-    The token is looked for in the client's order: KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME with KAGGLE_KEY,
-    kaggle.json in KAGGLE_CONFIG_DIR, ~/.kaggle or ~/.config/kaggle, a login by `kaggle auth login`. With none, a public data
-    set still comes.
+    The token is looked for in the client's order: KAGGLE_API_TOKEN, ~/.kaggle/access_token,
+    KAGGLE_USERNAME with KAGGLE_KEY, kaggle.json in KAGGLE_CONFIG_DIR, ~/.kaggle or
+    ~/.config/kaggle, a login by `kaggle auth login`. With none, a public data set still comes.
     """
     from kagglesdk import KaggleClient, KaggleCredentials, get_access_token_from_env
     from kagglesdk.kaggle_env import get_env
 
-    home, user, key = Path("~/.kaggle").expanduser(), os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
+    home, user, key = (
+        Path("~/.kaggle").expanduser(),
+        os.environ.get("KAGGLE_USERNAME"),
+        os.environ.get("KAGGLE_KEY"),
+    )
     try:
         token, _ = get_access_token_from_env()
     except OSError as error:  # the client takes a long token for a path
@@ -57,10 +65,20 @@ def connect():
         folder = os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else other)
         user, key = from_kaggle_json(Path(folder) / "kaggle.json")
     if any(secret and not re.fullmatch(r"[!-~]+", secret) for secret in (token, user, key)):
-        raise StudyError(f"kaggle: the token holds characters that no token has (spaces, line ends); {HOW_TO_SIGN_IN}")
+        raise StudyError(
+            "kaggle: the token holds characters that no token has (spaces, line ends);"
+            f" {HOW_TO_SIGN_IN}"
+        )
 
     def client(token):
-        made = KaggleClient(get_env(), verbose=False, username=user, password=key, api_token=token, user_agent="hemotune")
+        made = KaggleClient(
+            get_env(),
+            verbose=False,
+            username=user,
+            password=key,
+            api_token=token,
+            user_agent="hemotune",
+        )
         make_safe(made.http_client().__enter__()._session)
         return made
 
@@ -68,12 +86,18 @@ def connect():
     if not token and not (user and key) and login.exists():
         warn_if_readable(login)
         saved = KaggleCredentials.load(client(None))
-        token = answer_of(saved.get_access_token, "the login of `kaggle auth login`", True) if saved else None
+        token = (
+            answer_of(saved.get_access_token, "the login of `kaggle auth login`", True)
+            if saved
+            else None
+        )
     return client(token), bool(token or (user and key))
 
 
 def make_safe(session):
-    """Give the client's session timeouts, which it knows none of, and keep it from following the link to the zip by itself."""
+    """Give the client's session timeouts, which it knows none of, and keep it from following the
+    link to the zip by itself.
+    """
     send = session.send
 
     def send_once(request, **settings):
@@ -93,7 +117,9 @@ def from_kaggle_json(path):
     except FileNotFoundError:
         return None, None
     except (OSError, ValueError, KeyError, TypeError):
-        raise StudyError(f"{path}: cannot be read, or is no JSON with username and key; {HOW_TO_SIGN_IN}") from None
+        raise StudyError(
+            f"{path}: cannot be read, or is no JSON with username and key; {HOW_TO_SIGN_IN}"
+        ) from None
     warn_if_readable(path)
     return user, key
 
@@ -103,11 +129,17 @@ def warn_if_readable(path):
     """A token that others can read is a warning: it works, but it may be stolen already."""
     with contextlib.suppress(OSError):
         if path.stat().st_mode & 0o077:
-            print(f"warning: {path} holds your Kaggle token and other users can read it: chmod 600 {path}", file=sys.stderr, flush=True)
+            print(
+                f"warning: {path} holds your Kaggle token and other users can read it: chmod 600"
+                f" {path}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def answer_of(call, what, signed_in):
-    """Call Kaggle's client; what goes wrong is said without the text of its errors, which may hold a token or a signed link.
+    """Call Kaggle's client; what goes wrong is said without the text of its errors, which may hold
+    a token or a signed link.
 
     Raises:
         StudyError: another attempt would not help.
@@ -119,7 +151,12 @@ def answer_of(call, what, signed_in):
         return call()
     except requests.HTTPError as error:
         response = error.response
-        raise refusal(response.status_code if response.status_code >= 400 else response.json()["code"], response, what, signed_in) from None
+        raise refusal(
+            response.status_code if response.status_code >= 400 else response.json()["code"],
+            response,
+            what,
+            signed_in,
+        ) from None
     except (ValueError, TypeError, AttributeError):  # no JSON, or none that the client understands
         raise StudyError(f"kaggle: {what}: {WEB_PAGE}") from None
     except requests.RequestException as error:
@@ -131,17 +168,30 @@ def no_connection(error):
     import requests
 
     stalled = isinstance(error, requests.Timeout) or "Read timed out" in str(error)
-    return f"stalled: not a byte for {timeout()[1]:g} s" if stalled else f"no connection, or it broke off ({type(error).__name__})"
+    return (
+        f"stalled: not a byte for {timeout()[1]:g} s"
+        if stalled
+        else f"no connection, or it broke off ({type(error).__name__})"
+    )
 
 
 def refusal(status, response, what, signed_in):
     """Return the exception for an HTTP status of Kaggle or of its storage."""
     if status == 429 or status == 408 or status >= 500:
-        return Again({429: "too many requests (429)"}.get(status, f"the server failed ({status})"), retry_after(response))
+        return Again(
+            {429: "too many requests (429)"}.get(status, f"the server failed ({status})"),
+            retry_after(response),
+        )
     texts = {
         401: f"the token was refused (401): it is wrong or expired; {HOW_TO_SIGN_IN}",
-        403: "not allowed (403): it is private, or its rules wait for your consent; open its page on kaggle.com with the token's account",
-        404: "there is no such data set, or not this version of it (404); correct dataset.handle or dataset.version in the profile",
+        403: (
+            "not allowed (403): it is private, or its rules wait for your consent; open its page on"
+            " kaggle.com with the token's account"
+        ),
+        404: (
+            "there is no such data set, or not this version of it (404); correct dataset.handle or"
+            " dataset.version in the profile"
+        ),
         407: "the proxy asks for a password (407); set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
     }
     text = texts.get(status, f"an unexpected answer ({status})")
@@ -168,21 +218,35 @@ def current_version(handle):
     request.owner_slug, request.dataset_slug = handle.split("/")
     client, signed_in = connect()
     with client:
-        found = answer_of(lambda: client.datasets.dataset_api_client.get_dataset(request), handle, signed_in)
+        found = answer_of(
+            lambda: client.datasets.dataset_api_client.get_dataset(request), handle, signed_in
+        )
     if not found.current_version_number:
-        raise StudyError(f"kaggle: {handle}: the answer names no current version; pin dataset.version in the profile")
-    return found.current_version_number, found.last_updated.isoformat() if found.last_updated else ""
+        raise StudyError(
+            f"kaggle: {handle}: the answer names no current version; pin dataset.version in the"
+            " profile"
+        )
+    return (
+        found.current_version_number,
+        found.last_updated.isoformat() if found.last_updated else "",
+    )
 
 
 def link_to_zip(handle, version):
-    """Return the answer that carries the signed link to a version's zip in its Location header; raises as `answer_of`."""
+    """Return the answer that carries the signed link to a version's zip in its Location header;
+    raises as `answer_of`.
+    """
     from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
 
     request = ApiDownloadDatasetRequest()
     request.owner_slug, request.dataset_slug = handle.split("/")
     request.dataset_version_number = int(version)
     client, signed_in = connect()
-    return answer_of(lambda: client.datasets.dataset_api_client.download_dataset(request), f"{handle} version {version}", signed_in)
+    return answer_of(
+        lambda: client.datasets.dataset_api_client.download_dataset(request),
+        f"{handle} version {version}",
+        signed_in,
+    )
 
 
 def seconds(variable, default):

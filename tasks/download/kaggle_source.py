@@ -1,11 +1,12 @@
 """Fetch a version of a Kaggle data set into a cache folder: resumed, checked, retried.
 
-Kaggle's client signs in and names the link to the zip (tasks/download/kaggle_client.py); the body is streamed here. The client's own
-download waits for ever on a silent server, ignores Retry-After, gives up on the first 5xx and never looks at the zip's CRC.
+Kaggle's client signs in and names the link to the zip (tasks/download/kaggle_client.py); the body
+is streamed here. The client's own download waits for ever on a silent server, ignores Retry-After,
+gives up on the first 5xx and never looks at the zip's CRC.
 
-Environment: Kaggle's own variables and files for the token (see kaggle_client.connect); HEMOTUNE_CACHE, the cache folder;
-HEMOTUNE_TIMEOUT, seconds without a byte until a connection counts as stalled; HEMOTUNE_PAUSE, seconds before the second
-attempt, doubled before each further one.
+Environment: Kaggle's own variables and files for the token (see kaggle_client.connect);
+HEMOTUNE_CACHE, the cache folder; HEMOTUNE_TIMEOUT, seconds without a byte until a connection counts
+as stalled; HEMOTUNE_PAUSE, seconds before the second attempt, doubled before each further one.
 """
 
 import contextlib
@@ -26,7 +27,16 @@ from hemotune.errors import PassingError, StudyError
 from hemotune.files import read_json, write_json
 from hemotune.progress import Progress
 from tasks.download.archive import check_entries, size
-from tasks.download.kaggle_client import WEB_PAGE, Again, current_version, link_to_zip, no_connection, refusal, seconds, timeout
+from tasks.download.kaggle_client import (
+    WEB_PAGE,
+    Again,
+    current_version,
+    link_to_zip,
+    no_connection,
+    refusal,
+    seconds,
+    timeout,
+)
 
 ATTEMPTS = 6  # in a row without a megabyte gained
 LONGEST_WAIT = 900  # seconds that a server may ask us to wait
@@ -35,13 +45,16 @@ LONGEST_WAIT = 900  # seconds that a server may ask us to wait
 def fetch(handle, version):
     """Fetch the data set `handle`, "owner/name", in a `version`, a number or "latest".
 
-    A version that lies in the cache complete and undamaged is not asked for again: then no network is needed.
+    A version that lies in the cache complete and undamaged is not asked for again: then no network
+    is needed.
 
     Returns:
-        (path of the zip, number of the version, ISO date of it or None where Kaggle was not asked, when Kaggle gave the version or zip)
+        (path of the zip, number of the version, ISO date of it or None where Kaggle was not asked,
+        when Kaggle gave the version or zip)
 
     Raises:
-        StudyError: whatever keeps the zip from coming, with what to do about it. What came is kept for the next run.
+        StudyError: whatever keeps the zip from coming, with what to do about it. What came is kept
+            for the next run.
     """
     updated = asked = None
     if version == "latest":
@@ -59,26 +72,42 @@ def fetch(handle, version):
             for attempt in range(2):
                 if path.exists():
                     break
-                patiently(f"kaggle: {handle} version {version}", lambda: transfer(handle, version, partial), lambda: length(partial))
+                patiently(
+                    f"kaggle: {handle} version {version}",
+                    lambda: transfer(handle, version, partial),
+                    lambda: length(partial),
+                )
                 problem = damage(partial)
                 if not problem:
                     os.replace(partial, path)
                 else:
-                    print(f"kaggle: what came is damaged ({problem}){'; fetching it anew' if attempt == 0 else ''}", flush=True)
+                    print(
+                        "kaggle: what came is damaged"
+                        f" ({problem}){'; fetching it anew' if attempt == 0 else ''}",
+                        flush=True,
+                    )
                 forget(partial)
             if not path.exists():
-                raise PassingError(f"kaggle: {handle} version {version}: came damaged twice ({problem}); try later, or another network")
+                raise PassingError(
+                    f"kaggle: {handle} version {version}: came damaged twice ({problem}); try"
+                    " later, or another network"
+                )
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise StudyError(f"{error.filename}: cannot be written ({error.strerror}); set HEMOTUNE_CACHE to a folder of your own") from None
+        raise StudyError(
+            f"{error.filename}: cannot be written ({error.strerror}); set HEMOTUNE_CACHE to a"
+            " folder of your own"
+        ) from None
     print(f"kaggle: {handle} version {version}: {path} ({size(length(path))})", flush=True)
     return path, int(version), updated, asked or datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def latest_version(handle):
-    """Return (number, ISO date of the last update) of the current version of "owner/name", in one small request.
+    """Return (number, ISO date of the last update) of the current version of "owner/name", in one
+    small request.
 
     Raises:
-        StudyError: no answer or no good one. There is no second attempt: who watches asks again next time.
+        StudyError: no answer or no good one. There is no second attempt: who watches asks again
+            next time.
     """
     try:
         return current_version(handle)
@@ -87,16 +116,22 @@ def latest_version(handle):
 
 
 def cache_folder():
-    """Return the folder that holds OWNER/NAME/VERSION/NAME.zip: HEMOTUNE_CACHE, else hemotune in the user's cache folder."""
+    """Return the folder that holds OWNER/NAME/VERSION/NAME.zip: HEMOTUNE_CACHE, else hemotune in
+    the user's cache folder.
+    """
     from platformdirs import user_cache_path
 
-    return Path(os.environ.get("HEMOTUNE_CACHE") or user_cache_path("hemotune")).expanduser().resolve()
+    return (
+        Path(os.environ.get("HEMOTUNE_CACHE") or user_cache_path("hemotune")).expanduser().resolve()
+    )
 
 
 def patiently(what, attempt, gained=lambda: 0):
-    """Call `attempt` until it no longer raises Again: with growing pauses, or as long as the server says.
+    """Call `attempt` until it no longer raises Again: with growing pauses, or as long as the server
+    says.
 
-    The count starts anew whenever `gained()` (bytes) grew by a megabyte: a bad line takes long, but arrives.
+    The count starts anew whenever `gained()` (bytes) grew by a megabyte: a bad line takes long, but
+    arrives.
     """
     failures, before = 0, gained()
     while True:
@@ -106,18 +141,37 @@ def patiently(what, attempt, gained=lambda: 0):
             if gained() - before >= 1_000_000:
                 failures, before = 0, gained()
             failures += 1
-            wait = problem.wait if problem.wait is not None else seconds("HEMOTUNE_PAUSE", 2) * 2 ** (failures - 1)
+            wait = (
+                problem.wait
+                if problem.wait is not None
+                else seconds("HEMOTUNE_PAUSE", 2) * 2 ** (failures - 1)
+            )
             if failures == ATTEMPTS or wait > LONGEST_WAIT:
-                why = f"gave up after {failures} attempts" if wait <= LONGEST_WAIT else f"it asks for a pause of {round(wait, 1):g} s"
-                kept = f"; the {size(gained())} that came are kept, the next run goes on from there" if gained() else ""
-                raise PassingError(f"{what}: {problem}; {why}. Check the network and try again later{kept}") from None
-            print(f"{what}: {problem}; attempt {failures + 1} of {ATTEMPTS} in {round(wait, 1):g} s", flush=True)
+                why = (
+                    f"gave up after {failures} attempts"
+                    if wait <= LONGEST_WAIT
+                    else f"it asks for a pause of {round(wait, 1):g} s"
+                )
+                kept = (
+                    f"; the {size(gained())} that came are kept, the next run goes on from there"
+                    if gained()
+                    else ""
+                )
+                raise PassingError(
+                    f"{what}: {problem}; {why}. Check the network and try again later{kept}"
+                ) from None
+            print(
+                f"{what}: {problem}; attempt {failures + 1} of {ATTEMPTS} in {round(wait, 1):g} s",
+                flush=True,
+            )
             time.sleep(wait)
 
 
 @contextlib.contextmanager
 def only_one(folder):
-    """Two checkouts may start at once: the second waits, and finds the zip. The lock ends with its process."""
+    """Two checkouts may start at once: the second waits, and finds the zip. The lock ends with its
+    process.
+    """
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,8 +184,8 @@ def only_one(folder):
 def transfer(handle, version, partial):
     """One attempt to complete the file `partial`, from the byte where it ends.
 
-    Beside it lies what the server said of the whole: its size and its validator, the ETag or the date by which a changed
-    file is told. Bytes are only appended when the server confirms both.
+    Beside it lies what the server said of the whole: its size and its validator, the ETag or the
+    date by which a changed file is told. Bytes are only appended when the server confirms both.
 
     Raises:
         Again: not complete yet.
@@ -149,7 +203,11 @@ def transfer(handle, version, partial):
     try:
         # No token goes along: the link is signed, and leads to another host.
         link = urljoin(answer.url, answer.headers.get("Location", ""))
-        with requests.get(link, headers=asked, stream=True, timeout=timeout()) if answer.is_redirect else answer as response:
+        with (
+            requests.get(link, headers=asked, stream=True, timeout=timeout())
+            if answer.is_redirect
+            else answer
+        ) as response:
             start, total = begin(response, partial, have, known, f"{handle} version {version}")
             receive(response, partial, start, total)
     except requests.RequestException as error:
@@ -159,14 +217,20 @@ def transfer(handle, version, partial):
             raise
         raise no_room(partial, error.strerror) from None
     except KeyboardInterrupt:
-        print(f"\nkaggle: {size(length(partial))} are kept in {partial}; the next run goes on from there", flush=True)
+        print(
+            f"\nkaggle: {size(length(partial))} are kept in {partial}; the next run goes on from"
+            " there",
+            flush=True,
+        )
         raise
     if total is not None and length(partial) != total:
         raise Again(f"the body ended at {length(partial)} of {total} bytes")
 
 
 def begin(response, partial, have, known, what):
-    """Judge the head of a response; return (byte at which its body starts, size of the whole or None). Makes `partial` fit."""
+    """Judge the head of a response; return (byte at which its body starts, size of the whole or
+    None). Makes `partial` fit.
+    """
     status, headers = response.status_code, response.headers
     if status == 416:
         forget(partial)
@@ -178,16 +242,25 @@ def begin(response, partial, have, known, what):
     if "html" in headers.get("Content-Type", ""):
         raise StudyError(f"kaggle: {what}: {WEB_PAGE}")
     etag = headers.get("ETag", "")  # a weak one (W/) does not promise the same bytes
-    said = {"validator": etag if etag.startswith('"') else headers.get("Last-Modified"), "size": None}
+    said = {
+        "validator": etag if etag.startswith('"') else headers.get("Last-Modified"),
+        "size": None,
+    }
     if status == 206:
         part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
         said["size"] = int(part[2]) if part else None
         if not part or int(part[1]) != have or said != known:
             forget(partial)
-            raise Again("the file on the server changed between two parts, so the first is thrown away")
+            raise Again(
+                "the file on the server changed between two parts, so the first is thrown away"
+            )
         return have, said["size"]
     if have:
-        print(f"kaggle: {what}: the server sends the whole anew; {size(have)} that were here are thrown away", flush=True)
+        print(
+            f"kaggle: {what}: the server sends the whole anew; {size(have)} that were here are"
+            " thrown away",
+            flush=True,
+        )
     if headers.get("Content-Length", "").isdigit():
         said["size"] = int(headers["Content-Length"])
     partial.write_bytes(b"")  # before the note: a note never describes bytes of another file
@@ -215,13 +288,15 @@ def receive(response, partial, start, total):
 
 def no_room(partial, why):
     return StudyError(
-        f"{partial}: no room on the disk ({why}); free some, or set HEMOTUNE_CACHE to a folder on another one. "
-        f"The {size(length(partial))} that came are kept, the next run goes on from there"
+        f"{partial}: no room on the disk ({why}); free some, or set HEMOTUNE_CACHE to a folder on"
+        f" another one. The {size(length(partial))} that came are kept, the next run goes on from"
+        " there"
     )
 
 
 def damage(path):
-    """Return what is wrong with a zip, all of whose entries are read and compared with their CRC, or "".
+    """Return what is wrong with a zip, all of whose entries are read and compared with their CRC,
+    or "".
 
     Raises:
         StudyError: it is whole, but dangerous: then fetching it again would not help.
@@ -231,7 +306,13 @@ def damage(path):
             check_entries(path, opened.infolist())
             bad = opened.testzip()
             return f"the CRC of {bad} does not fit" if bad else ""
-    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        UnicodeDecodeError,
+        NotImplementedError,
+    ) as error:
         return str(error)
 
 
@@ -244,7 +325,9 @@ def note_of(partial):
 
 
 def whole(partial):
-    """Return what the server said of the whole file when its first part came: {"validator", "size"}, or {}."""
+    """Return what the server said of the whole file when its first part came: {"validator",
+    "size"}, or {}.
+    """
     try:
         return read_json(note_of(partial))
     except (FileNotFoundError, ValueError):

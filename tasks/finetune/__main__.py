@@ -2,7 +2,8 @@
 
     python -m tasks.finetune mn_resultset1 published ResNet50 1
 
-Writes data/models/KEY/{model.keras, model.json} and data/results/KEY/{history.csv, predictions.parquet, metrics.json}.
+Writes data/models/KEY/{model.keras, model.json} and data/results/KEY/{history.csv,
+predictions.parquet, metrics.json}.
 """
 
 import sys
@@ -30,13 +31,18 @@ from hemotune.training.model import assemble, build_backbone, predict, score  # 
 
 
 def starting_model(folder, name, size, experiment, dropout, classes):
-    """Return the study's model with the backbone's initial weights from `folder` and a fresh head."""
+    """Return the study's model with the backbone's initial weights from `folder` and a fresh
+    head.
+    """
     backbone = build_backbone(name, size)
     weights = Path(folder) / "backbone.weights.h5"
     try:
         backbone.load_weights(weights)
     except (OSError, ValueError) as error:
-        raise StudyError(f"{weights}: does not hold {name}'s weights ({error}): run `dvc repro --force backbone@{name}`") from None
+        raise StudyError(
+            f"{weights}: does not hold {name}'s weights ({error}): run `dvc repro --force"
+            f" backbone@{name}`"
+        ) from None
     return assemble(backbone, name, experiment.layers, experiment.units, dropout, classes)
 
 
@@ -48,7 +54,9 @@ def in_float32(
     In bfloat16 its answers would differ from device to device, and most processors only emulate it.
     """
     keras.config.set_dtype_policy("float32")
-    model = assemble(build_backbone(name, size), name, experiment.layers, experiment.units, dropout, classes)
+    model = assemble(
+        build_backbone(name, size), name, experiment.layers, experiment.units, dropout, classes
+    )
     model.set_weights(trained.get_weights())
     return model
 
@@ -65,14 +73,22 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
 
 
 def predictions(model, images, inventory, split, labels):
-    """Return (DataFrame of path, split, truth, probability_CLASS; dict of part to loss and accuracy) for validation and test."""
+    """Return (DataFrame of path, split, truth, probability_CLASS; dict of part to loss and
+    accuracy) for validation and test.
+    """
     frames, scores = [], {}
     for part in ("validation", "test"):
         rows = np.array(split[part])
         probabilities = predict(model, images, rows, EVALUATION_BATCH)
         loss, accuracy = score(probabilities, labels[rows])
         scores[part] = {"loss": loss, "accuracy": accuracy, "images": len(rows)}
-        frame = pd.DataFrame({"path": inventory["path"].to_numpy()[rows], "split": part, "truth": inventory["class"].to_numpy()[rows]})
+        frame = pd.DataFrame(
+            {
+                "path": inventory["path"].to_numpy()[rows],
+                "split": part,
+                "truth": inventory["class"].to_numpy()[rows],
+            }
+        )
         for index, name in enumerate(split["classes"]):
             frame[f"probability_{name}"] = probabilities[:, index]
         frames.append(frame)
@@ -82,7 +98,10 @@ def predictions(model, images, inventory, split, labels):
 @entry_point
 def main(experiment_name, protocol, backbone_name, repeat):
     key = f"{experiment_name}-{protocol}-{backbone_name}-{repeat}"
-    experiment, training = read_params(f"experiments.{experiment_name}", Experiment), read_profile("training", Training)
+    experiment, training = (
+        read_params(f"experiments.{experiment_name}", Experiment),
+        read_profile("training", Training),
+    )
     seed = training.seed + int(repeat) - 1
     rate = experiment.learning_rate * training.learning_rate_scale
     failure = Path(f".study/failures/{key}.json")
@@ -92,7 +111,11 @@ def main(experiment_name, protocol, backbone_name, repeat):
     images = np.load("data/images.npy", mmap_mode="r")
     inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
     split = read_json(f"data/splits/{protocol}.json")
-    labels = inventory["class"].map({name: index for index, name in enumerate(split["classes"])}).to_numpy()
+    labels = (
+        inventory["class"]
+        .map({name: index for index, name in enumerate(split["classes"])})
+        .to_numpy()
+    )
 
     precision = hardware.choose_precision(training.precision, gpus, features)
     keras.config.set_dtype_policy(precision)
@@ -100,18 +123,45 @@ def main(experiment_name, protocol, backbone_name, repeat):
     device = gpus[0] if gpus else "CPU"
     size = images.shape[1]
     network = architecture(backbone_name, experiment.layers, experiment.units)
-    print(f"{key}: {network}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True)
+    print(
+        f"{key}: {network}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True
+    )
 
     design = backbone_name, size, experiment, training.dropout, len(split["classes"])
     model = starting_model(f"data/backbone/{backbone_name}", *design)
-    model.compile(optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    inputs = [f"data/splits/{protocol}.json", "data/inventory.parquet", f"data/backbone/{backbone_name}/backbone.weights.h5"]
-    setting = {"experiment": experiment.model_dump(), "training": training.model_dump(), "seed": seed, "precision": precision, "size": size}
-    setting |= {"threads": hardware.threads(), "versions": versions()}  # with others the epochs to come would not be the same
+    model.compile(
+        optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    inputs = [
+        f"data/splits/{protocol}.json",
+        "data/inventory.parquet",
+        f"data/backbone/{backbone_name}/backbone.weights.h5",
+    ]
+    setting = {
+        "experiment": experiment.model_dump(),
+        "training": training.model_dump(),
+        "seed": seed,
+        "precision": precision,
+        "size": size,
+    }
+    # With others the epochs to come would not be the same
+    setting |= {"threads": hardware.threads(), "versions": versions()}
     states = Path(f".study/resume/{key}")
     state = states / resume.fingerprint(setting, inputs)
     try:
-        history = fit(model, images, labels, split["train"], split["validation"], training, rate, seed, "fine-tune", state, bool(gpus))
+        history = fit(
+            model,
+            images,
+            labels,
+            split["train"],
+            split["validation"],
+            training,
+            rate,
+            seed,
+            "fine-tune",
+            state,
+            bool(gpus),
+        )
     except StudyError as error:
         write_json(failure, {"reason": str(error)})
         raise
@@ -129,18 +179,30 @@ def main(experiment_name, protocol, backbone_name, repeat):
         "units": experiment.units,
         "learning_rate": experiment.learning_rate,
         "learning_rate_applied": rate,
-        "train": {"loss": float(last["loss"]), "accuracy": float(last["accuracy"]), "images": len(split["train"])},
+        "train": {
+            "loss": float(last["loss"]),
+            "accuracy": float(last["accuracy"]),
+            "images": len(split["train"]),
+        },
         **scores,
         "learning_time_seconds": float(history["seconds"].sum()),
         "epochs": training.epochs,
         "parameters": model.count_params(),
-        "images_per_second": float(history["images_per_second"].iloc[1:].mean() if len(history) > 1 else last["images_per_second"]),
+        "images_per_second": float(
+            history["images_per_second"].iloc[1:].mean()
+            if len(history) > 1
+            else last["images_per_second"]
+        ),
         "device": device,
         "processor": hardware.processor_name(),
         "threads": hardware.threads(),
         "precision": precision,
         "versions": versions(),
-        "pretraining": {name: made[name] for name in ("precision", "versions")} if made["weights"] == "pretrain" else None,
+        "pretraining": (
+            {name: made[name] for name in ("precision", "versions")}
+            if made["weights"] == "pretrain"
+            else None
+        ),
         "seed": seed,
     }
     with new_folder(f"data/models/{key}") as folder:
@@ -152,7 +214,10 @@ def main(experiment_name, protocol, backbone_name, repeat):
         history.to_csv(file, index=False, float_format="%.6g")
     write_json(results / "metrics.json", metrics)
     resume.forget(states)
-    print(f"{key}: test accuracy {scores['test']['accuracy']:.4f}, loss {scores['test']['loss']:.4f}", flush=True)
+    print(
+        f"{key}: test accuracy {scores['test']['accuracy']:.4f}, loss {scores['test']['loss']:.4f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -19,15 +19,24 @@ def main():
     paths = pd.read_parquet(inventory, columns=["path"])["path"].tolist()
     missing = [path for path in paths if not (raw / "images" / path).is_file()]
     if missing:
-        raise StudyError(f"{raw / 'images' / missing[0]} is in {inventory} but not there: run `dvc repro validate` again")
+        raise StudyError(
+            f"{raw / 'images' / missing[0]} is in {inventory} but not there: run `dvc repro"
+            " validate` again"
+        )
     originals = sorted(path for path in raw.glob("photographs/*") if path.is_file())
     table = group([raw / "images" / path for path in paths], originals)
     table["path"] = paths
     with new_file("data/photographs.parquet") as temporary:
         table.to_parquet(temporary, index=False)
     count = table["method"].value_counts()
-    found = ", ".join(f"{count.get(method, 0)} {method}" for method in ("matched", "clustered", "alone", "unknown"))
-    print(f"{len(table)} images of {table['photograph'].nunique()} photographs ({len(originals)} originals): {found}")
+    found = ", ".join(
+        f"{count.get(method, 0)} {method}"
+        for method in ("matched", "clustered", "alone", "unknown")
+    )
+    print(
+        f"{len(table)} images of {table['photograph'].nunique()} photographs ({len(originals)}"
+        f" originals): {found}"
+    )
 
 
 if __name__ == "__main__":

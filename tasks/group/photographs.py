@@ -1,16 +1,23 @@
-"""Find which photograph each image came from, so that no split puts copies of one photograph on both sides.
+"""Find which photograph each image came from, so that no split puts copies of one photograph on
+both sides.
 
-Augmentation turns, shifts, shears, mirrors and rescales the brightness of a photograph. Local features (ORB: binary and fast) survive
-all of that but the mirror, so one side of each comparison is described twice, plain and mirrored. An image's features vote for
-the references that hold their nearest neighbours (one FLANN index over all of them); the few with most votes are checked: RANSAC fits
-an affine map, the reference is laid over the image, and they are one photograph if enough features agree and the grey values
-correlate. Of 60 real images, true pairs had 19 and more agreeing features and correlated above 0.8, others at most 8 and 0.45; among
-drawn images, which show less, a few false pairs reach 14 and 0.68. More than 99 % of the real images are matched, in 12 ms each.
+Augmentation turns, shifts, shears, mirrors and rescales the brightness of a photograph. Local
+features (ORB: binary and fast) survive all of that but the mirror, so one side of each comparison
+is described twice, plain and mirrored. An image's features vote for the references that hold their
+nearest neighbours (one FLANN index over all of them); the few with most votes are checked: RANSAC
+fits an affine map, the reference is laid over the image, and they are one photograph if enough
+features agree and the grey values correlate. Of 60 real images, true pairs had 19 and more agreeing
+features and correlated above 0.8, others at most 8 and 0.45; among drawn images, which show less, a
+few false pairs reach 14 and 0.68. More than 99 % of the real images are matched, in 12 ms each.
 
-1. matched: with an original photograph, where the data set has them. Photographs that overlap count as one, under
-   the first one's name: the real data holds 20 scenes that were taken twice, two of them once in TRAIN and once in TEST.
-2. clustered: the images left over, and all of them when there are no originals, are compared with all images in the same way. What
-   is linked, over any number of steps, is one group; linked to a matched image it takes that one's photograph.
+1. matched: with an original photograph, where the data set has them. Photographs that overlap count
+as one, under
+   the first one's name: the real data holds 20 scenes that were taken twice, two of them once in
+   TRAIN and once in TEST.
+2. clustered: the images left over, and all of them when there are no originals, are compared with
+all images in the same way. What
+   is linked, over any number of steps, is one group; linked to a matched image it takes that one's
+   photograph.
 3. alone: nothing resembles it.
 4. unknown: it cannot be read, or shows too little to be compared.
 """
@@ -24,13 +31,16 @@ import pandas as pd
 
 from hemotune.progress import Progress, cores
 
-WIDTH, SHRINK = 320, 2  # pixels: features are found at this width; grey values are compared at half of it
+# Pixels: features are found at this width; grey values are compared at half of it
+WIDTH, SHRINK = 320, 2
 FEATURES = 150  # of a picture, the strongest
 DARK = 24  # grey value up to which a pixel is black fill
 FEWEST = 12  # features that agree on one affine map
-CORRELATION, OVERLAP = 0.72, 0.6  # of an image with another picture; of two photographs, which may differ in focus
+# Of an image with another picture; of two photographs, which may differ in focus
+CORRELATION, OVERLAP = 0.72, 0.6
 SCALE = (0.6, 1.7)  # least and most that a believable map shrinks or stretches
-PHOTOGRAPHS, NEIGHBOURS = 3, 10  # candidates that are checked: photographs of an image, other images of an image
+# Candidates that are checked: photographs of an image, other images of an image
+PHOTOGRAPHS, NEIGHBOURS = 3, 10
 
 
 def group(image_paths, photograph_paths=()):
@@ -41,33 +51,47 @@ def group(image_paths, photograph_paths=()):
         photograph_paths: paths of the original photographs; may be empty, or lack some.
 
     Returns:
-        DataFrame of path (str, as given and in that order), photograph (file name of the original, else group-00001 or, of one image,
-        single-00002 and so on) and method ("matched" | "clustered" | "alone" | "unknown").
+        DataFrame of path (str, as given and in that order), photograph (file name of the original,
+        else group-00001 or, of one image, single-00002 and so on) and method ("matched" |
+        "clustered" | "alone" | "unknown").
     """
     import cv2
 
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # OpenCV works outside Python's global lock: the pictures are shared out over threads instead
+    # OpenCV works outside Python's global lock: the pictures are shared out over threads instead
+    cv2.setNumThreads(1)
     try:
-        photographs = [picture for picture in describe(photograph_paths, True, "read photographs") if picture["sides"]]
+        photographs = [
+            picture
+            for picture in describe(photograph_paths, True, "read photographs")
+            if picture["sides"]
+        ]
         overlaps = connect(photographs, range(len(photographs)), OVERLAP, "compare photographs")
         images = describe(image_paths, not photographs, "read images")
         matched = match(images, photographs) if photographs else [None] * len(images)
         matched = [place if place is None else overlaps[place] for place in matched]
         left = [place for place, photograph in enumerate(matched) if photograph is None]
         if photographs:
-            for place, picture in zip(left, describe([image_paths[place] for place in left], True, "read the rest"), strict=True):
+            for place, picture in zip(
+                left,
+                describe([image_paths[place] for place in left], True, "read the rest"),
+                strict=True,
+            ):
                 images[place] = picture
         groups = connect(images, left, CORRELATION, "compare images", matched)
     finally:
         cv2.setNumThreads(threads)
     names = [None if place is None else Path(photographs[place]["path"]).name for place in matched]
-    comparable = [bool(picture["sides"]) and len(picture["sides"][0][1]) >= FEWEST for picture in images]
+    comparable = [
+        bool(picture["sides"]) and len(picture["sides"][0][1]) >= FEWEST for picture in images
+    ]
     return name_groups(image_paths, names, groups, comparable)
 
 
 def name_groups(paths, names, groups, comparable):
-    """The table of `group` from each image's photograph (or None), the place of its group's first image, and whether it shows enough."""
+    """The table of `group` from each image's photograph (or None), the place of its group's first
+    image, and whether it shows enough.
+    """
     members = {}
     for place, root in enumerate(groups):
         members.setdefault(root, []).append(place)
@@ -85,12 +109,16 @@ def name_groups(paths, names, groups, comparable):
 
 
 def describe(paths, mirrored, what):
-    """Read pictures and find their features, plain and if asked mirrored: a list of dicts, see describe_one."""
+    """Read pictures and find their features, plain and if asked mirrored: a list of dicts, see
+    describe_one.
+    """
     return in_threads(lambda path: describe_one(path, mirrored), paths, what)
 
 
 def describe_one(path, mirrored):
-    """One picture: path, digest of its pixels, small grey copy, and for each side positions and descriptors of its features."""
+    """One picture: path, digest of its pixels, small grey copy, and for each side positions and
+    descriptors of its features.
+    """
     import cv2
 
     encoded = np.fromfile(path, np.uint8)
@@ -99,31 +127,55 @@ def describe_one(path, mirrored):
         return {"path": str(path), "sides": [], "digest": None}
     height, width = colour.shape[:2]
     size = (WIDTH, min(max(round(height * WIDTH / width), 32), 4 * WIDTH))
-    grey = cv2.resize(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), size, interpolation=cv2.INTER_AREA if width > WIDTH else cv2.INTER_CUBIC)
-    lit = cv2.erode((grey > DARK).astype(np.uint8) * 255, np.ones((13, 13), np.uint8))  # the edge of black fill is no feature
+    grey = cv2.resize(
+        cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY),
+        size,
+        interpolation=cv2.INTER_AREA if width > WIDTH else cv2.INTER_CUBIC,
+    )
+    # The edge of black fill is no feature
+    lit = cv2.erode((grey > DARK).astype(np.uint8) * 255, np.ones((13, 13), np.uint8))
     detector = cv2.ORB_create(FEATURES, fastThreshold=8)
     sides = []
     for flip in (False, True)[: 1 + mirrored]:
-        keys, descriptors = detector.detectAndCompute(*(cv2.flip(side, 1) if flip else side for side in (grey, lit)))
+        keys, descriptors = detector.detectAndCompute(
+            *(cv2.flip(side, 1) if flip else side for side in (grey, lit))
+        )
         points = np.array([key.pt for key in keys], np.float32).reshape(-1, 2)
         if flip:
             points[:, 0] = WIDTH - 1 - points[:, 0]
         sides.append((points, np.zeros((0, 32), np.uint8) if descriptors is None else descriptors))
     small = cv2.resize(grey, (size[0] // SHRINK, size[1] // SHRINK), interpolation=cv2.INTER_AREA)
-    return {"path": str(path), "sides": sides, "small": small, "digest": hashlib.sha256(colour.tobytes()).hexdigest()}
+    return {
+        "path": str(path),
+        "sides": sides,
+        "small": small,
+        "digest": hashlib.sha256(colour.tobytes()).hexdigest(),
+    }
 
 
 def likeness(picture, side, reference, reference_side):
-    """Correlation, -1 to 1, of a picture's grey values with the reference laid over it; 0 if their features agree on no map."""
+    """Correlation, -1 to 1, of a picture's grey values with the reference laid over it; 0 if their
+    features agree on no map.
+    """
     import cv2
 
-    (points, descriptors), (others, other_descriptors) = picture["sides"][side], reference["sides"][reference_side]
+    (points, descriptors), (others, other_descriptors) = (
+        picture["sides"][side],
+        reference["sides"][reference_side],
+    )
     pairs = cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(descriptors, other_descriptors, k=2)
-    pairs = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < 0.8 * pair[1].distance]
+    pairs = [
+        pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < 0.8 * pair[1].distance
+    ]
     if len(pairs) < FEWEST:
         return 0.0
-    source, target = others[[pair.trainIdx for pair in pairs]], points[[pair.queryIdx for pair in pairs]]
-    affine, agree = cv2.estimateAffine2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3, maxIters=500, confidence=0.99)
+    source, target = (
+        others[[pair.trainIdx for pair in pairs]],
+        points[[pair.queryIdx for pair in pairs]],
+    )
+    affine, agree = cv2.estimateAffine2D(
+        source, target, method=cv2.RANSAC, ransacReprojThreshold=3, maxIters=500, confidence=0.99
+    )
     if affine is None or agree.sum() < FEWEST:
         return 0.0
     stretch = np.linalg.svd(affine[:, :2], compute_uv=False)
@@ -137,23 +189,36 @@ def likeness(picture, side, reference, reference_side):
         return 0.0
     ours, theirs = picture["small"][both].astype(np.float32), laid[both].astype(np.float32)
     spread = float(ours.std() * theirs.std())
-    return float(((ours - ours.mean()) * (theirs - theirs.mean())).mean()) / spread if spread > 0 else 0.0
+    return (
+        float(((ours - ours.mean()) * (theirs - theirs.mean())).mean()) / spread
+        if spread > 0
+        else 0.0
+    )
 
 
 def propose(pictures, references, sides, neighbours, candidates, what):
-    """For each picture the likeliest references: a list of (reference's place, its side, picture's side), most votes first.
+    """For each picture the likeliest references: a list of (reference's place, its side, picture's
+    side), most votes first.
 
-    Each feature of each side of a picture votes for the owners of its `neighbours` nearest features on the references' first `sides`.
+    Each feature of each side of a picture votes for the owners of its `neighbours` nearest features
+    on the references' first `sides`.
     """
     import cv2
 
-    owners = [(place, side) for place, reference in enumerate(references) for side in range(min(sides, len(reference["sides"])))]
+    owners = [
+        (place, side)
+        for place, reference in enumerate(references)
+        for side in range(min(sides, len(reference["sides"])))
+    ]
     descriptors = [references[place]["sides"][side][1] for place, side in owners]
     owner = np.repeat(np.arange(len(owners)), [len(part) for part in descriptors])
     if len(owner) < 2:
         return [[] for _ in pictures]
-    # Locality-sensitive hashing (algorithm 6) with few, long keys: four times as fast as the usual 6 tables of 12 bits, as good here.
-    index = cv2.FlannBasedMatcher({"algorithm": 6, "table_number": 4, "key_size": 16, "multi_probe_level": 0}, {})
+    # Locality-sensitive hashing (algorithm 6) with few, long keys: four times as fast as the usual
+    # 6 tables of 12 bits, as good here.
+    index = cv2.FlannBasedMatcher(
+        {"algorithm": 6, "table_number": 4, "key_size": 16, "multi_probe_level": 0}, {}
+    )
     index.add([np.concatenate(descriptors)])
     index.train()
 
@@ -161,8 +226,14 @@ def propose(pictures, references, sides, neighbours, candidates, what):
         ranked = []
         for side, (_, query) in enumerate(picture["sides"]):
             found = index.knnMatch(query, neighbours) if len(query) else []
-            hits, votes = np.unique(owner[[hit.trainIdx for hits in found for hit in hits]], return_counts=True)
-            ranked += [(-int(count), *owners[hit], side) for hit, count in zip(hits, votes, strict=True) if count >= 3]
+            hits, votes = np.unique(
+                owner[[hit.trainIdx for hits in found for hit in hits]], return_counts=True
+            )
+            ranked += [
+                (-int(count), *owners[hit], side)
+                for hit, count in zip(hits, votes, strict=True)
+                if count >= 3
+            ]
         ranked = [choice[1:] for choice in sorted(ranked) if references[choice[1]] is not picture]
         return ranked[:candidates]
 
@@ -175,7 +246,10 @@ def match(images, photographs):
 
     def best(job):
         image, candidates = job
-        scored = [(likeness(image, side, photographs[place], other), place) for place, other, side in candidates]
+        scored = [
+            (likeness(image, side, photographs[place], other), place)
+            for place, other, side in candidates
+        ]
         top, place = max(scored, default=(0.0, None))
         return place if top >= CORRELATION else None
 
@@ -186,7 +260,8 @@ def connect(pictures, queries, least, what, photographs=None):
     """Link the pictures at `queries` with any whose likeness is `least` or more.
 
     Returns:
-        For each picture the first place of its group. Groups of two different `photographs` (by place, None: unknown) stay apart.
+        For each picture the first place of its group. Groups of two different `photographs` (by
+        place, None: unknown) stay apart.
     """
     groups = list(range(len(pictures)))
     known = list(photographs) if photographs else [None] * len(pictures)
@@ -203,15 +278,19 @@ def connect(pictures, queries, least, what, photographs=None):
             known[first] = known[second] if known[first] is None else known[first]
 
     first_of = {}
-    for place, picture in enumerate(pictures):  # what needs no comparison: the same photograph, or the same pixels
+    # What needs no comparison: the same photograph, or the same pixels
+    for place, picture in enumerate(pictures):
         for same in (("photograph", known[place]), ("digest", picture["digest"])):
             if same[1] is not None:
                 join(first_of.setdefault(same, place), place)
     queries = [place for place in queries if pictures[place]["sides"]]
     if not queries:
         return [root(place) for place in range(len(pictures))]
-    choices = propose([pictures[place] for place in queries], pictures, 1, 4, NEIGHBOURS, f"{what}: look up")
-    # A round checks each picture's best candidate of another group, so that what is linked by then costs no check.
+    choices = propose(
+        [pictures[place] for place in queries], pictures, 1, 4, NEIGHBOURS, f"{what}: look up"
+    )
+    # A round checks each picture's best candidate of another group, so that what is linked by then
+    # costs no check.
     for number in range(1, NEIGHBOURS + 1):
         pairs = []
         for place, candidates in zip(queries, choices, strict=True):
@@ -219,7 +298,11 @@ def connect(pictures, queries, least, what, photographs=None):
                 candidates.pop(0)
             if candidates:
                 pairs.append((place, *candidates.pop(0)))
-        like = in_threads(lambda pair: likeness(pictures[pair[0]], pair[3], pictures[pair[1]], pair[2]), pairs, f"{what}: round {number}")
+        like = in_threads(
+            lambda pair: likeness(pictures[pair[0]], pair[3], pictures[pair[1]], pair[2]),
+            pairs,
+            f"{what}: round {number}",
+        )
         for pair, score in zip(pairs, like, strict=True):
             if score >= least:
                 join(pair[0], pair[1])

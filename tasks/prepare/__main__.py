@@ -16,13 +16,18 @@ from tasks.prepare.protocols import PROTOCOLS, counted, parts_of, validation_sha
 def main():
     wanted, split = read_params("protocols", Protocols), read_profile("split", Split)
     inventory = pd.read_parquet("data/inventory.parquet")
-    photographs = inventory[["path"]].merge(pd.read_parquet("data/photographs.parquet"), on="path", how="left")["photograph"]
+    photographs = inventory[["path"]].merge(
+        pd.read_parquet("data/photographs.parquet"), on="path", how="left"
+    )["photograph"]
     # An image that no photograph is known of is one of its own.
     photographs = photographs.fillna(inventory["path"])
-    # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy are black.
+    # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy
+    # are black.
     readable = inventory[inventory["readable"]]
     if readable.empty:
-        raise StudyError("data/inventory.parquet: no image is readable; correct the profile's dataset")
+        raise StudyError(
+            "data/inventory.parquet: no image is readable; correct the profile's dataset"
+        )
     if unreadable := len(inventory) - len(readable):
         print(f"left out as unreadable: {unreadable:,} images")
     with new_folder("data/splits") as folder:
@@ -35,7 +40,10 @@ def main():
                     raise
                 continue
             classes = sorted(readable["class"].unique())
-            write_json(folder / f"{protocol}.json", {"protocol": protocol, "seed": split.seed, "classes": classes, **parts})
+            write_json(
+                folder / f"{protocol}.json",
+                {"protocol": protocol, "seed": split.seed, "classes": classes, **parts},
+            )
             print(f"{protocol}: {counted(parts)} images of {len(classes)} classes")
             if protocol == "held-out":
                 came_out = what_came_out(parts, readable["class"], validation_share(split))

@@ -11,22 +11,29 @@ SEARCHED = 1000  # images of a class: so many of a cut are chosen as well as any
 
 
 def published(inventory, photographs, split):
-    """The published protocol: all splits that are not mere copies of others merged, then cut at random, stratified by class.
+    """The published protocol: all splits that are not mere copies of others merged, then cut at
+    random, stratified by class.
 
     Args:
         inventory: DataFrame with `split` and `class`, a row an image.
-        photographs: not looked at: copies of one photograph fall on both sides, which is what this protocol is known for.
+        photographs: not looked at: copies of one photograph fall on both sides, which is what this
+            protocol is known for.
         split: settings.split.Split: fractions and seed.
 
     Returns:
         dict of 'train', 'validation', 'test' to sorted row numbers.
     """
     rows = inventory[inventory["split"] != "TEST_SIMPLE"]
-    return cut(rows["class"], {"train": split.train, "validation": split.validation, "test": split.test}, split.seed)
+    return cut(
+        rows["class"],
+        {"train": split.train, "validation": split.validation, "test": split.test},
+        split.seed,
+    )
 
 
 def held_out(inventory, photographs, split):
-    """The held-out protocol: TRAIN gives train and validation in the profile's ratio, TEST is the test.
+    """The held-out protocol: TRAIN gives train and validation in the profile's ratio, TEST is the
+    test.
 
     All copies of a photograph fall on the same side of the cut between train and validation.
 
@@ -39,13 +46,16 @@ def held_out(inventory, photographs, split):
     present = sorted(inventory["split"].unique())
     if not {"TRAIN", "TEST"} <= set(present):
         raise StudyError(
-            f"params.yaml: protocols: held-out needs a data set with TRAIN and TEST; this one has {', '.join(present)}. "
-            "Remove held-out from protocols, or give the images in train/ and test/ folders"
+            "params.yaml: protocols: held-out needs a data set with TRAIN and TEST; this one has"
+            f" {', '.join(present)}. Remove held-out from protocols, or give the images in train/"
+            " and test/ folders"
         )
     train = inventory[inventory["split"] == "TRAIN"]
     groups = photographs[train.index]
     # A photograph has one class; where grouping joined two, it counts for the more frequent one.
-    counts = pd.DataFrame({"photograph": groups, "class": train["class"]}).value_counts().reset_index()
+    counts = (
+        pd.DataFrame({"photograph": groups, "class": train["class"]}).value_counts().reset_index()
+    )
     counts = counts.sort_values(["count", "class"], ascending=[False, True])
     class_of = counts.drop_duplicates("photograph").set_index("photograph")["class"].sort_index()
     sizes, share = groups.value_counts(), validation_share(split)
@@ -136,8 +146,9 @@ def cut(classes, fractions, seed):
     for cell_class, members in classes.groupby(classes, sort=True):
         if len(members) < len(fractions):
             raise StudyError(
-                f"class {cell_class} has {len(members)} images to cut; {len(fractions)} parts "
-                f"({', '.join(fractions)}) need at least one each. Add images, or leave the class out with dataset.exclude in the profile"
+                f"class {cell_class} has {len(members)} images to cut; {len(fractions)} parts"
+                f" ({', '.join(fractions)}) need at least one each. Add images, or leave the class"
+                " out with dataset.exclude in the profile"
             )
         order = random.permutation(members.index.to_numpy())
         # Rounded ends, pushed apart so that a small class is in every part.

@@ -1,4 +1,6 @@
-"""The report's figures. The same numbers give the same bytes; no line is told from another by its colour alone."""
+"""The report's figures. The same numbers give the same bytes; no line is told from another by its
+colour alone.
+"""
 
 import textwrap
 from collections.abc import Iterable
@@ -6,7 +8,8 @@ from collections.abc import Iterable
 from hemotune.files import new_file
 from tasks.report.markdown import origin, rate
 
-# Okabe and Ito's palette, safe for colour-blind readers (https://jfly.uni-koeln.de/color/), its yellow left out: too pale on white.
+# Okabe and Ito's palette, safe for colour-blind readers (https://jfly.uni-koeln.de/color/), its
+# yellow left out: too pale on white.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1))]
@@ -22,19 +25,31 @@ def style(number):
 
 
 def new_figure(width, height, rows=1, columns=1, margins=None, **layout):
-    """Return a figure of `width` x `height` inches and its axes, in matplotlib's own defaults whatever the user's are.
+    """Return a figure of `width` x `height` inches and its axes, in matplotlib's own defaults
+    whatever the user's are.
 
-    Where the caller knows the `margins` (of subplots_adjust) they save the search for a layout, half of the drawing time.
+    Where the caller knows the `margins` (of subplots_adjust) they save the search for a layout,
+    half of the drawing time.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcdefaults()
-    matplotlib.rcParams.update({
-        "font.family": "DejaVu Sans", "font.size": 10, "axes.grid": True, "grid.color": "#dddddd", "axes.axisbelow": True,
-        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.markersize": 5, "savefig.dpi": 110,
-        "text.parse_math": False,  # a class may be called $x$
-    })  # fmt: skip
+    matplotlib.rcParams.update(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 10,
+            "axes.grid": True,
+            "grid.color": "#dddddd",
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "lines.markersize": 5,
+            "savefig.dpi": 110,
+            "text.parse_math": False,  # a class may be called $x$
+        }
+    )
     figure = Figure(figsize=(width, height))
     if margins:
         figure.subplots_adjust(**margins)
@@ -50,7 +65,9 @@ def save(figure, path):
 
 
 def begin_at_zero(axes):
-    """Show a loss from zero on, its highest marker whole: matplotlib's own margin is a share of the range of the data, not of the axis."""
+    """Show a loss from zero on, its highest marker whole: matplotlib's own margin is a share of the
+    range of the data, not of the axis.
+    """
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1.05 * axes.dataLim.y1)
 
 
@@ -64,20 +81,35 @@ def whole_epochs(axes, epochs):
 
 
 def draw_curves(path, runs, series):
-    """Draw loss and accuracy over epochs, train and validation, of one experiment's runs (its repeats, one line each).
+    """Draw loss and accuracy over epochs, train and validation, of one experiment's runs (its
+    repeats, one line each).
 
     Args:
         path: the PNG to write.
         runs: list of runs of results.read_runs, none of them failed.
         series: their protocol (and backbone), for the title.
     """
-    figure, both = new_figure(9, 3.4, 1, 2, margins={"left": 0.065, "right": 0.985, "bottom": 0.145, "top": 0.91, "wspace": 0.17})
+    figure, both = new_figure(
+        9,
+        3.4,
+        1,
+        2,
+        margins={"left": 0.065, "right": 0.985, "bottom": 0.145, "top": 0.91, "wspace": 0.17},
+    )
     for axes, name in zip(both, ("loss", "accuracy"), strict=True):
-        for number, (column, label) in enumerate(((name, "train (dropout on)"), (f"validation_{name}", "validation"))):
+        for number, (column, label) in enumerate(
+            ((name, "train (dropout on)"), (f"validation_{name}", "validation"))
+        ):
             for order, run in enumerate(runs):
                 history = run["history"]
                 mark = {} if len(history) <= 30 else {"markevery": len(history) // 15}
-                axes.plot(history["epoch"], history[column], label=label if order == 0 else None, **style(number), **mark)
+                axes.plot(
+                    history["epoch"],
+                    history[column],
+                    label=label if order == 0 else None,
+                    **style(number),
+                    **mark,
+                )
         axes.set_title(f"{name.capitalize()}, {series}")
         axes.set_ylabel(name)
         whole_epochs(axes, max(run["history"]["epoch"].max() for run in runs))
@@ -94,43 +126,69 @@ def describe_experiment(run):
 
 
 def draw_validation_curves(path, runs, series):
-    """Draw the validation loss and accuracy of all experiments of one protocol and backbone, the first repeat of each."""
+    """Draw the validation loss and accuracy of all experiments of one protocol and backbone, the
+    first repeat of each.
+    """
     figure, both = new_figure(9, 4.4, 1, 2)
     for axes, name in zip(both, ("loss", "accuracy"), strict=True):
         for number, run in enumerate(runs):
             history = run["history"]
-            mark = {} if len(history) <= 30 else {"markevery": (number % 5, max(len(history) // 12, 1))}
+            mark = (
+                {}
+                if len(history) <= 30
+                else {"markevery": (number % 5, max(len(history) // 12, 1))}
+            )
             label = describe_experiment(run).replace("\n", ": ")
-            axes.plot(history["epoch"], history[f"validation_{name}"], label=label, **style(number), **mark)
+            axes.plot(
+                history["epoch"],
+                history[f"validation_{name}"],
+                label=label,
+                **style(number),
+                **mark,
+            )
         axes.set_title(f"Validation {name}, {series}")
         axes.set_ylabel(name)
         whole_epochs(axes, max(run["history"]["epoch"].max() for run in runs))
     begin_at_zero(both[0])
     both[1].set_ylim(0, 1.02)
     handles, labels = both[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(labels) < 5 else 3, fontsize=9)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=2 if len(labels) < 5 else 3, fontsize=9
+    )
     save(figure, path)
 
 
 def draw_comparison(path, rows, intervals):
-    """Draw test accuracy and learning time of every experiment, a mark for each series (protocol and backbone).
+    """Draw test accuracy and learning time of every experiment, a mark for each series (protocol
+    and backbone).
 
     Args:
         path: the PNG to write.
-        rows: list of dicts with experiment, layers, units, learning_rate, series, accuracy (share), seconds; top to bottom.
+        rows: list of dicts with experiment, layers, units, learning_rate, series, accuracy (share),
+            seconds; top to bottom.
         intervals: mapping from (series, experiment) to what statistics.accuracy returns.
     """
     experiments = list(dict.fromkeys(row["experiment"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
     names = {row["experiment"]: describe_experiment(row) for row in rows}
-    figure, (left, right) = new_figure(9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments), 1, 2, sharey=True)
+    figure, (left, right) = new_figure(
+        9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments), 1, 2, sharey=True
+    )
     for row in rows:
         number = series.index(row["series"])
         look = style(number) | {"linestyle": "none", "markersize": 8}
-        height = experiments.index(row["experiment"]) + (number - (len(series) - 1) / 2) * 0.6 / max(len(series), 2)
+        height = experiments.index(row["experiment"]) + (
+            number - (len(series) - 1) / 2
+        ) * 0.6 / max(len(series), 2)
         bounds = intervals[row["series"], row["experiment"]]
         if bounds["low"] is not None:
-            left.plot([100 * bounds["low"], 100 * bounds["high"]], [height, height], color=look["color"], linewidth=1.8, zorder=1)
+            left.plot(
+                [100 * bounds["low"], 100 * bounds["high"]],
+                [height, height],
+                color=look["color"],
+                linewidth=1.8,
+                zorder=1,
+            )
         named = row["series"] in left.get_legend_handles_labels()[1]
         left.plot(100 * row["accuracy"], height, label=None if named else row["series"], **look)
         right.plot(row["seconds"] / 60, height, **look)
@@ -143,12 +201,15 @@ def draw_comparison(path, rows, intervals):
     right.set_title("Learning time")
     right.set_xlabel("minutes")
     if len(series) > 1:
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(series), 4))
+        figure.legend(
+            *left.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(series), 4)
+        )
     save(figure, path)
 
 
 def draw_confusions(path, matrices):
-    """Draw confusion matrices side by side, counts as numbers, the share of each true class as a shade.
+    """Draw confusion matrices side by side, counts as numbers, the share of each true class as a
+    shade.
 
     Args:
         path: the PNG to write.
@@ -174,7 +235,15 @@ def draw_confusions(path, matrices):
         if len(classes) <= 8:
             for i in ticks:
                 for j in ticks:
-                    axes.text(j, i, counts[i, j], ha="center", va="center", fontsize=8, color="white" if shares[i, j] > 0.5 else "black")
+                    axes.text(
+                        j,
+                        i,
+                        counts[i, j],
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color="white" if shares[i, j] > 0.5 else "black",
+                    )
     for position, axes in enumerate(grid.flat):
         if position >= len(matrices):
             axes.set_axis_off()
@@ -184,7 +253,9 @@ def draw_confusions(path, matrices):
 
 
 def draw_reliability(path, curve):
-    """Draw accuracy over confidence, and how many images each bin holds; `curve` is what statistics.reliability returns."""
+    """Draw accuracy over confidence, and how many images each bin holds; `curve` is what
+    statistics.reliability returns.
+    """
     figure, (upper, lower) = new_figure(5, 5, 2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 100], [0, 100], color="#888888", linestyle=":", label="perfectly calibrated")
     upper.plot(100 * curve["confidence"], 100 * curve["accuracy"], label="model", **style(0))
@@ -192,7 +263,14 @@ def draw_reliability(path, curve):
     upper.set_ylim(-2, 102)
     figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     width = 100 * (curve["high"] - curve["low"])
-    lower.bar(100 * curve["low"], curve["images"], width=width, align="edge", color=PALETTE[0], edgecolor="white")
+    lower.bar(
+        100 * curve["low"],
+        curve["images"],
+        width=width,
+        align="edge",
+        color=PALETTE[0],
+        edgecolor="white",
+    )
     lower.set_xlim(0, 102)
     lower.set_ylabel("images")
     lower.set_xlabel("confidence, %")
@@ -200,7 +278,8 @@ def draw_reliability(path, curve):
 
 
 def draw_errors(path, errors, images):
-    """Draw wrongly classified images, the surest first, with truth, prediction, confidence and photograph.
+    """Draw wrongly classified images, the surest first, with truth, prediction, confidence and
+    photograph.
 
     Args:
         path: the PNG to write.
@@ -209,12 +288,21 @@ def draw_errors(path, errors, images):
     """
     columns = min(len(images), 5)
     rows = -(-len(images) // columns)
-    # All pictures in one pair of axes, each one unit wide: twenty pairs of axes take ten times as long.
+    # All pictures in one pair of axes, each one unit wide: twenty pairs of axes take ten times as
+    # long.
     wide, high, gap = 1.06, 1.42, 0.03
-    figure, axes = new_figure(2.1 * columns, 2.1 * high / wide * rows, margins={"left": 0, "right": 1, "bottom": 0, "top": 1})
+    figure, axes = new_figure(
+        2.1 * columns,
+        2.1 * high / wide * rows,
+        margins={"left": 0, "right": 1, "bottom": 0, "top": 1},
+    )
     for number, (error, picture) in enumerate(zip(errors.to_dict("records"), images, strict=True)):
         left, top = number % columns * wide, number // columns * high
-        axes.imshow(picture, extent=(left, left + 1, top + high - gap, top + high - gap - 1), interpolation="nearest")
+        axes.imshow(
+            picture,
+            extent=(left, left + 1, top + high - gap, top + high - gap - 1),
+            interpolation="nearest",
+        )
         photograph = error["photograph"]
         lines = [
             shortened(error["truth"]),
@@ -222,7 +310,14 @@ def draw_errors(path, errors, images):
             f"{100 * error['confidence']:.1f} % sure",
             origin(None if photograph is None else shortened(photograph)),
         ]
-        axes.text(left + 0.5, top + high - gap - 1.02, "\n".join(lines), ha="center", va="bottom", fontsize=8)
+        axes.text(
+            left + 0.5,
+            top + high - gap - 1.02,
+            "\n".join(lines),
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
     axes.set_xlim(-gap, columns * wide - gap)
     axes.set_ylim(rows * high, 0)
     axes.set_axis_off()
@@ -230,13 +325,17 @@ def draw_errors(path, errors, images):
 
 
 def shortened(text: object, most: int = 20) -> str:
-    """Cut the middle out of a name longer than `most` characters: names often differ at their ends."""
+    """Cut the middle out of a name longer than `most` characters: names often differ at their
+    ends.
+    """
     text = str(text)
     return text if len(text) <= most else f"{text[: most // 2]}…{text[1 + most // 2 - most :]}"
 
 
 def class_labels(names: Iterable[str]) -> list[str]:
-    """Return names of classes in lines that fit beside an axis, numbered where two would look the same."""
+    """Return names of classes in lines that fit beside an axis, numbered where two would look the
+    same.
+    """
     labels = [textwrap.fill(shortened(name, 44), 24) for name in names]
     if len(set(labels)) == len(labels):
         return labels

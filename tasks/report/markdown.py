@@ -1,4 +1,6 @@
-"""The wording of numbers and tables: the report, the model card and the terminal say them in the same way."""
+"""The wording of numbers and tables: the report, the model card and the terminal say them in the
+same way.
+"""
 
 import html
 import re
@@ -20,7 +22,9 @@ def seconds_of(text):
 
 
 def milliseconds(seconds):
-    """Return whole milliseconds, cut off and not rounded: the published table does so (1:00:08.099976 is 3608099)."""
+    """Return whole milliseconds, cut off and not rounded: the published table does so
+    (1:00:08.099976 is 3608099).
+    """
     return round(seconds * 1_000_000) // 1000
 
 
@@ -54,7 +58,9 @@ def names_of(rows: list[dict]) -> str:
 
 
 def origin(photograph: str | None) -> str:
-    """Return what an image was made of, in words; groups that the stage group found bear no photograph's name."""
+    """Return what an image was made of, in words; groups that the stage group found bear no
+    photograph's name.
+    """
     if photograph is None:
         return "photograph unknown"
     if found := re.fullmatch(r"(group|single)-0*(\d+)", photograph):
@@ -68,14 +74,20 @@ def counted(number, thing):
 
 
 def between(interval):
-    """Return an accuracy with its interval, e.g. `94.79% [92.10, 97.05]`; what hemotune/evaluation/statistics.py returns, shares."""
+    """Return an accuracy with its interval, e.g. `94.79% [92.10, 97.05]`; what
+    hemotune/evaluation/statistics.py returns, shares.
+    """
     if interval["low"] is None:
         return percent(interval["value"])
-    return f"{percent(interval['value'])} [{100 * interval['low']:.2f}, {100 * interval['high']:.2f}]"
+    return (
+        f"{percent(interval['value'])} [{100 * interval['low']:.2f}, {100 * interval['high']:.2f}]"
+    )
 
 
 def points_between(change):
-    """Return a difference of accuracies in percentage points with its interval, e.g. `+0.24 [-0.31, +0.80]`."""
+    """Return a difference of accuracies in percentage points with its interval, e.g. `+0.24 [-0.31,
+    +0.80]`.
+    """
     if change["low"] is None:
         return points(change["value"])
     return f"{points(change['value'])} [{points(change['low'])}, {points(change['high'])}]"
@@ -104,7 +116,9 @@ def cell(value):
 
 
 def table(head, rows, left=1):
-    """Return a Markdown table; the first `left` columns are aligned to the left, the others centred. An empty row separates groups."""
+    """Return a Markdown table; the first `left` columns are aligned to the left, the others
+    centred. An empty row separates groups.
+    """
     lines = [head, [":--" if column < left else ":-:" for column in range(len(head))]]
     lines += [row or [""] * len(head) for row in rows]
     return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
@@ -114,4 +128,7 @@ def plain_table(head, rows):
     """Return the same table in columns for a terminal, without marks."""
     lines = [[plain(str(value)) for value in row or [""] * len(head)] for row in [head, *rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

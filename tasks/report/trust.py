@@ -1,4 +1,6 @@
-"""What a reader must know of a series before its accuracies: what was counted in its split, then what needs no training."""
+"""What a reader must know of a series before its accuracies: what was counted in its split, then
+what needs no training.
+"""
 
 from hemotune.evaluation.leaks import MOST_SHARED, NAMES, accuracies, known_share
 from hemotune.evaluation.predictions import classes_of
@@ -6,7 +8,10 @@ from tasks.report.markdown import names_of, percent
 from tasks.report.results import best_of, by_series
 
 NEAR = 5  # percentage points between a control and the model up to which the report warns
-COMPARED = {"nearest_histogram": "A comparison of colours", "nearest_thumbnail": "A comparison of thumbnails"}
+COMPARED = {
+    "nearest_histogram": "A comparison of colours",
+    "nearest_thumbnail": "A comparison of thumbnails",
+}
 
 
 def warnings_of(summaries: list[dict], controls: dict) -> list[str]:
@@ -36,17 +41,23 @@ def warnings_of_series(series: str, best: list[dict], control: dict) -> list[str
     copies = []
     if shared is not None and shared > MOST_SHARED:
         copies.append(
-            f"**Do not trust the accuracies of `{series}`.** {percent(shared)} of the test images come from photographs that are "
-            "in train too: the accuracies measure how well copies are recognised."
+            f"**Do not trust the accuracies of `{series}`.** {percent(shared)} of the test images"
+            " come from photographs that are in train too: the accuracies measure how well copies"
+            " are recognised."
         )
     if at_chance(best[0], scores["majority_class"]):
         chance = (
-            f"**The models of `{series}` are at chance.** The best test accuracy is {reached}; {NAMES['majority_class']} scores "
-            f"{percent(scores['majority_class'])}. They have learnt nothing that this test can show."
+            f"**The models of `{series}` are at chance.** The best test accuracy is {reached};"
+            f" {NAMES['majority_class']} scores {percent(scores['majority_class'])}. They have"
+            " learnt nothing that this test can show."
         )
         return [chance, *copies]
     margin = best[0]["accuracy"] - NEAR / 100 - 1e-9
-    return copies + [near(series, name, score, reached, shared) for name, score in scores.items() if score >= margin]
+    return copies + [
+        near(series, name, score, reached, shared)
+        for name, score in scores.items()
+        if score >= margin
+    ]
 
 
 def at_chance(summary: dict, majority: float) -> bool:
@@ -66,11 +77,21 @@ def near(series: str, name: str, score: float, reached: str, shared: float | Non
     """
     scores = f"scores {percent(score)} on this split; the best model reaches {reached}."
     if name == "majority_class":
-        return f"**The models of `{series}` add little to a constant answer.** {NAMES[name].capitalize()} {scores}"
-    text = f"**{COMPARED[name]} comes near the models of `{series}`, or beats them.** Without any training, {NAMES[name]} {scores}"
+        return (
+            f"**The models of `{series}` add little to a constant answer.**"
+            f" {NAMES[name].capitalize()} {scores}"
+        )
+    text = (
+        f"**{COMPARED[name]} comes near the models of `{series}`, or beats them.** Without any"
+        f" training, {NAMES[name]} {scores}"
+    )
     if shared is None:
         return f"{text} It is not known whether copies of the same photographs are on both sides."
     if shared > MOST_SHARED:
         return text
-    few = f"Only {percent(shared)} of the test images share a photograph with train" if shared else "No photograph is on both sides"
+    few = (
+        f"Only {percent(shared)} of the test images share a photograph with train"
+        if shared
+        else "No photograph is on both sides"
+    )
     return f"{text} {few}: this is no leak, but the models add little to such a comparison."

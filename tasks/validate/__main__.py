@@ -1,7 +1,8 @@
-"""Stage validate: look at every image once, judge them all, and stop the study where they must not be trained on.
+"""Stage validate: look at every image once, judge them all, and stop the study where they must not
+be trained on.
 
-Writes data/inventory.parquet (a row an image), data/images.npy (their pixels), data/images.json (how files become pixels) and
-reports/validation/ (a page and result.json).
+Writes data/inventory.parquet (a row an image), data/images.npy (their pixels), data/images.json
+(how files become pixels) and reports/validation/ (a page and result.json).
 """
 
 import sys
@@ -30,7 +31,10 @@ def main():
     size, rules_of = read_profile("images", Images).size, read_profile("validation", Validation)
     paths, folders = list_images(IMAGES)
     if not paths:
-        raise StudyError(f"{IMAGES} holds no image and so no class; check dataset in the profile, then run `dvc repro download`")
+        raise StudyError(
+            f"{IMAGES} holds no image and so no class; check dataset in the profile, then run `dvc"
+            " repro download`"
+        )
     with ExitStack() as outputs:
         pixels = outputs.enter_context(new_file(PIXELS))
         table = outputs.enter_context(new_file(INVENTORY))

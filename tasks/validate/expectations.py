@@ -25,8 +25,8 @@ OF_READABLE = ["width", "height", "format", "mode", "bytes", "sha256", "brightne
 class Rule:
     """One rule: every row of `table` must meet it in `column`.
 
-    `expectation` is a class of great_expectations.expectations and `arguments` its own. What is wrong with an offender is said by
-    the column `detail`, in the words of `says`.
+    `expectation` is a class of great_expectations.expectations and `arguments` its own. What is
+    wrong with an offender is said by the column `detail`, in the words of `says`.
     """
 
     name: str
@@ -34,7 +34,8 @@ class Rule:
     description: str
     expected: str
     fix: str
-    table: str  # images: every file; decoded: the readable ones; folders: a row for each class of each split
+    # Images: every file; decoded: the readable ones; folders: a row for each class of each split
+    table: str
     column: str
     expectation: str
     arguments: dict
@@ -43,13 +44,18 @@ class Rule:
 
 
 def rules_for(settings, common_size):
-    """Return the rules, with severities and bounds from `settings`, a settings.validation.Validation.
+    """Return the rules, with severities and bounds from `settings`, a
+    settings.validation.Validation.
 
     Args:
         common_size: 'WIDTHxHEIGHT' of most images.
     """
     leave_out = "or leave them out with dataset.exclude in the profile"
-    null, between, one_of = "ExpectColumnValuesToBeNull", "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeInSet"
+    null, between, one_of = (
+        "ExpectColumnValuesToBeNull",
+        "ExpectColumnValuesToBeBetween",
+        "ExpectColumnValuesToBeInSet",
+    )
     modes = list(settings.allowed_modes)
     return [
         Rule(
@@ -65,8 +71,9 @@ def rules_for(settings, common_size):
             settings.mode,
             "Every image has an allowed colour mode.",
             ", ".join(modes),
-            "convert them, or add the mode to validation.allowed_modes in the profile: they are then "
-            "converted to RGB, transparent pixels to white, 16-bit levels to their upper eight bits",
+            "convert them, or add the mode to validation.allowed_modes in the profile: they are"
+            " then converted to RGB, transparent pixels to white, 16-bit levels to their upper"
+            " eight bits",
             *("decoded", "mode", one_of, {"value_set": modes}, "mode"),
         ),
         Rule(
@@ -82,8 +89,8 @@ def rules_for(settings, common_size):
             settings.duplicate_across,
             "No file is in two splits or two classes.",
             "no other file with the same bytes in another split or class",
-            "a copy in TEST is answered from memory, a copy in another class is labelled wrongly: keep one, "
-            "with dataset.exclude in the profile",
+            "a copy in TEST is answered from memory, a copy in another class is labelled wrongly:"
+            " keep one, with dataset.exclude in the profile",
             *("decoded", "same_bytes_across", null, {}, "same_bytes_across", "same bytes as {}"),
         ),
         Rule(
@@ -100,23 +107,46 @@ def rules_for(settings, common_size):
             "No image is nearly the same as one of another split.",
             f"more than {settings.near_duplicate_bits} of 256 bits of the perceptual hash differ",
             "look at the pairs on the page; keep one of each, with dataset.exclude in the profile",
-            *("decoded", "near_duplicate_across", null, {}, "near_duplicate_across", "looks like {}"),
+            *(
+                "decoded",
+                "near_duplicate_across",
+                null,
+                {},
+                "near_duplicate_across",
+                "looks like {}",
+            ),
         ),
         Rule(
             "small_class",
             settings.small_class,
             "Every class has images enough in each split to be divided.",
             f"at least {settings.smallest_class} readable images of a class in a split",
-            "add images, leave the class out with dataset.exclude, or make validation.small_class a warning in the profile",
-            *("folders", "images", between, {"min_value": settings.smallest_class}, "images", "{} images"),
+            "add images, leave the class out with dataset.exclude, or make validation.small_class a"
+            " warning in the profile",
+            *(
+                "folders",
+                "images",
+                between,
+                {"min_value": settings.smallest_class},
+                "images",
+                "{} images",
+            ),
         ),
         Rule(
             "imbalance",
             settings.imbalance,
             "No class is much larger than another of the same split.",
             f"the largest class at most {settings.largest_imbalance:g} times the smallest",
-            "read the accuracy by class, not the mean; add images of the small class, or raise validation.largest_imbalance",
-            *("folders", "imbalance", between, {"max_value": settings.largest_imbalance}, "imbalance", "1 to {}"),
+            "read the accuracy by class, not the mean; add images of the small class, or raise"
+            " validation.largest_imbalance",
+            *(
+                "folders",
+                "imbalance",
+                between,
+                {"max_value": settings.largest_imbalance},
+                "imbalance",
+                "1 to {}",
+            ),
         ),
         Rule(
             "empty_class",
@@ -160,10 +190,17 @@ def tables_of(inventory, folders, near_duplicate_bits):
     images = inventory.copy(deep=False)
     images["lacks"] = lacking(inventory)
     # Only what can be decoded is trained on: every other rule counts that alone.
-    decoded = images if images["readable"].all() else images[images["readable"]]  # a selection copies every text
-    decoded["size"] = decoded["width"].astype("Int64").astype("string") + "x" + decoded["height"].astype("Int64").astype("string")
+    # A selection copies every text
+    decoded = images if images["readable"].all() else images[images["readable"]]
+    decoded["size"] = (
+        decoded["width"].astype("Int64").astype("string")
+        + "x"
+        + decoded["height"].astype("Int64").astype("string")
+    )
     decoded["same_bytes_across"], decoded["same_bytes_within"] = same_bytes(decoded)
-    decoded["near_duplicate_across"], decoded["near_duplicate_within"] = nearly_same(decoded, near_duplicate_bits)
+    decoded["near_duplicate_across"], decoded["near_duplicate_within"] = nearly_same(
+        decoded, near_duplicate_bits
+    )
     return {"images": images, "decoded": decoded, "folders": folder_table(images, decoded, folders)}
 
 
@@ -225,7 +262,9 @@ def why_empty(files: int, readable: int, error: str | None, used: bool) -> str |
 
 
 def lacking(inventory):
-    """Return the names of the columns in which each row lacks a value that it must have, with commas; None where it lacks none."""
+    """Return the names of the columns in which each row lacks a value that it must have, with
+    commas; None where it lacks none.
+    """
     missing = inventory[OF_ALL + OF_READABLE].isna()
     missing.loc[~inventory["readable"], OF_READABLE] = False
     names = [None] * len(missing)
@@ -250,9 +289,10 @@ def judge(tables, rules):
         rules: as rules_for returns.
 
     Returns:
-        dict: verdict ('passed', 'warnings', 'failed'), rules (a dict each: rule, severity, description, expected, found, passed,
-        count, offenders, details, fix) and great_expectations (statistics of each table's validation). The same data gives the
-        same values.
+        dict: verdict ('passed', 'warnings', 'failed'), rules (a dict each: rule, severity,
+            description, expected, found, passed,
+        count, offenders, details, fix) and great_expectations (statistics of each table's
+        validation). The same data gives the same values.
     """
     gx = load_great_expectations()
     context = gx.get_context(mode="ephemeral")
@@ -296,18 +336,29 @@ def outcomes_of(
     """
     gx = load_great_expectations()
     asset = source.add_dataframe_asset(name)
-    # The meta of an expectation comes back with its result. The suite is added whole: it is stored anew for each one added to it later.
+    # The meta of an expectation comes back with its result. The suite is added whole: it is stored
+    # anew for each one added to it later.
     wanted = [
         getattr(gx.expectations, rule.expectation)(
-            column=rule.column, **rule.arguments, description=rule.description, meta={"rule": rule.name}
+            column=rule.column,
+            **rule.arguments,
+            description=rule.description,
+            meta={"rule": rule.name},
         )
         for rule in rules
     ]
     suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=wanted))
-    definition = gx.ValidationDefinition(name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
+    definition = gx.ValidationDefinition(
+        name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite
+    )
     result = context.validation_definitions.add(definition).run(
-        # The index finds an offender's row. Great Expectations copies the whole table for every rule: it gets the judged columns alone.
-        batch_parameters={"dataframe": table[list(dict.fromkeys(rule.column for rule in rules))].reset_index(drop=True)},
+        # The index finds an offender's row. Great Expectations copies the whole table for every
+        # rule: it gets the judged columns alone.
+        batch_parameters={
+            "dataframe": (
+                table[list(dict.fromkeys(rule.column for rule in rules))].reset_index(drop=True)
+            )
+        },
         result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
     )
     outcomes, expectations = {}, []
@@ -316,11 +367,27 @@ def outcomes_of(
         problem = problem_of(one.exception_info) if not one.success and not offending else None
         rule = one.expectation_config.meta["rule"]
         outcomes[rule] = Outcome(bool(one.success), offending, problem)
-        kept = {key: one.result[key] for key in ("element_count", "unexpected_count", "unexpected_percent") if key in one.result}
-        kwargs = {key: value for key, value in one.expectation_config.kwargs.items() if key != "batch_id"}
-        expectations.append({"type": one.expectation_config.type, "kwargs": kwargs, "success": one.success, **kept})
-    keys = ("evaluated_expectations", "successful_expectations", "unsuccessful_expectations", "success_percent")
-    statistics[name] = {key: result.statistics[key] for key in keys} | {"version": gx.__version__, "expectations": expectations}
+        kept = {
+            key: one.result[key]
+            for key in ("element_count", "unexpected_count", "unexpected_percent")
+            if key in one.result
+        }
+        kwargs = {
+            key: value for key, value in one.expectation_config.kwargs.items() if key != "batch_id"
+        }
+        expectations.append(
+            {"type": one.expectation_config.type, "kwargs": kwargs, "success": one.success, **kept}
+        )
+    keys = (
+        "evaluated_expectations",
+        "successful_expectations",
+        "unsuccessful_expectations",
+        "success_percent",
+    )
+    statistics[name] = {key: result.statistics[key] for key in keys} | {
+        "version": gx.__version__,
+        "expectations": expectations,
+    }
     return outcomes
 
 
@@ -344,7 +411,11 @@ def judged_rule(rule: Rule, table: pd.DataFrame, outcomes: dict[str, Outcome]) -
     unjudged = Outcome(rule.severity == "off", [], "Great Expectations returned no result")
     outcome = outcomes.get(rule.name, unjudged)
     rows = table.iloc[outcome.offending]
-    details = [rule.says.format(value) for value in rows[rule.detail]] if rule.detail else [""] * len(rows)
+    details = (
+        [rule.says.format(value) for value in rows[rule.detail]]
+        if rule.detail
+        else [""] * len(rows)
+    )
     things = "class folders" if rule.table == "folders" else "images"
     if rule.severity == "off":
         found = "not judged: turned off in the profile"
@@ -356,7 +427,9 @@ def judged_rule(rule: Rule, table: pd.DataFrame, outcomes: dict[str, Outcome]) -
         found = f"{len(rows):,} of {len(table):,} {things}"
         if rule.name in ("unreadable", "mode", "size"):
             kinds = Counter(details).most_common(4)
-            found += ": " + "; ".join(f"{kind} ({count:,})" if count > 1 else kind for kind, count in kinds)
+            found += ": " + "; ".join(
+                f"{kind} ({count:,})" if count > 1 else kind for kind, count in kinds
+            )
     return {
         "rule": rule.name,
         "severity": rule.severity,

@@ -1,4 +1,6 @@
-"""One parallel pass over all images: a row of facts and `size` x `size` RGB pixels for each. Each file is read and decoded once."""
+"""One parallel pass over all images: a row of facts and `size` x `size` RGB pixels for each. Each
+file is read and decoded once.
+"""
 
 import gc
 import hashlib
@@ -51,7 +53,8 @@ SCHEMA = pa.schema(
 
 
 def list_images(folder):
-    """Return the sorted posix paths SPLIT/CLASS/NAME below `folder`, and the sorted class folders SPLIT/CLASS, empty ones too.
+    """Return the sorted posix paths SPLIT/CLASS/NAME below `folder`, and the sorted class folders
+    SPLIT/CLASS, empty ones too.
 
     Raises:
         StudyError: there is no folder, or something lies at another depth.
@@ -62,12 +65,18 @@ def list_images(folder):
     for split in sorted(os.scandir(folder), key=lambda entry: entry.name):
         for cell_class in os.scandir(split) if split.is_dir() else [split]:
             if not cell_class.is_dir():
-                raise StudyError(f"{cell_class.path}: images lie in SPLIT/CLASS folders; run `dvc repro download` or move it there")
+                raise StudyError(
+                    f"{cell_class.path}: images lie in SPLIT/CLASS folders; run `dvc repro"
+                    " download` or move it there"
+                )
             place = f"{split.name}/{cell_class.name}"
             folders.append(place)
             for entry in os.scandir(cell_class):
                 if entry.is_dir():
-                    raise StudyError(f"{entry.path}: a folder inside a class folder; images lie in SPLIT/CLASS, no deeper")
+                    raise StudyError(
+                        f"{entry.path}: a folder inside a class folder; images lie in SPLIT/CLASS,"
+                        " no deeper"
+                    )
                 paths.append(f"{place}/{entry.name}")
     return sorted(paths), sorted(folders)
 
@@ -78,7 +87,8 @@ def take_inventory(folder, paths, size, images, processes=None, meanwhile=None):
     Args:
         folder: the folder that `paths` (sorted, SPLIT/CLASS/NAME) are relative to.
         size: side of the square that each image is resized to, in pixels.
-        images: the .npy file to write: uint8 (N, size, size, 3); row i is paths[i], zeros where it cannot be decoded.
+        images: the .npy file to write: uint8 (N, size, size, 3); row i is paths[i], zeros where it
+            cannot be decoded.
         meanwhile: a function to call in a thread while the processes decode.
 
     Returns:
@@ -92,7 +102,8 @@ def take_inventory(folder, paths, size, images, processes=None, meanwhile=None):
     length = max(1, min(64, (16 << 20) // (3 * size * size)))
     chunks = [(start, paths[start : start + length]) for start in range(0, len(paths), length)]
     progress = Progress("decode", len(paths), "images")
-    # Fork: a spawned process would import pandas and scipy again. There is neither a thread nor TensorFlow here at this point.
+    # Fork: a spawned process would import pandas and scipy again. There is neither a thread nor
+    # TensorFlow here at this point.
     Image.init()
     pool = ProcessPoolExecutor(
         processes or cores(),
@@ -110,14 +121,19 @@ def take_inventory(folder, paths, size, images, processes=None, meanwhile=None):
             futures[number] = None
             progress.update(start + len(chunk))
     except BrokenProcessPool:
-        raise StudyError("a process that decodes images was killed, most likely for lack of memory: free some and run it again") from None
+        raise StudyError(
+            "a process that decodes images was killed, most likely for lack of memory: free some"
+            " and run it again"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
     return pa.Table.from_batches(batches, SCHEMA).to_pandas()
 
 
 def allocate(path, shape):
-    """Make the .npy file of a uint8 array of zeros, its room on the disk taken at once; return the offset of its first byte."""
+    """Make the .npy file of a uint8 array of zeros, its room on the disk taken at once; return the
+    offset of its first byte.
+    """
     with open(path, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -132,19 +148,27 @@ def start_process(folder, size, images, offset):
     """Set up a process of the pool."""
     global STATE
     gc.freeze()  # what the parent made is not looked through again and again
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business: no traceback from each process
+    # Ctrl-C is the parent's business: no traceback from each process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")  # of Pillow about odd metadata
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     STATE = folder, size, os.open(images, os.O_WRONLY), offset
 
 
 def read_chunk(start, paths):
-    """Read some images, write their pixels at row `start` of the array, and return their rows as a record batch."""
+    """Read some images, write their pixels at row `start` of the array, and return their rows as a
+    record batch.
+    """
     folder, size, descriptor, offset = STATE
     pixels = np.zeros((len(paths), size, size, 3), np.uint8)
     grey = np.zeros((len(paths), GREY_SIDE, GREY_SIDE), np.uint8)
     rows = [
-        read_image(os.path.join(folder, path), size, memoryview(pixels[number]).cast("B"), memoryview(grey[number]).cast("B"))
+        read_image(
+            os.path.join(folder, path),
+            size,
+            memoryview(pixels[number]).cast("B"),
+            memoryview(grey[number]).cast("B"),
+        )
         for number, path in enumerate(paths)
     ]
     # Not a memory map: pages written through one would count as this process's memory.
@@ -152,9 +176,16 @@ def read_chunk(start, paths):
     while view:
         written = os.pwrite(descriptor, view, position)
         view, position = view[written:], position + written
-    # A few images at a time: larger intermediate arrays are given back to the system and fetched again, which takes longer than the hashes.
-    hashes = [phash for few in range(0, len(paths), 16) for phash in perceptual_hashes(grey[few : few + 16])]
-    for path, row, mean, phash in zip(paths, rows, grey.mean(axis=(1, 2)).round(2), hashes, strict=True):
+    # A few images at a time: larger intermediate arrays are given back to the system and fetched
+    # again, which takes longer than the hashes.
+    hashes = [
+        phash
+        for few in range(0, len(paths), 16)
+        for phash in perceptual_hashes(grey[few : few + 16])
+    ]
+    for path, row, mean, phash in zip(
+        paths, rows, grey.mean(axis=(1, 2)).round(2), hashes, strict=True
+    ):
         split, cell_class, _ = path.split("/", 2)
         row |= {"path": path, "split": split, "class": cell_class}
         if row["readable"]:
@@ -163,10 +194,12 @@ def read_chunk(start, paths):
 
 
 def read_image(path, size, pixels, grey):
-    """Decode the file at `path` into `pixels`, size * size * 3 bytes, and `grey`, GREY_SIDE * GREY_SIDE bytes.
+    """Decode the file at `path` into `pixels`, size * size * 3 bytes, and `grey`, GREY_SIDE *
+    GREY_SIDE bytes.
 
     Returns:
-        dict of the file's facts, some of SCHEMA's columns; a damaged file is no exception but told in 'error'.
+        dict of the file's facts, some of SCHEMA's columns; a damaged file is no exception but told
+        in 'error'.
     """
     row = {"readable": False}
     try:
@@ -175,7 +208,9 @@ def read_image(path, size, pixels, grey):
         row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         small = decode_plain_jpeg(data, size, row) or decode_any(data, size, row)
         pixels[:] = small.tobytes()
-        grey[:] = small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR).tobytes()
+        grey[:] = (
+            small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR).tobytes()
+        )
         row["readable"] = True
     except UnidentifiedImageError:
         row["error"] = why_unidentified(data)
@@ -198,7 +233,9 @@ def why_unidentified(data: bytes) -> str:
 
 
 def recipe(size: int) -> dict:
-    """Return how read_image turns a file into pixels, as JSON values, so that Pillow alone can repeat it."""
+    """Return how read_image turns a file into pixels, as JSON values, so that Pillow alone can
+    repeat it.
+    """
     return {
         "size": [size, size],  # width, height
         "colour": "RGB",
@@ -207,7 +244,10 @@ def recipe(size: int) -> dict:
         "orientation": "EXIF",
         "jpeg_draft": [draft_side(size), draft_side(size)],
         "steps": [
-            "open the file; decode a JPEG at 1/2, 1/4 or 1/8 of its size if jpeg_draft still fits into that (Pillow: Image.draft)",
+            (
+                "open the file; decode a JPEG at 1/2, 1/4 or 1/8 of its size if jpeg_draft still"
+                " fits into that (Pillow: Image.draft)"
+            ),
             "keep the upper eight bits of 16-bit grey levels",
             "lay transparent pixels on background and convert to colour",
             "resize to size (width, height) with filter, whatever the proportions",
@@ -218,12 +258,16 @@ def recipe(size: int) -> dict:
 
 
 def draft_side(size: int) -> int:
-    """Return the shortest side, in pixels, that a JPEG is decoded to before it is resized to `size`."""
+    """Return the shortest side, in pixels, that a JPEG is decoded to before it is resized to
+    `size`.
+    """
     return 3 * size // 2
 
 
 def decode_any(data, size, row):
-    """Return the picture in the bytes `data`, an RGB image of size x size, and add what it says of itself to `row`."""
+    """Return the picture in the bytes `data`, an RGB image of size x size, and add what it says of
+    itself to `row`.
+    """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         mode = "I;16" if image.mode.startswith("I;16") else image.mode  # whatever the byte order
@@ -231,8 +275,9 @@ def decode_any(data, size, row):
         # An MPO is a phone's JPEG with previews behind the picture.
         if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
             raise ValueError(f"holds {frames} frames or pages; one still image is wanted")
-        # A JPEG is decoded straight to 1/2, 1/4 or 1/8 of its size where 1.5 times the wanted one is left. All of its data is
-        # still read, so that a truncated file is noticed; the pixels differ by 0.4 grey levels on average (blood cells, 64 px).
+        # A JPEG is decoded straight to 1/2, 1/4 or 1/8 of its size where 1.5 times the wanted one
+        # is left. All of its data is still read, so that a truncated file is noticed; the pixels
+        # differ by 0.4 grey levels on average (blood cells, 64 px).
         image.draft(None, (draft_side(size), draft_side(size)))
         deep = is_deep(image)
         image.load()
@@ -244,10 +289,12 @@ def decode_any(data, size, row):
 
 
 def decode_plain_jpeg(data, size, row):
-    """Do what decode_any does, to the byte, for an undamaged colour JPEG without EXIF, in two thirds of the time.
+    """Do what decode_any does, to the byte, for an undamaged colour JPEG without EXIF, in two
+    thirds of the time.
 
     Returns:
-        None where Pillow has to look at it: another kind of file, a rotated one, one with previews, a damaged or huge one.
+        None where Pillow has to look at it: another kind of file, a rotated one, one with previews,
+            a damaged or huge one.
     """
     if not data.startswith(b"\xff\xd8") or b"Exif" in data or b"MPF" in data:
         return None
@@ -258,7 +305,9 @@ def decode_plain_jpeg(data, size, row):
         # To the size that Pillow's draft chooses.
         room = min(width, height) // draft_side(size)
         divisor = next((number for number in (8, 4, 2) if room >= number), 1)
-        pixels = simplejpeg.decode_jpeg(data, min_height=-(-height // divisor), min_width=-(-width // divisor))
+        pixels = simplejpeg.decode_jpeg(
+            data, min_height=-(-height // divisor), min_width=-(-width // divisor)
+        )
     except ValueError:
         return None
     row |= {"width": width, "height": height, "format": "JPEG", "mode": "RGB"}
@@ -292,7 +341,9 @@ def to_rgb(image: Image.Image, deep: bool = False) -> Image.Image:
         ValueError: the mode has grey levels of no fixed range, or 16 bits hold the levels of fewer.
     """
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has grey levels of no fixed range; save it with 8 or 16 bits")
+        raise ValueError(
+            f"mode {image.mode} has grey levels of no fixed range; save it with 8 or 16 bits"
+        )
     if deep and "transparency" in image.info:
         raise ValueError("a transparent colour in 16 bits is not supported; save it with 8 bits")
     if image.mode.startswith("I;16"):
@@ -302,8 +353,8 @@ def to_rgb(image: Image.Image, deep: bool = False) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if deep and brightest(image) < DIMMEST:
         raise ValueError(
-            "16 bits hold levels below a quarter of their range, as cameras of 10 to 14 bits write: "
-            "too little would be left; scale the levels to the whole range, or save it with 8 bits"
+            "16 bits hold levels below a quarter of their range, as cameras of 10 to 14 bits write:"
+            " too little would be left; scale the levels to the whole range, or save it with 8 bits"
         )
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
@@ -320,9 +371,9 @@ def brightest(image: Image.Image) -> int:
 def perceptual_hashes(grey):
     """Return the perceptual hash in hexadecimal of each image of uint8 (n, GREY_SIDE, GREY_SIDE).
 
-    It is imagehash.phash(image, HASH_SIDE), all images at once: which of the low frequencies of the cosine transform are above
-    their median. Bits that differ between two images: 0 to 10 after re-encoding or scaling, 16 and more
-    between other images, of blood cells too.
+    It is imagehash.phash(image, HASH_SIDE), all images at once: which of the low frequencies of the
+    cosine transform are above their median. Bits that differ between two images: 0 to 10 after
+    re-encoding or scaling, 16 and more between other images, of blood cells too.
     """
     columns = dct(grey.astype(np.float32), axis=2)[:, :, :HASH_SIDE]
     frequencies = dct(columns, axis=1)[:, :HASH_SIDE].reshape(len(grey), -1)

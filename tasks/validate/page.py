@@ -1,4 +1,6 @@
-"""The validation as one HTML file: no script, nothing fetched, light or dark as the reader's system is."""
+"""The validation as one HTML file: no script, nothing fetched, light or dark as the reader's system
+is.
+"""
 
 import base64
 import io
@@ -20,8 +22,16 @@ TOOLS = ("great_expectations", "pillow", "numpy", "scipy", "pandas", "pyarrow")
 
 VERDICTS = {
     "passed": ("✓", "Passed", "Every rule holds."),
-    "warnings": ("!", "Passed with warnings", "Nothing stops the study; read what is marked before you trust its figures."),
-    "failed": ("✕", "Failed", "The study stops here. Mend what is marked as an error, then run it again."),
+    "warnings": (
+        "!",
+        "Passed with warnings",
+        "Nothing stops the study; read what is marked before you trust its figures.",
+    ),
+    "failed": (
+        "✕",
+        "Failed",
+        "The study stops here. Mend what is marked as an error, then run it again.",
+    ),
 }
 DUPLICATES = {
     "same_bytes_across": "The same bytes in two splits or classes",
@@ -30,7 +40,8 @@ DUPLICATES = {
     "near_duplicate_within": "Nearly the same picture within a split",
 }
 
-# Blue, orange and vermilion of Okabe and Ito, told apart by colour-blind readers; each state has a sign and a word as well.
+# Blue, orange and vermilion of Okabe and Ito, told apart by colour-blind readers; each state has a
+# sign and a word as well.
 STYLE = """
 :root { color-scheme: light dark; --text: #1d2329; --soft: #5c6670; --line: #d9dee3; --ground: #ffffff; --panel: #f6f8f9;
   --passed: #0072b2; --warnings: #b26a00; --failed: #c24a00; --bar: #4c8fbd; }
@@ -92,7 +103,10 @@ def write_page(path, result, tables, pixels):
         '<div class="plots">',
         figure("Readable images of each class", bars(class_counts(folders, decoded))),
         figure("Image sizes, pixels", bars(size_counts(decoded))),
-        figure("Brightness, mean grey level of an image (0 black, 255 white)", histogram(decoded["brightness"], 0, 255)),
+        figure(
+            "Brightness, mean grey level of an image (0 black, 255 white)",
+            histogram(decoded["brightness"], 0, 255),
+        ),
         figure("File sizes, kB", histogram(images["bytes"].dropna() / 1000)),
         "</div>",
         "<h2>Some images of each class</h2>",
@@ -100,7 +114,9 @@ def write_page(path, result, tables, pixels):
         "<h2>Duplicates</h2>",
         *duplicates(decoded, pixels),
         "<h2>Made with</h2>",
-        f"<p>Python {platform.python_version()}, " + ", ".join(f"{tool} {version(tool)}" for tool in TOOLS) + ".</p>",
+        f"<p>Python {platform.python_version()}, "
+        + ", ".join(f"{tool} {version(tool)}" for tool in TOOLS)
+        + ".</p>",
         '<p class="soft">Great Expectations judged; its statistics and this table for machines: <a href="result.json">result.json</a>. '
         "Nearly the same: the perceptual hash (imagehash.phash, 256 bits) differs in few bits, as after re-encoding or scaling; "
         "turned or shifted copies are not found by it.</p>",
@@ -108,13 +124,20 @@ def write_page(path, result, tables, pixels):
         "upper eight bits are kept.</p>",
     ]
     head = f"<title>Validation: {title}</title><style>{STYLE}</style>"
-    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    meta = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    )
     body = "\n".join(parts)
-    path.write_text(f'<!doctype html>\n<html lang="en"><head>{meta}{head}</head>\n<body>\n{body}\n</body></html>\n', encoding="utf-8")
+    path.write_text(
+        f'<!doctype html>\n<html lang="en"><head>{meta}{head}</head>\n<body>\n{body}\n</body></html>\n',
+        encoding="utf-8",
+    )
 
 
 def rules_table(rules):
-    """Return the table of rules: broken errors first, then warnings, then what holds, then what is off."""
+    """Return the table of rules: broken errors first, then warnings, then what holds, then what is
+    off.
+    """
     order = ("failed", "warnings", "passed", "off")
     rows = [row for state in order for row in rules if state_of(row) == state]
     cells = "".join(rule_row(rule) for rule in rows)
@@ -127,21 +150,30 @@ def rules_table(rules):
 def state_of(rule):
     if rule["severity"] == "off":
         return "off"
-    return "passed" if rule["passed"] else {"error": "failed", "warning": "warnings"}[rule["severity"]]
+    return (
+        "passed" if rule["passed"] else {"error": "failed", "warning": "warnings"}[rule["severity"]]
+    )
 
 
 def rule_row(rule):
     state = state_of(rule)
-    label = {"failed": "✕ error", "warnings": "! warning", "passed": "✓ holds", "off": "– off"}[state]
+    label = {"failed": "✕ error", "warnings": "! warning", "passed": "✓ holds", "off": "– off"}[
+        state
+    ]
     found = f"<p>{escaped(rule['found'])}</p>"
     if rule["offenders"]:
         pairs = zip(rule["offenders"], rule["details"], strict=True)
-        items = "".join(f"<li>{link(path)}{f': {escaped(detail)}' if detail else ''}</li>" for path, detail in pairs)
+        items = "".join(
+            f"<li>{link(path)}{f': {escaped(detail)}' if detail else ''}</li>"
+            for path, detail in pairs
+        )
         more = rule["count"] - len(rule["offenders"])
         found += f"<ul>{items}{f'<li>and {more:,} more</li>' if more else ''}</ul>"
     if not rule["passed"]:
         found += f"<p>Fix: {escaped(rule['fix'])}.</p>"
-    broken = f'<br><span class="soft">{rule["severity"]} if broken</span>' if state == "passed" else ""
+    broken = (
+        f'<br><span class="soft">{rule["severity"]} if broken</span>' if state == "passed" else ""
+    )
     return (
         f'<tr><td class="state {state}">{label}{broken}</td><td>{escaped(rule["description"])}<br><code>{rule["rule"]}</code></td>'
         f'<td>{escaped(rule["expected"])}</td><td>{found}</td><td class="number">{rule["count"]:,}</td></tr>'
@@ -160,13 +192,22 @@ def figure(title, drawing):
 def class_counts(folders, decoded):
     """Return pairs of 'SPLIT CLASS' and the number of its readable images."""
     counts = decoded.groupby(["split", "class"]).size()
-    return [(f"{row['split']} {row['class']}", int(counts.get((row["split"], row["class"]), 0))) for _, row in folders.iterrows()]
+    return [
+        (f"{row['split']} {row['class']}", int(counts.get((row["split"], row["class"]), 0)))
+        for _, row in folders.iterrows()
+    ]
 
 
 def size_counts(decoded, most=8):
-    """Return pairs of 'WIDTHxHEIGHT' and the number of images, the most frequent first; the rest in one."""
+    """Return pairs of 'WIDTHxHEIGHT' and the number of images, the most frequent first; the rest in
+    one.
+    """
     counts = decoded.groupby("size").size().sort_values(ascending=False, kind="stable")
-    rest = [(f"{len(counts) - most} other sizes", int(counts[most:].sum()))] if len(counts) > most else []
+    rest = (
+        [(f"{len(counts) - most} other sizes", int(counts[most:].sum()))]
+        if len(counts) > most
+        else []
+    )
     return [(str(size), int(count)) for size, count in counts[:most].items()] + rest
 
 
@@ -180,7 +221,9 @@ def bars(pairs):
         label = label if len(label) <= 28 else label[:27] + "…"
         drawn.append(f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escaped(label)}</text>')
         drawn.append(f'<rect x="{left}" y="{y + 4}" width="{max(length, 1):.1f}" height="14"/>')
-        drawn.append(f'<text class="axis" x="{left + length + 6:.1f}" y="{y + 15}">{value:,}</text>')
+        drawn.append(
+            f'<text class="axis" x="{left + length + 6:.1f}" y="{y + 15}">{value:,}</text>'
+        )
     return f'<svg viewBox="0 0 {width} {height * max(len(pairs), 1)}" role="img">{"".join(drawn)}</svg>'
 
 
@@ -202,8 +245,14 @@ def histogram(values, low=None, high=None, bins=32):
         if count
     ]
     drawn.append(f'<line x1="0" x2="{width}" y1="{height}" y2="{height}"/>')
-    for x, anchor, text in ((0, "start", low), (width / 2, "middle", (low + high) / 2), (width, "end", high)):
-        drawn.append(f'<text class="axis" x="{x}" y="{height + 18}" text-anchor="{anchor}">{text:.4g}</text>')
+    for x, anchor, text in (
+        (0, "start", low),
+        (width / 2, "middle", (low + high) / 2),
+        (width, "end", high),
+    ):
+        drawn.append(
+            f'<text class="axis" x="{x}" y="{height + 18}" text-anchor="{anchor}">{text:.4g}</text>'
+        )
     caption = f"Median {np.median(values):.4g}, from {values.min():.4g} to {values.max():.4g}; the tallest bar is {tallest:,} images."
     return f'<svg viewBox="0 0 {width} {height + 24}" role="img">{"".join(drawn)}</svg><p class="soft">{caption}</p>'
 
@@ -215,7 +264,10 @@ def sheets(decoded, pixels):
     for name in sorted(classes):
         rows = decoded.index[classes[name]]
         chosen = rows[np.unique(np.linspace(0, len(rows) - 1, each).astype(int))]
-        shown = "".join(link(decoded.at[row, "path"], thumbnail(pixels[row], decoded.at[row, "path"])) for row in chosen)
+        shown = "".join(
+            link(decoded.at[row, "path"], thumbnail(pixels[row], decoded.at[row, "path"]))
+            for row in chosen
+        )
         yield f'<h3>{escaped(name)} <span class="soft">{len(rows):,} readable</span></h3><div class="sheet">{shown}</div>'
 
 
@@ -234,11 +286,15 @@ def duplicates(decoded, pixels):
     row_of = pd.Series(decoded.index, index=decoded["path"])
     for column, title in DUPLICATES.items():
         found = decoded[decoded[column].notna()]
-        pairs = sorted({tuple(sorted(pair)) for pair in zip(found["path"], found[column], strict=True)})
+        pairs = sorted(
+            {tuple(sorted(pair)) for pair in zip(found["path"], found[column], strict=True)}
+        )
         count = f"{len(found):,} images" if len(found) else "none"
         yield f'<h3>{title}: <span class="soft">{count}</span></h3>'
         if pairs:
-            shown = [pair_of(decoded, pixels, [row_of[path] for path in pair]) for pair in pairs[:PAIRS]]
+            shown = [
+                pair_of(decoded, pixels, [row_of[path] for path in pair]) for pair in pairs[:PAIRS]
+            ]
             yield f'<div class="pairs">{"".join(shown)}</div>'
             if len(pairs) > PAIRS:
                 yield f'<p class="soft">and {len(pairs) - PAIRS:,} more pairs</p>'
@@ -247,5 +303,7 @@ def duplicates(decoded, pixels):
 def pair_of(decoded, pixels, rows):
     """Return two images side by side, their paths below."""
     paths = [decoded.at[row, "path"] for row in rows]
-    pictures = [link(path, thumbnail(pixels[row], path)) for row, path in zip(rows, paths, strict=True)]
+    pictures = [
+        link(path, thumbnail(pixels[row], path)) for row, path in zip(rows, paths, strict=True)
+    ]
     return f'<div class="pair"><div>{"".join(pictures)}</div>{"<br>".join(link(path) for path in paths)}</div>'

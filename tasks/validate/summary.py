@@ -13,9 +13,16 @@ def common_size(decoded):
 
 
 def told(result, severity):
-    """Return the broken rules of a severity for the terminal: each in one line, with up to five offenders and the fix."""
-    broken = [rule for rule in result["rules"] if not rule["passed"] and rule["severity"] == severity]
-    lines = [f"{IMAGES}: {len(broken)} of {len(result['rules'])} rules are broken; the pictures are in {REPORT / 'index.html'}"]
+    """Return the broken rules of a severity for the terminal: each in one line, with up to five
+    offenders and the fix.
+    """
+    broken = [
+        rule for rule in result["rules"] if not rule["passed"] and rule["severity"] == severity
+    ]
+    lines = [
+        f"{IMAGES}: {len(broken)} of {len(result['rules'])} rules are broken; the pictures are in"
+        f" {REPORT / 'index.html'}"
+    ]
     for rule in broken:
         needed = f"Expected: {rule['expected']}. Fix: {rule['fix']}"
         lines.append(f"  {rule['rule']}: {told_rule(rule)}. {needed}")

@@ -15,7 +15,12 @@ def study(tmp_path_factory):
     toy = Toy(tmp_path_factory.mktemp("clean") / "toy", names="ab", seconds=0.0)
     assert toy.run("dvc", "repro", "-q").returncode == 0
     toy.set("a", 0.0)
-    for path in ("failures/a.json", "failures/b.json", "resume/a/1/epoch-1.npz", "resume/b/1/epoch-1.npz"):
+    for path in (
+        "failures/a.json",
+        "failures/b.json",
+        "resume/a/1/epoch-1.npz",
+        "resume/b/1/epoch-1.npz",
+    ):
         (toy.folder / ".study" / path).parent.mkdir(parents=True, exist_ok=True)
         toy.write(f".study/{path}", "{}")
     toy.write("data/results/.a.partial", "")
@@ -60,13 +65,19 @@ def test_what_removed_experiments_left_is_removed_after_a_question(toy, monkeypa
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert clean.main() == 0
-    assert before - everything(toy) == {".study/failures/b.json", ".study/resume/b/1/epoch-1.npz", "data/results/b"}
+    assert before - everything(toy) == {
+        ".study/failures/b.json",
+        ".study/resume/b/1/epoch-1.npz",
+        "data/results/b",
+    }
     assert sorted((toy.folder / ".dvc/cache").rglob("*")) == cache
 
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["clean", "--yes"])
     assert clean.main() == 0
-    assert capsys.readouterr().out == "nothing to remove: everything belongs to a stage of dvc.yaml\n"
+    assert (
+        capsys.readouterr().out == "nothing to remove: everything belongs to a stage of dvc.yaml\n"
+    )
 
     toy.set("ab", 0.0)  # it is restored, not run again
     toy.forget_events()

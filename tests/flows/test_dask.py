@@ -1,4 +1,6 @@
-"""Two workers of a real Dask cluster, each in a checkout of its own, that meet only in a folder as DVC's remote."""
+"""Two workers of a real Dask cluster, each in a checkout of its own, that meet only in a folder as
+DVC's remote.
+"""
 
 import json
 import signal
@@ -16,23 +18,46 @@ WORKER = ["--resources", "GPU=1", "--nthreads", "1", "--no-nanny", "--no-dashboa
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A study in `home` under git, and a scheduler with two workers; yields the study, the workers' checkouts and the address."""
+    """A study in `home` under git, and a scheduler with two workers; yields the study, the workers'
+    checkouts and the address.
+    """
     home = Toy(tmp_path / "home", serving().api, names="abcd", seconds=0.5)
     home.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
-    for command in [("add", "-A"), ("-c", "user.name=t", "-c", "user.email=t@test.invalid", "commit", "-qm", "Begin")]:
+    for command in [
+        ("add", "-A"),
+        ("-c", "user.name=t", "-c", "user.email=t@test.invalid", "commit", "-qm", "Begin"),
+    ]:
         assert home.run("git", *command).returncode == 0
     note, output = tmp_path / "scheduler.json", open(tmp_path / "dask.txt", "w")
     processes = [
-        home.start("dask", "scheduler", "--port", "0", "--scheduler-file", str(note), "--no-dashboard", stdout=output, stderr=output)
+        home.start(
+            "dask",
+            "scheduler",
+            "--port",
+            "0",
+            "--scheduler-file",
+            str(note),
+            "--no-dashboard",
+            stdout=output,
+            stderr=output,
+        )
     ]
     try:
-        address = wait_for(lambda: json.loads(note.read_text())["address"] if note.exists() and note.stat().st_size else None)
+        address = wait_for(
+            lambda: (
+                json.loads(note.read_text())["address"]
+                if note.exists() and note.stat().st_size
+                else None
+            )
+        )
         workers = []
         for name in ("one", "two"):
             home.run("git", "clone", "-q", str(home.folder), str(tmp_path / name))
             workers.append(home.beside(tmp_path / name, home.api))
             workers[-1].write("source.txt", "v1")  # not in git; the stages of this toy read it
-            processes.append(workers[-1].start("dask", "worker", address, *WORKER, stdout=output, stderr=output))
+            processes.append(
+                workers[-1].start("dask", "worker", address, *WORKER, stdout=output, stderr=output)
+            )
         yield home, workers, address
     finally:
         for process in processes:
@@ -40,7 +65,10 @@ def cluster(tmp_path):
 
 
 def test_an_address_without_a_scheduler_is_refused_with_the_fix():
-    with pytest.raises(StudyError, match="dask: no Dask scheduler answers at 'nonsense' .*missing port.*such as tcp://"):
+    with pytest.raises(
+        StudyError,
+        match="dask: no Dask scheduler answers at 'nonsense' .*missing port.*such as tcp://",
+    ):
         with connect("nonsense"):
             pass
 
@@ -71,4 +99,5 @@ def test_workers_in_their_own_checkouts_make_the_same_report(cluster, tmp_path):
     flow.send_signal(signal.SIGTERM)
     wait_for(lambda: all(len(worker.processes()) == 1 for worker in workers), 10)
     flow.wait(30)
-    assert [len(worker.events()) for worker in workers] == [1, 1]  # and what waited there does not begin
+    # And what waited there does not begin
+    assert [len(worker.events()) for worker in workers] == [1, 1]

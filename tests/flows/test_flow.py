@@ -1,6 +1,8 @@
-"""The flow on a toy study: real processes, real DVC, a real Prefect server; only the stages sleep instead of training.
+"""The flow on a toy study: real processes, real DVC, a real Prefect server; only the stages sleep
+instead of training.
 
-The tests of the toy study run in the order in which they stand: each goes on with the study that the one before it left.
+The tests of the toy study run in the order in which they stand: each goes on with the study that
+the one before it left.
 """
 
 import contextlib
@@ -41,7 +43,9 @@ def toy(tmp_path_factory):
         wait_for(lambda: "Retry 1/1" in printed(toy))
         (toy.folder / "fail-download").unlink()
         # While one stage takes long, the others must be done on the slots that it leaves.
-        wait_for(lambda: len(toy.events()) == 8 and all(len(toy.events(name)) == 2 for name in "bcdefg"))
+        wait_for(
+            lambda: len(toy.events()) == 8 and all(len(toy.events(name)) == 2 for name in "bcdefg")
+        )
     process.wait(120)
     assert process.returncode == 0, printed(toy)
     toy.first = toy.events()
@@ -63,7 +67,15 @@ def holding(toy, names):
 def start_flow(toy, devices):
     """Start a flow that goes on beside the test; `printed` tells what it has said."""
     with open(toy.folder / "output.txt", "w") as output:
-        return toy.start(sys.executable, "-m", "flows.study", "--slots", devices, stdout=output, stderr=subprocess.STDOUT)
+        return toy.start(
+            sys.executable,
+            "-m",
+            "flows.study",
+            "--slots",
+            devices,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
 
 
 def printed(toy):
@@ -86,7 +98,8 @@ def test_no_slot_is_used_twice_and_none_idles_while_work_waits(toy):
     for device, spans in runs.items():
         for moment, _ in spans:
             assert sum(start <= moment < stop for start, stop in spans) <= {"0": 1, "1": 2}[device]
-    # The one that was held ended last, and it alone had its slot: nothing idled, or the fixture had waited in vain.
+    # The one that was held ended last, and it alone had its slot: nothing idled, or the fixture had
+    # waited in vain.
     assert max(toy.first, key=lambda name: toy.first[name][-1]["at"]) == "a"
 
 
@@ -95,7 +108,10 @@ def test_tasks_are_named_tagged_logged_and_told_why(toy):
     assert run["state_type"] == "COMPLETED"
     assert set(tasks) == {"download", "report", *(f"train@{name}" for name in "abcdefg")}
     assert set(tasks["train@c"]["tags"]) >= {"train", "gpu"}
-    assert re.fullmatch(r"ran [\d.]+ s because of no earlier result in dvc.lock", tasks["train@c"]["state"]["message"])
+    assert re.fullmatch(
+        r"ran [\d.]+ s because of no earlier result in dvc.lock",
+        tasks["train@c"]["state"]["message"],
+    )
     logs = ask(toy.api, "logs", logs={"task_run_id": {"any_": [tasks["train@c"]["id"]]}})
     assert "[ 50%] work 2/4" in [line["message"] for line in logs]
     assert len(toy.first["download"]) == 3  # started, failed; started again, ended
@@ -106,9 +122,17 @@ def test_tasks_are_named_tagged_logged_and_told_why(toy):
 
 def test_artifacts_show_progress_tables_and_the_report_with_its_figure(toy):
     run, _ = last_run(toy)
-    found = {item["key"]: item for item in ask(toy.api, "artifacts", flow_runs={"id": {"any_": [run["id"]]}}, sort="CREATED_DESC")}
+    found = {
+        item["key"]: item
+        for item in ask(
+            toy.api, "artifacts", flow_runs={"id": {"any_": [run["id"]]}}, sort="CREATED_DESC"
+        )
+    }
     assert found["train-c-progress"]["data"] == 100
-    assert "data:image/png;base64,iVBOR" in found["report-md"]["data"] and "# complete" in found["report-md"]["data"]
+    assert (
+        "data:image/png;base64,iVBOR" in found["report-md"]["data"]
+        and "# complete" in found["report-md"]["data"]
+    )
     assert '"name": "g"' in found["results-csv"]["data"]
     assert "train@g" in found["stages"]["data"]
 
@@ -118,7 +142,8 @@ def test_lock_file_is_the_same_bytes_as_dvc_repro_leaves(toy):
     assert twin.run("dvc", "repro", "-q").returncode == 0
     assert (twin.folder / "dvc.lock").read_text() == (toy.folder / "dvc.lock").read_text()
     assert toy.changed() == []
-    # An added experiment goes to the place where DVC would put it, whoever runs it; only it and the report are run.
+    # An added experiment goes to the place where DVC would put it, whoever runs it; only it and the
+    # report are run.
     for study in (toy, twin):
         study.forget_events()
         study.set("habcdefg", 1.0)
@@ -138,7 +163,10 @@ def test_unchanged_study_starts_nothing(toy):
     # Without a server to show it on, none is started for it.
     done = toy.beside(api=None).study()
     report = (toy.folder / "report.md").read_text().strip()
-    assert (done.returncode, done.stdout) == (0, f"\n{report}\n\nnothing to do: none of the 10 stages has changed\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"\n{report}\n\nnothing to do: none of the 10 stages has changed\n",
+    )
 
 
 def test_where_a_check_fails_nothing_is_run(toy):
@@ -156,20 +184,48 @@ def test_an_exception_is_shown_where_people_look_and_is_not_tried_again(toy):
     toy.write("raise-download", f"the beginning {2_000_000 * 'x'} the end")
     done = toy.study("--force", "download")
     (toy.folder / "raise-download").unlink()
-    assert done.returncode == 1 and "# complete" not in done.stdout  # the report of an earlier study
+    # The report of an earlier study
+    assert done.returncode == 1 and "# complete" not in done.stdout
     assert [event["event"] for event in toy.events("download")] == ["start"]
     run, tasks = last_run(toy)
-    shown = r"RuntimeError: the beginning x{400,500} \.\.\. x{400,500} the end \(its whole output: (\.study/logs/\S+/download\.log)\)"
-    for message in (tasks["download"]["state"]["message"], run["state"]["message"], done.stdout.splitlines()[-1]):
+    shown = (
+        r"RuntimeError: the beginning x{400,500} \.\.\. x{400,500} the end \(its whole output:"
+        r" (\.study/logs/\S+/download\.log)\)"
+    )
+    for message in (
+        tasks["download"]["state"]["message"],
+        run["state"]["message"],
+        done.stdout.splitlines()[-1],
+    ):
         assert re.search(shown, message), message[-1000:]
-    assert f"RuntimeError: the beginning {2_000_000 * 'x'} the end\n" in (toy.folder / re.search(shown, message)[1]).read_text()
-    assert "RuntimeError: the beginning" in (toy.folder / ".study/failures/download.json").read_text()
-    assert {name for name, task in tasks.items() if task["state_name"] == "NotReady"} == set(tasks) - {"download"}
-    assert {tasks[name]["state"]["message"] for name in ("train@a", "report")} == {"not run: it needs download"}
-    logs = ask(toy.api, "logs", logs={"task_run_id": {"any_": [tasks["download"]["id"]]}}, sort="TIMESTAMP_ASC")
-    errors = [line["message"] for line in logs if line["level"] == logging.ERROR and not line["message"].startswith("Finished in")]
+    assert (
+        f"RuntimeError: the beginning {2_000_000 * 'x'} the end\n"
+        in (toy.folder / re.search(shown, message)[1]).read_text()
+    )
+    assert (
+        "RuntimeError: the beginning" in (toy.folder / ".study/failures/download.json").read_text()
+    )
+    assert {name for name, task in tasks.items() if task["state_name"] == "NotReady"} == set(
+        tasks
+    ) - {"download"}
+    assert {tasks[name]["state"]["message"] for name in ("train@a", "report")} == {
+        "not run: it needs download"
+    }
+    logs = ask(
+        toy.api,
+        "logs",
+        logs={"task_run_id": {"any_": [tasks["download"]["id"]]}},
+        sort="TIMESTAMP_ASC",
+    )
+    errors = [
+        line["message"]
+        for line in logs
+        if line["level"] == logging.ERROR and not line["message"].startswith("Finished in")
+    ]
     assert errors[0] == "Traceback (most recent call last):" and "work.py" in errors[1]
-    assert errors[-1].startswith("RuntimeError: the beginning x") and errors[-1].endswith("x the end")
+    assert errors[-1].startswith("RuntimeError: the beginning x") and errors[-1].endswith(
+        "x the end"
+    )
     assert toy.study().returncode == 0
 
 
@@ -178,17 +234,25 @@ def test_logs_of_the_last_ten_runs_are_kept(monkeypatch, tmp_path):
     for number in (*range(10, 22), 9):  # a clock that was set back
         log = output.path_of_log(f"run-{number:02}", "train@a/b")
         log.touch()
-    assert sorted(path.name for path in output.LOGS.iterdir()) == ["run-09", *(f"run-{number}" for number in range(13, 22))]
+    assert sorted(path.name for path in output.LOGS.iterdir()) == [
+        "run-09",
+        *(f"run-{number}" for number in range(13, 22)),
+    ]
     assert log.name == "train@a-b.log"
 
 
 @pytest.mark.parametrize("module", ["flows.study", "flows.watch"])
 def test_an_address_without_a_prefect_server_is_one_line(toy, module):
-    done = toy.beside(api="http://somebody:secret@127.0.0.1:9/api").run(sys.executable, "-m", module)
+    done = toy.beside(api="http://somebody:secret@127.0.0.1:9/api").run(
+        sys.executable, "-m", module
+    )
     assert (done.returncode, done.stdout) == (
         1,
-        "error: PREFECT_API_URL=http://127.0.0.1:9/api: no Prefect server of this version answers at this address "
-        "([Errno 111] Connection refused); correct the variable, or unset it: then the run starts its own server\n",
+        (
+            "error: PREFECT_API_URL=http://127.0.0.1:9/api: no Prefect server of this version"
+            " answers at this address ([Errno 111] Connection refused); correct the variable, or"
+            " unset it: then the run starts its own server\n"
+        ),
     )
 
 
@@ -215,13 +279,22 @@ def other_server():
 
 def test_an_address_where_something_else_answers_is_refused(other_server):
     for address in (other_server, "nonsense"):
-        with pytest.raises(StudyError, match=f"^PREFECT_API_URL={address}: no Prefect server of this version answers at this address"):
+        with pytest.raises(
+            StudyError,
+            match=(
+                f"^PREFECT_API_URL={address}: no Prefect server of this version answers at this"
+                " address"
+            ),
+        ):
             server.check_answer(address)
 
 
 def test_an_address_that_is_none_is_refused_without_its_password(monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://somebody:secret@[::1/api")
-    with pytest.raises(SystemExit, match="^error: PREFECT_API_URL: Invalid IPv6 URL; correct the variable, or unset it"):
+    with pytest.raises(
+        SystemExit,
+        match="^error: PREFECT_API_URL: Invalid IPv6 URL; correct the variable, or unset it",
+    ):
         configure()
 
 
@@ -232,8 +305,13 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
     done = toy.study("--slots", "0,1,2")
     assert done.returncode == 1 and "# incomplete" in done.stdout, done.stdout
     run, tasks = last_run(toy)
-    assert run["state_type"] == "FAILED" and "train@c: c was told to fail" in run["state"]["message"]
-    assert {name for name, task in tasks.items() if task["state_name"] == "Failed"} == {"train@c", "train@d"}
+    assert (
+        run["state_type"] == "FAILED" and "train@c: c was told to fail" in run["state"]["message"]
+    )
+    assert {name for name, task in tasks.items() if task["state_name"] == "Failed"} == {
+        "train@c",
+        "train@d",
+    }
     assert tasks["report"]["state_name"] == "Incomplete"
     assert (toy.folder / "report.md").read_text().startswith("# incomplete\n\nof a b e f g ")
     assert "c was told to fail" in (toy.folder / ".study/failures/c.json").read_text()
@@ -251,7 +329,10 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
 
 
 def test_results_that_were_made_before_are_restored_and_go_on_to_the_report(toy):
-    first, seconds = (toy.folder / "results.csv").read_text(), (toy.folder / "params.yaml").read_text()
+    first, seconds = (
+        (toy.folder / "results.csv").read_text(),
+        (toy.folder / "params.yaml").read_text(),
+    )
     toy.set("abcdefg", 0.1)
     assert toy.study("--slots", "0").returncode == 0
     assert (toy.folder / "results.csv").read_text() != first
@@ -264,7 +345,9 @@ def test_results_that_were_made_before_are_restored_and_go_on_to_the_report(toy)
     _, tasks = last_run(toy)
     assert {task["state_name"] for task in tasks.values()} == {"Cached"}
     message = tasks["train@a"]["state"]["message"]
-    assert message.startswith("DVC restored the results of an earlier run because of params.yaml: seconds: modified")
+    assert message.startswith(
+        "DVC restored the results of an earlier run because of params.yaml: seconds: modified"
+    )
 
 
 def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy):
@@ -272,7 +355,9 @@ def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy):
     with holding(toy, "ab"):
         flow = flow_in_two_stages(toy)
         second = toy.study()
-        assert second.returncode == 1 and "another study is running in this checkout" in second.stdout
+        assert (
+            second.returncode == 1 and "another study is running in this checkout" in second.stdout
+        )
         end_and_look(toy, flow, signal.SIGINT)
         for number in (signal.SIGTERM, signal.SIGKILL):
             end_and_look(toy, flow_in_two_stages(toy), number)
@@ -290,7 +375,9 @@ def flow_in_two_stages(toy):
 
 
 def end_and_look(toy, flow, number):
-    """Send a signal to the flow, and see that within ten seconds nothing of it is left but itself, and that it fails."""
+    """Send a signal to the flow, and see that within ten seconds nothing of it is left but itself,
+    and that it fails.
+    """
     flow.send_signal(number)
     wait_for(lambda: set(toy.processes()) <= {flow.pid}, 10)
     assert flow.wait(60) != 0
@@ -319,21 +406,33 @@ def test_a_local_source_that_changed_is_brought_again(toy):
     assert "from download v2" in (toy.folder / "report.md").read_text()
     assert sorted(toy.events()) == ["a", "download"]
     _, tasks = last_run(toy)
-    assert re.fullmatch(r"ran [\d.]+ s because of a change of the data at its source", tasks["download"]["state"]["message"])
+    assert re.fullmatch(
+        r"ran [\d.]+ s because of a change of the data at its source",
+        tasks["download"]["state"]["message"],
+    )
 
 
 def test_images_are_embedded_as_far_as_there_is_room(tmp_path):
     (tmp_path / "small.png").write_bytes(b"12")
     (tmp_path / "large.png").write_bytes(b"1" * 1000)
     text = "![s](small.png) ![l](large.png) ![n](none.png) ![w](https://example.org/x.png)"
-    assert artifacts.embed_images(text, tmp_path, largest=200) == (
-        "![s](data:image/png;base64,MTI=) *l: see large.png* *n: see none.png* ![w](https://example.org/x.png)"
+    assert (
+        artifacts.embed_images(text, tmp_path, largest=200)
+        == "![s](data:image/png;base64,MTI=) *l: see large.png* *n: see none.png*"
+        " ![w](https://example.org/x.png)"
     )
 
 
 def test_no_stage_is_named_in_the_flows():
     code = "\n".join(path.read_text() for path in Path(slots.__file__).parent.glob("*.py"))
-    for stage in ["validate", "prepare", "backbone", "tasks.download", "tasks.report", "tasks.finetune"]:
+    for stage in [
+        "validate",
+        "prepare",
+        "backbone",
+        "tasks.download",
+        "tasks.report",
+        "tasks.finetune",
+    ]:
         assert stage not in code, stage
 
 
@@ -347,26 +446,39 @@ def own_place(tmp_path, monkeypatch):
 
 def test_a_run_that_starts_its_own_server_can_be_watched(own_place):
     with server.running(port=0, services=False) as api:
-        page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})  # as a browser asks
+        # As a browser asks
+        page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})
     assert page.status_code == 200 and "<html" in page.text
 
 
 def test_a_port_is_held_from_its_choice_on(monkeypatch):
     with server.listening("127.0.0.1", 0) as taken:
         monkeypatch.setattr(server, "PORT", taken.getsockname()[1])
-        with pytest.raises(StudyError, match=f"port {server.PORT} is taken: choose another with --port, or 0 for any"):
+        with pytest.raises(
+            StudyError,
+            match=f"port {server.PORT} is taken: choose another with --port, or 0 for any",
+        ):
             server.listening("127.0.0.1", server.PORT)
         with server.listening("127.0.0.1", None) as other:
             assert other.getsockname()[1] != server.PORT
     with server.listening("127.0.0.1", None) as own:
         assert own.getsockname()[1] == server.PORT
-    with pytest.raises(StudyError, match="cannot listen at no.such.host.invalid, port 0: .*; choose others with --host and --port"):
+    with pytest.raises(
+        StudyError,
+        match=(
+            "cannot listen at no.such.host.invalid, port 0: .*; choose others with --host and"
+            " --port"
+        ),
+    ):
         server.listening("no.such.host.invalid", 0)
 
 
 def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeypatch):
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
-    with pytest.raises(StudyError, match="Prefect's server ended with status [1-9]"), server.running(port=0):
+    with (
+        pytest.raises(StudyError, match="Prefect's server ended with status [1-9]"),
+        server.running(port=0),
+    ):
         pass
     assert not server.SERVER.exists()
 
@@ -374,11 +486,25 @@ def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeyp
 @pytest.mark.parametrize(
     "found, refused",
     [
-        ("newer", r"prefect.db was written by a newer Prefect than 3\S+ \(revision 0123456789ab\); install that one, or remove the file"),
-        ("damaged", r"prefect.db: file is not a database; remove the file: it holds only the history of runs"),
+        (
+            "newer",
+            (
+                r"prefect.db was written by a newer Prefect than 3\S+ \(revision 0123456789ab\);"
+                r" install that one, or remove the file"
+            ),
+        ),
+        (
+            "damaged",
+            (
+                r"prefect.db: file is not a database; remove the file: it holds only the history of"
+                r" runs"
+            ),
+        ),
     ],
 )
-def test_a_database_that_cannot_be_read_is_named_with_the_remedy(own_place, tmp_path, found, refused):
+def test_a_database_that_cannot_be_read_is_named_with_the_remedy(
+    own_place, tmp_path, found, refused
+):
     path = tmp_path / "prefect.db"
     if found == "newer":
         with contextlib.closing(sqlite3.connect(path)) as database, database:
@@ -392,27 +518,39 @@ def test_a_database_that_cannot_be_read_is_named_with_the_remedy(own_place, tmp_
 
 
 def test_after_three_deaths_in_a_row_a_server_is_not_started_again(own_place):
-    code = "start = lambda: subprocess.Popen(['false']); server.keep(start(), start, threading.Event())"
+    code = (
+        "start = lambda: subprocess.Popen(['false']); server.keep(start(), start,"
+        " threading.Event())"
+    )
     imports = "import subprocess, threading; from flows import server"
-    done = subprocess.run([sys.executable, "-c", f"{imports}; {code}"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{imports}; {code}"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "Prefect's server ended with status 1; it is started again",
         "Prefect's server ended with status 1; it is started again",
-        "error: Prefect's server ended three times in a row (status 1); its messages are above; start again with the same command",
+        (
+            "error: Prefect's server ended three times in a row (status 1); its messages are above;"
+            " start again with the same command"
+        ),
     ]
 
 
 def test_events_that_clients_send_again_after_a_restart_leave_no_traceback(own_place, capfd):
     now = datetime.datetime.now(datetime.UTC).isoformat()
     resource = {"prefect.resource.id": "study.test"}
-    batch = [{"id": str(uuid.uuid4()), "occurred": now, "event": "sent", "resource": resource} for _ in range(30)]
+    batch = [
+        {"id": str(uuid.uuid4()), "occurred": now, "event": "sent", "resource": resource}
+        for _ in range(30)
+    ]
     stored = lambda api: [event["event"] for event in ask(api, "events", limit=50)["events"]]  # noqa: E731
     with server.running(port=0) as api:
         httpx.post(f"{api}/events", json=batch).raise_for_status()
         wait_for(lambda: stored(api).count("sent") == 30)
     with server.running(port=0) as api:  # a new one does not know what came to the old one
-        for part in (batch[:20], *([event] for event in batch[20:])):  # it tries to store them at the 20th and at each further one
+        # It tries to store them at the 20th and at each further one
+        for part in (batch[:20], *([event] for event in batch[20:])):
             httpx.post(f"{api}/events", json=part).raise_for_status()
             assert "sent later" not in stored(api)
         later = {**batch[0], "id": str(uuid.uuid4()), "event": "sent later"}
@@ -431,7 +569,8 @@ def test_a_server_counts_only_if_its_api_answers_and_is_of_this_checkout(own_pla
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Settings) as answering:
         threading.Thread(target=answering.serve_forever, daemon=True).start()
         api = f"http://127.0.0.1:{answering.server_port}/api"
-        # As it was written by earlier versions too; the process lives, as another may after a reboot.
+        # As it was written by earlier versions too; the process lives, as another may after a
+        # reboot.
         write_json(server.SERVER, {"pid": os.getpid(), "api": api, "services": True})
         answering.home = "/another/checkout/.study/prefect"
         assert running_server() is None

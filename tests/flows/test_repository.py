@@ -28,7 +28,10 @@ def test_a_damaged_rwlock_is_set_aside(rwlock, capfd, text):
     rwlock.write_text(text)
     assert [stage["name"] for stage in repository.inspect()["stages"]][0] == "download"
     assert rwlock.with_name("rwlock.damaged").read_text() == text
-    assert capfd.readouterr().err == "warning: .dvc/tmp/rwlock is damaged; set aside as .dvc/tmp/rwlock.damaged\n"
+    assert (
+        capfd.readouterr().err
+        == "warning: .dvc/tmp/rwlock is damaged; set aside as .dvc/tmp/rwlock.damaged\n"
+    )
 
 
 def test_a_rwlock_stays_while_dvc_holds_the_repository(rwlock, monkeypatch):

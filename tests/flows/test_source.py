@@ -1,4 +1,6 @@
-"""A source that changes: every run looks at files on this machine, and says when a server was last asked."""
+"""A source that changes: every run looks at files on this machine, and says when a server was last
+asked.
+"""
 
 import json
 from pathlib import Path
@@ -9,14 +11,20 @@ from flows import repository, source
 from tests.flows.toy import Toy
 
 
-def test_a_changed_file_is_seen_without_a_question_also_after_dvc_repro(tmp_path, monkeypatch, capfd):
+def test_a_changed_file_is_seen_without_a_question_also_after_dvc_repro(
+    tmp_path, monkeypatch, capfd
+):
     toy = Toy(tmp_path / "toy", names="a", seconds=0.0)
     toy.write("local", "")
     assert toy.run("dvc", "repro", "-q").returncode == 0
     monkeypatch.chdir(toy.folder)
 
     def to_be_forced():
-        return {stage["name"]: stage["changed"] for stage in repository.inspect()["stages"] if stage["force"]}
+        return {
+            stage["name"]: stage["changed"]
+            for stage in repository.inspect()["stages"]
+            if stage["force"]
+        }
 
     assert to_be_forced() == {}
     toy.write("source.txt", "v2")
@@ -24,12 +32,17 @@ def test_a_changed_file_is_seen_without_a_question_also_after_dvc_repro(tmp_path
     (toy.folder / "source.txt").unlink()
     capfd.readouterr()
     assert to_be_forced() == {}
-    assert capfd.readouterr().err == "warning: download: source.txt: cannot be read (No such file or directory)\n"
+    assert (
+        capfd.readouterr().err
+        == "warning: download: source.txt: cannot be read (No such file or directory)\n"
+    )
 
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A stage whose source is a server, which was asked when the stage ran; `answer` is what its command prints now."""
+    """A stage whose source is a server, which was asked when the stage ran; `answer` is what its
+    command prints now.
+    """
     monkeypatch.chdir(tmp_path)
     Path("state.json").write_text(json.dumps({"version": 6, "asked": "2026-01-02T03:04:05+00:00"}))
     return {"name": "download", "meta": {"source": "cat answer", "state": "state.json"}}

@@ -1,4 +1,6 @@
-"""What `make ui` runs: a server that serves a toy study and its watch; runs that are started, scheduled and cancelled through it."""
+"""What `make ui` runs: a server that serves a toy study and its watch; runs that are started,
+scheduled and cancelled through it.
+"""
 
 import datetime
 import logging
@@ -37,7 +39,9 @@ def deployment(toy, name):
 
 
 def start(toy, name, **parameters):
-    """Press the button `Run` of a deployment, with parameters typed into its form; returns the run's id."""
+    """Press the button `Run` of a deployment, with parameters typed into its form; returns the
+    run's id.
+    """
     url = f"deployments/{deployment(toy, name)['id']}/create_flow_run"
     return toy.call("POST", url, json={"parameters": parameters})["id"]
 
@@ -53,11 +57,15 @@ def moment(text):
 def ended(toy, run, seconds=120):
     """Wait for the end of a run; returns its state."""
     final = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
-    return wait_for(lambda: state if (state := state_of(toy, run))["type"] in final else None, seconds)
+    return wait_for(
+        lambda: state if (state := state_of(toy, run))["type"] in final else None, seconds
+    )
 
 
 def start_and_hold(toy):
-    """Start a study of which stage `a` does not end while the file hold-a exists; returns the run's id once `a` has begun."""
+    """Start a study of which stage `a` does not end while the file hold-a exists; returns the run's
+    id once `a` has begun.
+    """
     toy.forget_events()
     toy.write("hold-a", "")
     run = start(toy, "study/study")
@@ -71,12 +79,16 @@ def name_of(toy, run):
 
 def begin(toy, flow, tags):
     """Note a run of a flow as Running, though no process works on it; returns its id."""
-    return toy.call("POST", "flow_runs/", json={"flow_id": flow, "tags": tags, "state": {"type": "RUNNING"}})["id"]
+    return toy.call(
+        "POST", "flow_runs/", json={"flow_id": flow, "tags": tags, "state": {"type": "RUNNING"}}
+    )["id"]
 
 
 def process_of(toy, module):
     """The id of the process that runs a module for this study."""
-    return next(pid for pid in toy.processes() if module in Path(f"/proc/{pid}/cmdline").read_text())
+    return next(
+        pid for pid in toy.processes() if module in Path(f"/proc/{pid}/cmdline").read_text()
+    )
 
 
 def kill_serving(toy):
@@ -98,14 +110,19 @@ def test_a_cancelled_run_leaves_nothing_running_and_a_second_is_refused(toy):
     before = set(toy.processes())
     second = ended(toy, start(toy, "study/study"))
     assert second["type"] == "CANCELLED"
-    assert f"another study is running in this checkout: the run '{name_of(toy, run)}' (process " in second["message"]
+    assert (
+        f"another study is running in this checkout: the run '{name_of(toy, run)}' (process "
+        in second["message"]
+    )
     assert [event["event"] for event in toy.events("a")] == ["start"]
-    assert "\nTraceback" not in output(toy)  # of a stage that is stopped each line has its origin before it
+    # Of a stage that is stopped each line has its origin before it
+    assert "\nTraceback" not in output(toy)
 
     toy.call("POST", f"flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
     asked = time.monotonic()
     wait_for(lambda: state_of(toy, run)["type"] == "CANCELLED", 40)
-    wait_for(lambda: len(toy.processes()) <= len(before) - 4, 10)  # the flow, its launcher, DVC and the stage
+    # The flow, its launcher, DVC and the stage
+    wait_for(lambda: len(toy.processes()) <= len(before) - 4, 10)
     print(f"cancelled within {time.monotonic() - asked:.1f} s")
     (toy.folder / "hold-a").unlink()
     assert toy.study("--slots", "0").returncode == 0
@@ -117,10 +134,19 @@ def test_a_schedule_starts_the_study_only_when_something_changed(toy):
     assert [schedule["schedule"]["cron"] for schedule in watch["schedules"]] == ["0 6 * * *"]
     toy.forget_events()
     studies, watches = len(runs(toy, "study")), len(runs(toy, "watch"))
-    every = {"schedule": {"interval": 10, "anchor_date": datetime.datetime.now(datetime.UTC).isoformat()}, "active": True}
+    every = {
+        "schedule": {
+            "interval": 10,
+            "anchor_date": datetime.datetime.now(datetime.UTC).isoformat(),
+        },
+        "active": True,
+    }
     toy.call("POST", f"deployments/{watch['id']}/schedules", json=[every])
 
-    completed = lambda: [run for run in runs(toy, "watch")[: len(runs(toy, "watch")) - watches] if run["state_type"] == "COMPLETED"]  # noqa: E731
+    def completed():
+        later = runs(toy, "watch")[: len(runs(toy, "watch")) - watches]
+        return [run for run in later if run["state_type"] == "COMPLETED"]
+
     first = wait_for(completed, 120)[-1]
     assert "nothing has changed" in first["state"]["message"]
     assert len(runs(toy, "study")) == studies and not toy.events()
@@ -133,7 +159,10 @@ def test_a_schedule_starts_the_study_only_when_something_changed(toy):
 
     # Asked again after the study's end, it starts no other.
     study = runs(toy, "study")[0]
-    wait_for(lambda: any(moment(run["start_time"]) > moment(study["end_time"]) for run in completed()), 120)
+    wait_for(
+        lambda: any(moment(run["start_time"]) > moment(study["end_time"]) for run in completed()),
+        120,
+    )
     assert len(runs(toy, "study")) == studies + 1
     for schedule in deployment(toy, "watch/watch")["schedules"]:
         toy.call("DELETE", f"deployments/{watch['id']}/schedules/{schedule['id']}")
@@ -141,21 +170,30 @@ def test_a_schedule_starts_the_study_only_when_something_changed(toy):
 
 
 def test_a_change_of_parameters_is_seen(toy):
-    wait_for(lambda: not any(run["state_type"] in ("RUNNING", "PENDING") for run in runs(toy, "watch")), 60)
+    wait_for(
+        lambda: not any(run["state_type"] in ("RUNNING", "PENDING") for run in runs(toy, "watch")),
+        60,
+    )
     toy.set("ab", 0.4)
     studies = len(runs(toy, "study"))
     toy.write("fail-b", "")
     state = ended(toy, start(toy, "watch/watch"))
     assert state["type"] == "COMPLETED" and "params.yaml: seconds: modified" in state["message"]
     study = runs(toy, "study")[0]
-    assert f"started the study '{study['name']}'" in state["message"] and "; it is Running" in state["message"]
+    assert (
+        f"started the study '{study['name']}'" in state["message"]
+        and "; it is Running" in state["message"]
+    )
     assert len(runs(toy, "study")) == studies + 1
     assert ended(toy, study["id"])["type"] == "FAILED"
 
     # The next one says how that ended.
     (toy.folder / "fail-b").unlink()
     message = ended(toy, start(toy, "watch/watch"))["message"]
-    assert f"The last study, '{study['name']}', ended Failed: " in message and "train@b: b was told to fail" in message
+    assert (
+        f"The last study, '{study['name']}', ended Failed: " in message
+        and "train@b: b was told to fail" in message
+    )
     assert ended(toy, runs(toy, "study")[0]["id"])["type"] == "COMPLETED"
     assert toy.changed() == []
 
@@ -168,7 +206,10 @@ def test_parameters_from_the_page_are_those_of_the_command_line(toy):
             start(toy, "study/study", **{name: value})
         assert name in refused.value.response.json()["detail"]
     state = ended(toy, start(toy, "study/study", force=["trian"]))
-    assert (state["type"], state["message"]) == ("FAILED", "force: there is no stage trian; `dvc stage list` names them")
+    assert (state["type"], state["message"]) == (
+        "FAILED",
+        "force: there is no stage trian; `dvc stage list` names them",
+    )
 
     toy.forget_events()
     toy.set("ab", 0.45)
@@ -183,21 +224,29 @@ def test_parameters_from_the_page_are_those_of_the_command_line(toy):
 
 
 def test_a_watch_whose_study_does_not_run_fails_and_says_why(monkeypatch):
-    run = SimpleNamespace(id=None, name="brave-otter", state=Cancelled(message="another study is running"))
+    run = SimpleNamespace(
+        id=None, name="brave-otter", state=Cancelled(message="another study is running")
+    )
     monkeypatch.setattr(watch, "is_studied", lambda: False)
     monkeypatch.setattr(watch, "look", lambda log: (3, ["params.yaml: modified"], []))
     monkeypatch.setattr(watch, "run_deployment", lambda *_, **__: run)
     monkeypatch.setattr(watch.runs, "begun", lambda run_id: run)
     state = watch.look_and_start(logging.getLogger())
     assert state.is_failed()
-    assert state.message == "started the study 'brave-otter' because of params.yaml: modified; it is Cancelled: another study is running"
+    assert (
+        state.message
+        == "started the study 'brave-otter' because of params.yaml: modified; it is Cancelled:"
+        " another study is running"
+    )
 
 
 def test_a_source_that_does_not_answer_fails_the_watch_and_says_why(toy):
     (toy.folder / "source.txt").rename(toy.folder / "away")
     state = ended(toy, start(toy, "watch/watch"))
     (toy.folder / "away").rename(toy.folder / "source.txt")
-    assert state["type"] == "FAILED" and state["message"].startswith("download: the source did not answer: ")
+    assert state["type"] == "FAILED" and state["message"].startswith(
+        "download: the source did not answer: "
+    )
 
 
 def test_a_failed_check_fails_the_watch_and_says_why(toy):
@@ -206,7 +255,9 @@ def test_a_failed_check_fails_the_watch_and_says_why(toy):
     state = ended(toy, start(toy, "watch/watch"))
     (toy.folder / "wrong").unlink()
     toy.set("ab", 0.4)
-    assert state["type"] == "FAILED" and state["message"].startswith("wrong: is not allowed; remove it. The last study, ")
+    assert state["type"] == "FAILED" and state["message"].startswith(
+        "wrong: is not allowed; remove it. The last study, "
+    )
 
 
 def test_a_server_that_dies_is_started_again_and_the_study_goes_on(toy):
@@ -227,9 +278,12 @@ def test_what_a_killed_serving_left_ends_and_blocks_nothing(toy):
     toy.process.send_signal(signal.SIGSTOP)
     asked = start(toy, "study/study")
     flow = toy.call("GET", f"flow_runs/{run}")["flow_id"]
-    # A run as there were before runs had tags, one of another checkout, of which no process is known here, and one that was cancelled.
+    # A run as there were before runs had tags, one of another checkout, of which no process is
+    # known here, and one that was cancelled.
     own = f"checkout:{toy.folder}"
-    old, other, cancelling = (begin(toy, flow, tags) for tags in ([], ["checkout:/elsewhere"], [own]))
+    old, other, cancelling = (
+        begin(toy, flow, tags) for tags in ([], ["checkout:/elsewhere"], [own])
+    )
     toy.call("POST", f"flow_runs/{cancelling}/set_state", json={"state": {"type": "CANCELLING"}})
     pending = start(toy, "watch/watch")  # has taken the one place that the server gives to watches
     toy.call("POST", f"flow_runs/{pending}/set_state", json={"state": {"type": "PENDING"}})
@@ -241,7 +295,10 @@ def test_what_a_killed_serving_left_ends_and_blocks_nothing(toy):
         assert state["type"] == "CRASHED" and "no process works on this run" in state["message"]
     tasks = ask(toy.api, "task_runs", flow_runs={"id": {"any_": [run]}})
     assert {task["name"]: task["state_type"] for task in tasks}["train@a"] == "CRASHED"
-    assert state_of(toy, asked)["type"] == "CANCELLED" and "due while nothing was served" in state_of(toy, asked)["message"]
+    assert (
+        state_of(toy, asked)["type"] == "CANCELLED"
+        and "due while nothing was served" in state_of(toy, asked)["message"]
+    )
     assert state_of(toy, other)["type"] == "RUNNING"
     assert [event["event"] for event in toy.events("a")] == ["start"]  # nothing began by itself
 
@@ -257,7 +314,9 @@ def test_a_study_of_the_command_line_outlives_the_server_it_uses(toy):
     toy.set("ab", 0.7)
     toy.forget_events()
     toy.write("hold-a", "")
-    process = toy.start(sys.executable, "-m", "flows.study", "--slots", "0", stdout=subprocess.PIPE, stderr=-2)
+    process = toy.start(
+        sys.executable, "-m", "flows.study", "--slots", "0", stdout=subprocess.PIPE, stderr=-2
+    )
     wait_for(lambda: toy.events("a"))
     run = runs(toy, "study")[0]
     kill_serving(toy)

@@ -1,4 +1,6 @@
-"""A small study in a folder of its own: stages that sleep, tell their progress and write a file, under DVC like the real ones."""
+"""A small study in a folder of its own: stages that sleep, tell their progress and write a file,
+under DVC like the real ones.
+"""
 
 import atexit
 import copy
@@ -46,7 +48,8 @@ version = open("source.txt").read()
 out.write_text(f"{name} {version} {seconds}\\n")
 if name == "download":
     state = {"version": version}
-    if os.path.exists("local"):  # the source is a file on this machine, and not behind a server that must be asked
+    # The source is a file on this machine, and not behind a server that must be asked.
+    if os.path.exists("local"):
         from hemotune.tree import state_of
         state = {"path": "source.txt", **state_of(pathlib.Path("source.txt"))}
     pathlib.Path("data/state.json").write_text(json.dumps(state))
@@ -57,9 +60,12 @@ REPORT = """
 import base64, pathlib, sys
 made = sorted(path.name for path in pathlib.Path("data/results").iterdir())
 kind = "incomplete" if "--incomplete" in sys.argv else "complete"
-pathlib.Path("figure.png").write_bytes(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPj/HwADBwIAMCbHYQAAAABJRU5ErkJggg=="))
+pathlib.Path("figure.png").write_bytes(base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPj/HwADBwIAMCbHYQAAAABJRU5ErkJggg=="
+))
 text = pathlib.Path("data/raw").read_text()
-pathlib.Path("report.md").write_text(f"# {kind}\\n\\nof {' '.join(made)} from {text}\\n![a figure](figure.png)\\n")
+heading = f"# {kind}\\n\\nof {' '.join(made)} from {text}\\n"
+pathlib.Path("report.md").write_text(heading + "![a figure](figure.png)\\n")
 rows = [f"{name},{pathlib.Path('data/results', name).read_text()}" for name in made]
 pathlib.Path("results.csv").write_text("name,made\\n" + "".join(rows))
 """
@@ -93,17 +99,28 @@ stages:
     deps: [report.py, data/raw, data/results]
     params: [names]
     outs: [report.md, results.csv, figure.png]
-    meta: {incomplete: python report.py --incomplete, artifacts: [report.md, results.csv], summary: report.md}
+    meta:
+      incomplete: python report.py --incomplete
+      artifacts: [report.md, results.csv]
+      summary: report.md
 """
 
 
 class Toy:
-    """A toy study in `folder`; its commands run there, against the Prefect server `api` if there is one."""
+    """A toy study in `folder`; its commands run there, against the Prefect server `api` if there is
+    one.
+    """
 
     def __init__(self, folder, api=None, names="abcdefg", seconds=1.0):
         self.folder, self.api = Path(folder), api
         self.folder.mkdir()
-        for name, text in {"work.py": WORK, "report.py": REPORT, "check.py": CHECK, "dvc.yaml": DAG, "source.txt": "v1"}.items():
+        for name, text in {
+            "work.py": WORK,
+            "report.py": REPORT,
+            "check.py": CHECK,
+            "dvc.yaml": DAG,
+            "source.txt": "v1",
+        }.items():
             self.write(name, text)
         self.write(".gitignore", "/data\n/events\n/hold-*\n/.study\n/source.txt\n__pycache__\n")
         self.set(names, seconds)
@@ -111,7 +128,9 @@ class Toy:
         self.run("dvc", "init", "-q")
 
     def beside(self, folder=None, api=None):
-        """The same study seen with another server or none, or a copy of it that lies in another folder."""
+        """The same study seen with another server or none, or a copy of it that lies in another
+        folder.
+        """
         other = copy.copy(self)
         other.folder, other.api = folder or self.folder, api
         return other
@@ -123,19 +142,35 @@ class Toy:
         self.write("params.yaml", f"seconds: {seconds}\nnames: [{', '.join(names)}]\n")
 
     def environment(self):
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        variables |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+        variables = {
+            name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+        }
+        variables |= {
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+        }
         variables.pop("CUDA_VISIBLE_DEVICES", None)
         return variables | ({"PREFECT_API_URL": self.api} if self.api else {})
 
     def start(self, *command, **options):
-        return subprocess.Popen(command, cwd=self.folder, env=self.environment(), text=True, **options)
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment(), text=True, **options
+        )
 
     def run(self, *command, **variables):
-        """Run a command in the study's folder; returns its CompletedProcess, output and errors in `stdout`."""
+        """Run a command in the study's folder; returns its CompletedProcess, output and errors in
+        `stdout`.
+        """
         environment = self.environment() | variables
         return subprocess.run(
-            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=240,
         )
 
     def study(self, *options):
@@ -143,17 +178,34 @@ class Toy:
         return self.run(sys.executable, "-m", "flows.study", *options, PATH="/usr/bin:/bin")
 
     def events(self, name=None):
-        """What the stages noted, by stage, or of one: dictionaries with event, at (seconds), slot."""
+        """What the stages noted, by stage, or of one: dictionaries with event, at (seconds),
+        slot.
+        """
         if name:
             path = self.folder / "events" / name
-            return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+            return (
+                [json.loads(line) for line in path.read_text().splitlines()]
+                if path.exists()
+                else []
+            )
         folder = self.folder / "events"
-        return {path.name: self.events(path.name) for path in sorted(folder.iterdir())} if folder.exists() else {}
+        return (
+            {path.name: self.events(path.name) for path in sorted(folder.iterdir())}
+            if folder.exists()
+            else {}
+        )
 
     def call(self, method, path, **options):
         """Call the server's API; returns what it answers, if anything."""
-        # The server answers 503 while its database is busy; Prefect's own client asks again as well.
-        answer = wait_for(lambda: a if (a := CLIENT.request(method, f"{self.api}/{path}", **options)).status_code != 503 else None)
+        # The server answers 503 while its database is busy; Prefect's own client asks again as
+        # well.
+        answer = wait_for(
+            lambda: (
+                a
+                if (a := CLIENT.request(method, f"{self.api}/{path}", **options)).status_code != 503
+                else None
+            )
+        )
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -166,11 +218,17 @@ class Toy:
         return sorted(json.loads(self.run("dvc", "status", "--json").stdout.splitlines()[-1]))
 
     def processes(self):
-        """Ids of all processes that work in this folder, but for those that have ended and wait to be collected."""
+        """Ids of all processes that work in this folder, but for those that have ended and wait to
+        be collected.
+        """
         found = []
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and (entry / "cwd").resolve() == self.folder and "State:\tZ" not in (entry / "status").read_text():
+                if (
+                    entry.name.isdigit()
+                    and (entry / "cwd").resolve() == self.folder
+                    and "State:\tZ" not in (entry / "status").read_text()
+                ):
                     found.append(int(entry.name))
             except OSError:
                 continue
@@ -206,20 +264,28 @@ def end(process, number=signal.SIGTERM, seconds=60):
 
 @functools.cache
 def serving():
-    """A toy study that `python -m flows.serve` serves, for all tests of this session; its `api` is the server's address."""
+    """A toy study that `python -m flows.serve` serves, for all tests of this session; its `api` is
+    the server's address.
+    """
     toy = Toy(Path(tempfile.mkdtemp()) / "served", names="ab", seconds=0.2)
     atexit.register(shutil.rmtree, toy.folder.parent, ignore_errors=True)
     return serve(toy)
 
 
 def serve(toy, port="0"):
-    """Serve a toy study with `python -m flows.serve` until this Python ends; returns it with `api` and `process` set."""
+    """Serve a toy study with `python -m flows.serve` until this Python ends; returns it with `api`
+    and `process` set.
+    """
     printed, server = toy.folder / "serve.txt", toy.folder / ".study/server.json"
-    toy.process = toy.start(sys.executable, "-m", "flows.serve", "--port", port, stdout=open(printed, "w"), stderr=-2)
+    toy.process = toy.start(
+        sys.executable, "-m", "flows.serve", "--port", port, stdout=open(printed, "w"), stderr=-2
+    )
     atexit.register(end, toy.process, signal.SIGTERM)
     wait_for(lambda: "open  " in printed.read_text() or toy.process.poll() is not None, 300)
     if toy.process.poll() is not None:
-        pytest.fail(f"python -m flows.serve ended with status {toy.process.returncode}:\n{printed.read_text()}")
+        pytest.fail(
+            f"flows.serve ended with status {toy.process.returncode}:\n{printed.read_text()}"
+        )
     toy.api = json.loads(server.read_text())["api"]
     return toy
 
@@ -232,4 +298,6 @@ def ask(api, what, **body):
 def settled(api, run):
     """The flow run's task runs, once the server has been told the last state of each."""
     tasks = ask(api, "task_runs", flow_runs={"id": {"any_": [run]}})
-    return tasks if tasks and all(task["state_type"] not in ("RUNNING",) for task in tasks) else None
+    return (
+        tasks if tasks and all(task["state_type"] not in ("RUNNING",) for task in tasks) else None
+    )

@@ -1,4 +1,6 @@
-"""Drawn smears: the same seed draws the same bytes, the data set is built as the real one, and its leak shows."""
+"""Drawn smears: the same seed draws the same bytes, the data set is built as the real one, and its
+leak shows.
+"""
 
 import csv
 from collections import Counter
@@ -8,13 +10,21 @@ import pytest
 from PIL import Image
 
 from hemotune.cells import dataset as cells
-from hemotune.cells.dataset import CLASSES, augment, draw_photograph, draw_training_set, write_sample
+from hemotune.cells.dataset import (
+    CLASSES,
+    augment,
+    draw_photograph,
+    draw_training_set,
+    write_sample,
+)
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
-    return folder, write_sample(folder, photographs=10, copies=6, width=80, height=60, seed=3, processes=1)
+    return folder, write_sample(
+        folder, photographs=10, copies=6, width=80, height=60, seed=3, processes=1
+    )
 
 
 @pytest.mark.parametrize("cell_class", CLASSES)
@@ -33,7 +43,11 @@ def test_photograph_is_a_smear(cell_class):
 
 def test_tiny_and_large_pictures_draw():
     for width, height in [(16, 16), (17, 40), (640, 480)]:
-        assert draw_photograph(np.random.default_rng(1), "MONOCYTE", width, height).shape == (height, width, 3)
+        assert draw_photograph(np.random.default_rng(1), "MONOCYTE", width, height).shape == (
+            height,
+            width,
+            3,
+        )
 
 
 def test_augment_moves_on_black():
@@ -42,13 +56,17 @@ def test_augment_moves_on_black():
     assert all((image > 250).mean() > 0.5 for image in filled)  # most of the picture stays
     assert np.mean([(image == 0).mean() > 0.01 for image in filled]) > 0.8  # nearly all show black
     image = draw_photograph(np.random.default_rng(1), "EOSINOPHIL", 80, 60)
-    assert np.array_equal(augment(np.random.default_rng(2), image), augment(np.random.default_rng(2), image))
+    assert np.array_equal(
+        augment(np.random.default_rng(2), image), augment(np.random.default_rng(2), image)
+    )
 
 
 def test_training_set_does_not_depend_on_processes():
     images, labels = draw_training_set(12, 32, seed=7, processes=1)
     assert images.shape == (12, 32, 32, 3) and images.dtype == np.uint8
-    assert Counter(labels.tolist()) == {0: 3, 1: 3, 2: 3, 3: 3} and labels.tolist() != sorted(labels)
+    assert Counter(labels.tolist()) == {0: 3, 1: 3, 2: 3, 3: 3} and labels.tolist() != sorted(
+        labels
+    )
     parallel, same = draw_training_set(12, 32, seed=7, processes=2)
     assert np.array_equal(images, parallel) and np.array_equal(labels, same)
     assert not np.array_equal(images, draw_training_set(12, 32, seed=8, processes=1)[0])
@@ -61,11 +79,18 @@ def test_worker_failure_is_not_silent():
 
 def test_sample_is_built_like_the_real_data(sample):
     folder, truth = sample
-    files = sorted(path.relative_to(folder / "images").as_posix() for path in (folder / "images").rglob("*.jpeg"))
+    files = sorted(
+        path.relative_to(folder / "images").as_posix()
+        for path in (folder / "images").rglob("*.jpeg")
+    )
     assert files == list(truth)
     count = Counter(tuple(path.split("/")[:2]) for path in files)
     for cell_class in CLASSES:
-        assert [count[split, cell_class] for split in ("TRAIN", "TEST", "TEST_SIMPLE")] == [48, 12, 2]
+        assert [count[split, cell_class] for split in ("TRAIN", "TEST", "TEST_SIMPLE")] == [
+            48,
+            12,
+            2,
+        ]
     with open(folder / "truth.csv", newline="", encoding="utf-8") as file:
         assert {row["path"]: row["photograph"] for row in csv.DictReader(file)} == truth
     assert {path.name for path in (folder / "photographs").iterdir()} == set(truth.values())
@@ -79,7 +104,8 @@ def test_no_photograph_in_both_train_and_test(sample):
         for split in ("TRAIN", "TEST", "TEST_SIMPLE")
     }
     assert not of["TRAIN"] & of["TEST"] and of["TEST"] == of["TEST_SIMPLE"]
-    assert len({(photograph, path.split("/")[1]) for path, photograph in truth.items()}) == 40  # one class each
+    # One class each
+    assert len({(photograph, path.split("/")[1]) for path, photograph in truth.items()}) == 40
 
 
 def test_names_do_not_tell_the_photograph(sample):
@@ -98,7 +124,9 @@ def test_same_seed_same_files(sample, tmp_path):
 
 
 def test_leak_shows(sample):
-    """One nearest neighbour on colour histograms: certain when copies of a photograph are on both sides, weak when not."""
+    """One nearest neighbour on colour histograms: certain when copies of a photograph are on both
+    sides, weak when not.
+    """
     folder, truth = sample
     paths = [path for path in truth if not path.startswith("TEST_SIMPLE")]
     pixels = [np.asarray(Image.open(folder / "images" / path)).astype(int) >> 5 for path in paths]

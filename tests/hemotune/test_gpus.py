@@ -1,4 +1,6 @@
-"""Which devices a study runs on: what the driver's tool lists, what the command line and the page name."""
+"""Which devices a study runs on: what the driver's tool lists, what the command line and the page
+name.
+"""
 
 import sys
 
@@ -60,16 +62,22 @@ def test_gpus_are_found_through_the_drivers_tool(nvidia_smi, script, devices, wa
     nvidia_smi(script)
     told = []
     assert slots.find_devices("auto", told.append) == devices
-    assert told == [f"nvidia-smi fails: {text}; GPUs that it does not list are not used" for text in warnings]
+    assert told == [
+        f"nvidia-smi fails: {text}; GPUs that it does not list are not used" for text in warnings
+    ]
 
 
-@pytest.mark.parametrize("text", ["cpu;cpu", "c,p,u", "0,,1", "", "-1", "auto,0", "ten", "0, ", "GPU"])
+@pytest.mark.parametrize(
+    "text", ["cpu;cpu", "c,p,u", "0,,1", "", "-1", "auto,0", "ten", "0, ", "GPU"]
+)
 def test_what_is_no_device_is_refused(text):
     with pytest.raises(StudyError, match="slots: '.*' is no device: give auto, or ids such as 0,1"):
         slots.find_devices(text)
 
 
-@pytest.mark.parametrize("text", ["10", "0,1", "0 , cpu", "cpu,cpu", "GPU-8932f937-d72c", "MIG-1f-2/1/0"])
+@pytest.mark.parametrize(
+    "text", ["10", "0,1", "0 , cpu", "cpu,cpu", "GPU-8932f937-d72c", "MIG-1f-2/1/0"]
+)
 def test_what_the_form_allows_are_devices(text):
     assert ",".join(slots.find_devices(text)) == text.replace(" ", "")
 
@@ -77,7 +85,9 @@ def test_what_the_form_allows_are_devices(text):
 def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(Toy(tmp_path / "toy", names="a").folder)
     for options, problem in {
-        "--slots cpu;cpu": "slots: 'cpu;cpu' is no device: give auto, or ids such as 0,1 or cpu,cpu",
+        "--slots cpu;cpu": (
+            "slots: 'cpu;cpu' is no device: give auto, or ids such as 0,1 or cpu,cpu"
+        ),
         "--per-gpu 0": "--per-gpu: give 1 or more, not 0",
         "--force trian": "force: there is no stage trian; `dvc stage list` names them",
     }.items():

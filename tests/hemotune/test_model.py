@@ -1,4 +1,6 @@
-"""The network, its optimizer, its data and its initial weights; one process that loads TensorFlow."""
+"""The network, its optimizer, its data and its initial weights; one process that loads
+TensorFlow.
+"""
 
 import hashlib
 import http.server
@@ -16,7 +18,8 @@ hardware.use_fast_kernels()
 
 with hardware.quick_import():
     import keras
-from keras.src.legacy.saving import legacy_h5_format  # noqa: E402  (the format of the published weights files)
+# The format of the published weights files.
+from keras.src.legacy.saving import legacy_h5_format  # noqa: E402
 
 from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import write_json  # noqa: E402
@@ -31,26 +34,51 @@ from tasks.validate.inventory import recipe  # noqa: E402
 
 
 @pytest.mark.parametrize(
-    "name", ["ResNet50", "MobileNet", "InceptionV3", "Xception", "DenseNet121", "EfficientNetB0", "ResNet50V2", "MobileNetV3Small"]
+    "name",
+    [
+        "ResNet50",
+        "MobileNet",
+        "InceptionV3",
+        "Xception",
+        "DenseNet121",
+        "EfficientNetB0",
+        "ResNet50V2",
+        "MobileNetV3Small",
+    ],
 )
 def test_preprocessing_is_the_backbones_own(name):
     image = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3)).astype("float32")
-    modules = {"EfficientNetB0": "efficientnet", "ResNet50V2": "resnet_v2", "DenseNet121": "densenet", "InceptionV3": "inception_v3"}
+    modules = {
+        "EfficientNetB0": "efficientnet",
+        "ResNet50V2": "resnet_v2",
+        "DenseNet121": "densenet",
+        "InceptionV3": "inception_v3",
+    }
     modules["MobileNetV3Small"] = "mobilenet_v3"
-    own = getattr(keras.applications, modules.get(name, name.lower())).preprocess_input(image.copy())
+    own = getattr(keras.applications, modules.get(name, name.lower())).preprocess_input(
+        image.copy()
+    )
     flip, scale, offset = model.channel_affine(name)
-    np.testing.assert_allclose((image[..., ::-1] if flip else image) * np.array(scale) + np.array(offset), own, atol=1e-3)
+    np.testing.assert_allclose(
+        (image[..., ::-1] if flip else image) * np.array(scale) + np.array(offset), own, atol=1e-3
+    )
 
 
 def test_every_backbone_of_keras_applications_has_its_preprocessing():
-    names = [name for name, value in vars(keras.applications).items() if callable(value) and name[0].isupper()]
+    names = [
+        name
+        for name, value in vars(keras.applications).items()
+        if callable(value) and name[0].isupper()
+    ]
     assert len(names) > 30
     for name in names:
         model.channel_affine(name)
 
 
 def test_an_unknown_backbone_is_refused_with_what_there_is():
-    with pytest.raises(StudyError, match="'ResNet49' is not in keras.applications; there is: .*ResNet50"):
+    with pytest.raises(
+        StudyError, match="'ResNet49' is not in keras.applications; there is: .*ResNet50"
+    ):
         model.build_backbone("ResNet49", 32)
 
 
@@ -87,9 +115,25 @@ def test_fused_adam_walks_as_keras_adam_does(data):
 def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, **changes):
     images, labels = data
     network = network or small_model()
-    network.compile(optimizer=fused_adam.adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    network.compile(
+        optimizer=fused_adam.adam(rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
     profile = Training(epochs=epochs, batch_size=16, **changes)
-    history = training.fit(network, images, labels, np.arange(60), np.arange(60, 80), profile, rate, 1, "fine-tune", state, on_gpu)
+    history = training.fit(
+        network,
+        images,
+        labels,
+        np.arange(60),
+        np.arange(60, 80),
+        profile,
+        rate,
+        1,
+        "fine-tune",
+        state,
+        on_gpu,
+    )
     return network, history
 
 
@@ -126,9 +170,16 @@ def test_images_held_on_the_device_train_the_same(data, monkeypatch):
 
 def test_too_little_memory_names_the_batch_size_to_try(data):
     inputs = keras.Input((8, 8, 3), dtype="uint8")
-    x = keras.layers.RepeatVector(2_000_000_000)(keras.layers.Flatten()(inputs))  # no machine has room for that
-    network = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(keras.layers.GlobalAveragePooling1D()(x)))
-    with pytest.raises(StudyError, match="too little memory for batches of 16 images: set batch_size to 8 in the profile"):
+    # No machine has room for that
+    x = keras.layers.RepeatVector(2_000_000_000)(keras.layers.Flatten()(inputs))
+    network = keras.Model(
+        inputs,
+        keras.layers.Dense(2, activation="softmax")(keras.layers.GlobalAveragePooling1D()(x)),
+    )
+    with pytest.raises(
+        StudyError,
+        match="too little memory for batches of 16 images: set batch_size to 8 in the profile",
+    ):
         fit(data, network=network)
 
 
@@ -178,7 +229,12 @@ def test_changed_settings_start_anew(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_at_once(data):
-    with pytest.raises(StudyError, match=r"the loss is \S+ at epoch 1, step \d of 3, learning rate 1e\+30: lower the experiment"):
+    with pytest.raises(
+        StudyError,
+        match=(
+            r"the loss is \S+ at epoch 1, step \d of 3, learning rate 1e\+30: lower the experiment"
+        ),
+    ):
         fit(data, rate=1e30)
 
 
@@ -187,25 +243,39 @@ def test_batches_leave_no_odd_shape_and_lose_nothing(data):
     whole = model.Batches(images, np.arange(70), 16, labels, whole=True)
     assert [len(whole[i][1]) for i in range(len(whole))] == [16] * 4
     rest = model.Batches(images, np.arange(70), 16, labels)
-    np.testing.assert_array_equal(np.concatenate([rest[i][1] for i in range(len(rest))]), labels[:70])
+    np.testing.assert_array_equal(
+        np.concatenate([rest[i][1] for i in range(len(rest))]), labels[:70]
+    )
 
 
 def test_what_onednn_must_not_use_the_processor_does_not_have(monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     everything = hardware.processor()[1]
-    for most, lacks in {"AVX2": True, "AVX512_CORE": True, "AVX512_CORE_BF16": False, "ALL": False}.items():
+    for most, lacks in {
+        "AVX2": True,
+        "AVX512_CORE": True,
+        "AVX512_CORE_BF16": False,
+        "ALL": False,
+    }.items():
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
-        assert hardware.processor()[1] == (everything - hardware.NATIVE_BFLOAT16 if lacks else everything)
+        assert hardware.processor()[1] == (
+            everything - hardware.NATIVE_BFLOAT16 if lacks else everything
+        )
 
 
-@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="test_study.py tests it with TensorFlow")
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="test_study.py tests it with TensorFlow"
+)
 def test_a_gpu_that_jax_does_not_see_is_an_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     if gpu_names():
         pytest.skip("JAX began with a GPU")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    expected = "JAX sees none of the GPUs that it may use (99). It says: devices: [CpuDevice(id=0)] with jax_platforms = cpu. "
+    expected = (
+        "JAX sees none of the GPUs that it may use (99). It says: devices: [CpuDevice(id=0)] with"
+        " jax_platforms = cpu. "
+    )
     with pytest.raises(StudyError, match=re.escape(expected)):
         gpu_names()
 
@@ -246,7 +316,9 @@ def test_weights_are_downloaded_and_verified(server, tmp_path):
 
     with pytest.raises(StudyError, match="the checksum is not 0000"):
         weights.download(f"{server.url}/weights.h5", tmp_path / "other.h5", "0" * 32)
-    with pytest.raises(StudyError, match="could not be downloaded .*name it in the profile under backbone.file"):
+    with pytest.raises(
+        StudyError, match="could not be downloaded .*name it in the profile under backbone.file"
+    ):
         weights.download(f"{server.url}/nothing.h5", tmp_path / "other.h5", None)
     server.shutdown()
     server.server_close()
@@ -257,7 +329,9 @@ def test_weights_are_downloaded_and_verified(server, tmp_path):
 
 def test_imagenet_weights_come_through_keras_applications(monkeypatch, tmp_path, server):
     """The origin and checksum are keras.applications' own; only the host is ours."""
-    reference = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    reference = keras.applications.MobileNet(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
     name = "mobilenet_1_0_224_tf_no_top.h5"
     with h5py.File(server.folder / name, "w") as file:
         legacy_h5_format.save_weights_to_hdf5_group(file, reference)
@@ -270,13 +344,20 @@ def test_imagenet_weights_come_through_keras_applications(monkeypatch, tmp_path,
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_cached_weights_without_a_published_checksum_that_do_not_open_are_named(monkeypatch, tmp_path, given):
+def test_cached_weights_without_a_published_checksum_that_do_not_open_are_named(
+    monkeypatch, tmp_path, given
+):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     cached = tmp_path / "models" / "mobilenet_1_0_224_tf_no_top.h5"
     cached.parent.mkdir()
     cached.write_bytes(b"half of a file")
-    fix = "name another in the profile under backbone.file" if given else "delete it, then run again"
-    with pytest.raises(StudyError, match=f"{re.escape(str(cached))}: cannot be opened as MobileNet's weights .*: {fix}"):
+    fix = (
+        "name another in the profile under backbone.file" if given else "delete it, then run again"
+    )
+    with pytest.raises(
+        StudyError,
+        match=f"{re.escape(str(cached))}: cannot be opened as MobileNet's weights .*: {fix}",
+    ):
         weights.imagenet("MobileNet", 32, str(cached) if given else None)
 
 
@@ -292,12 +373,20 @@ def test_a_local_weights_file_must_be_the_real_one(tmp_path):
     with pytest.raises(StudyError, match="backbone.file: there is no .*resnet.h5"):
         weights.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
     (tmp_path / "resnet.h5").write_bytes(b"not the weights")
-    with pytest.raises(StudyError, match="resnet.h5: the checksum is not 4d473c1dd8becc155b73f8504c6f6626.*name the unchanged file"):
+    with pytest.raises(
+        StudyError,
+        match=(
+            "resnet.h5: the checksum is not 4d473c1dd8becc155b73f8504c6f6626.*name the unchanged"
+            " file"
+        ),
+    ):
         weights.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
 
 
 def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypatch):
-    """Saved compiled and trained, it loads without this project's optimizer, and with the same weights."""
+    """Saved compiled and trained, it loads without this project's optimizer, and with the same
+    weights.
+    """
     monkeypatch.chdir(tmp_path)
     write_json("data/images.json", recipe(32))
     design = "MobileNet", 32, Experiment(layers=2, units=8, learning_rate=1e-5), 0.5, 3
@@ -310,10 +399,17 @@ def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypat
         finetune.save_model(tmp_path, finetune.in_float32(trained, *design), ["A", "B", "C"])
     finally:
         keras.config.set_dtype_policy(before)
-    assert json.loads((tmp_path / "model.json").read_text()) == {"classes": ["A", "B", "C"], "image": recipe(32)}
+    assert json.loads((tmp_path / "model.json").read_text()) == {
+        "classes": ["A", "B", "C"],
+        "image": recipe(32),
+    }
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert not loaded.compiled
     assert {layer.compute_dtype for layer in training.layers_of(loaded)} <= {"float32", "uint8"}
     for ours, theirs in zip(loaded.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert [layer.name for layer in loaded.layers if isinstance(layer, keras.layers.Dense)] == ["hidden_1", "hidden_2", "classes"]
+    assert [layer.name for layer in loaded.layers if isinstance(layer, keras.layers.Dense)] == [
+        "hidden_1",
+        "hidden_2",
+        "classes",
+    ]

@@ -1,4 +1,6 @@
-"""params.yaml and the profiles: what is refused, and that the message names the key and what is allowed."""
+"""params.yaml and the profiles: what is refused, and that the message names the key and what is
+allowed.
+"""
 
 import json
 
@@ -20,8 +22,14 @@ def test_shipped_profiles_are_valid(profile):
 def test_params_hold_the_seven_experiments_of_the_study():
     experiments = read_params("", Params, ROOT).experiments
     assert [(e.layers, e.units, e.learning_rate) for e in experiments.values()] == [
-        (1, 8, 1e-5), (1, 16, 1e-5), (1, 32, 1e-5), (2, 8, 1e-5), (3, 8, 1e-5), (1, 8, 5e-5), (1, 8, 1e-4),
-    ]  # fmt: skip
+        (1, 8, 1e-5),
+        (1, 16, 1e-5),
+        (1, 32, 1e-5),
+        (2, 8, 1e-5),
+        (3, 8, 1e-5),
+        (1, 8, 5e-5),
+        (1, 8, 1e-4),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -34,22 +42,67 @@ def test_params_hold_the_seven_experiments_of_the_study():
             "profile: nowhere",
             "there is no profiles/nowhere.yaml; there is: kaggle, kaggle-64, sample, tiny",
         ),
-        ("params.yaml", "units: 4", "units: 0", "experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)"),
-        ("params.yaml", "units: 4", "unit: 4", "experiments.narrow.unit: unknown key; allowed here: layers, units, learning_rate"),
-        ("params.yaml", "units: 4", "units: '4'", "experiments.narrow.units: Input should be a valid integer"),
+        (
+            "params.yaml",
+            "units: 4",
+            "units: 0",
+            "experiments.narrow.units: Input should be greater than or equal to 1 (given: 0)",
+        ),
+        (
+            "params.yaml",
+            "units: 4",
+            "unit: 4",
+            "experiments.narrow.unit: unknown key; allowed here: layers, units, learning_rate",
+        ),
+        (
+            "params.yaml",
+            "units: 4",
+            "units: '4'",
+            "experiments.narrow.units: Input should be a valid integer",
+        ),
         (
             "params.yaml",
             "learning_rate: 1.0e-5",
             "learning_rate: -1.0e-5",
             "experiments.narrow.learning_rate: Input should be greater than 0",
         ),
-        ("params.yaml", "[published]", "[public]", "protocols.0: Input should be 'published' or 'held-out' (given: 'public')"),
-        ("params.yaml", "[published]", "[published, published]", "protocols: each value may be listed once"),
+        (
+            "params.yaml",
+            "[published]",
+            "[public]",
+            "protocols.0: Input should be 'published' or 'held-out' (given: 'public')",
+        ),
+        (
+            "params.yaml",
+            "[published]",
+            "[published, published]",
+            "protocols: each value may be listed once",
+        ),
         ("params.yaml", "narrow:", "nar-row:", "experiments.nar-row"),
-        ("profiles/tiny.yaml", "test: 0.20", "test: 0.40", "split: train + validation + test is 120%; it must be 100%"),
-        ("profiles/tiny.yaml", "epochs: 2", "epoch: 2", "training.epoch: unknown key; allowed here: epochs, batch_size"),
-        ("profiles/tiny.yaml", "precision: auto", "precision: half", "training.precision: Input should be 'auto'"),
-        ("profiles/tiny.yaml", "source: sample", "source: archive", "dataset: source 'archive' needs 'path'"),
+        (
+            "profiles/tiny.yaml",
+            "test: 0.20",
+            "test: 0.40",
+            "split: train + validation + test is 120%; it must be 100%",
+        ),
+        (
+            "profiles/tiny.yaml",
+            "epochs: 2",
+            "epoch: 2",
+            "training.epoch: unknown key; allowed here: epochs, batch_size",
+        ),
+        (
+            "profiles/tiny.yaml",
+            "precision: auto",
+            "precision: half",
+            "training.precision: Input should be 'auto'",
+        ),
+        (
+            "profiles/tiny.yaml",
+            "source: sample",
+            "source: archive",
+            "dataset: source 'archive' needs 'path'",
+        ),
         (
             "profiles/tiny.yaml",
             "images: {size: 32}",
@@ -69,7 +122,9 @@ def test_wrong_settings_are_refused_by_name(workspace, file, old, new, expected)
 
 
 def numbers_below(schema, definitions, above=()):
-    """Yield (path, JSON schema) of every number below a JSON schema; a list's items are at 0, a dictionary's values at `narrow`."""
+    """Yield (path, JSON schema) of every number below a JSON schema; a list's items are at 0, a
+    dictionary's values at `narrow`.
+    """
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     if schema.get("type") in ("integer", "number"):

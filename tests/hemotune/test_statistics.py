@@ -17,7 +17,9 @@ def test_the_interval_agrees_with_scipy_on_equal_photographs():
     table = judged()
     got = statistics.accuracy(table)
     means = table.groupby("photograph")["correct"].mean().to_numpy()
-    expected = scipy.stats.bootstrap((means,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
+    expected = scipy.stats.bootstrap(
+        (means,), np.mean, n_resamples=10_000, method="percentile", rng=2
+    ).confidence_interval
     assert got["value"] == pytest.approx(means.mean())
     assert got["low"] == pytest.approx(expected.low, abs=0.01)
     assert got["high"] == pytest.approx(expected.high, abs=0.01)
@@ -47,22 +49,34 @@ def test_one_image_a_photograph_gives_the_plain_binomial_interval():
 def test_photographs_of_unequal_size_against_every_possible_resample():
     table = table_of([1, 0, 1, 1, 0, 0, 1, 1, 1, 0], list("aabbbcdddd"))
     sums, sizes = np.array([1, 2, 0, 3]), np.array([2, 3, 1, 4])
-    exact = [sums[list(c)].sum() / sizes[list(c)].sum() for c in itertools.product(range(4), repeat=4)]
+    exact = [
+        sums[list(c)].sum() / sizes[list(c)].sum() for c in itertools.product(range(4), repeat=4)
+    ]
     got = statistics.accuracy(table, resamples=40_000)
-    assert (got["low"], got["high"]) == pytest.approx(np.quantile(exact, [0.025, 0.975], method="inverted_cdf"), abs=1e-9)
+    assert (got["low"], got["high"]) == pytest.approx(
+        np.quantile(exact, [0.025, 0.975], method="inverted_cdf"), abs=1e-9
+    )
     assert got["notes"] == ["only 4 photographs: the interval itself is uncertain"]
 
 
 def test_all_right_is_not_certain():
     got = statistics.accuracy(table_of([1] * 60, np.arange(60) // 2))
     assert got["high"] == 1.0
-    assert got["low"] == pytest.approx(scipy.stats.binomtest(30, 30).proportion_ci(method="exact").low)
-    assert statistics.accuracy(table_of([0] * 60, np.arange(60) // 2))["high"] == pytest.approx(1 - got["low"])
+    assert got["low"] == pytest.approx(
+        scipy.stats.binomtest(30, 30).proportion_ci(method="exact").low
+    )
+    assert statistics.accuracy(table_of([0] * 60, np.arange(60) // 2))["high"] == pytest.approx(
+        1 - got["low"]
+    )
 
 
 def test_one_photograph_gives_no_interval():
     got = statistics.accuracy(table_of([1, 0, 1], list("aaa")))
-    assert (got["low"], got["high"], got["notes"]) == (None, None, ["one photograph: no interval can be given"])
+    assert (got["low"], got["high"], got["notes"]) == (
+        None,
+        None,
+        ["one photograph: no interval can be given"],
+    )
 
 
 def test_the_interval_holds_the_true_accuracy_as_often_as_it_says():
@@ -70,7 +84,11 @@ def test_the_interval_holds_the_true_accuracy_as_often_as_it_says():
     held = 0
     for trial in range(120):
         chance = rng.beta(4, 1, 60)  # of each photograph; the mean is 0.8
-        got = statistics.accuracy(table_of((rng.random((60, 5)) < chance[:, None]).ravel(), np.arange(300) // 5), 1_000, seed=trial)
+        got = statistics.accuracy(
+            table_of((rng.random((60, 5)) < chance[:, None]).ravel(), np.arange(300) // 5),
+            1_000,
+            seed=trial,
+        )
         held += got["low"] <= 0.8 <= got["high"]
     assert 0.88 <= held / 120 <= 0.995
 
@@ -87,18 +105,33 @@ def test_repeats_are_averaged_and_widen_the_interval():
 def test_the_paired_difference_agrees_with_scipy_and_a_sign_flip_by_hand():
     first, second = judged(trained=0), judged(trained=1, skill=1.2)
     got = statistics.difference(first, second)
-    change = (second["correct"].astype(int) - first["correct"].astype(int)).groupby(first["photograph"]).mean().to_numpy()
-    expected = scipy.stats.bootstrap((change,), np.mean, n_resamples=10_000, method="percentile", rng=2).confidence_interval
+    change = (
+        (second["correct"].astype(int) - first["correct"].astype(int))
+        .groupby(first["photograph"])
+        .mean()
+        .to_numpy()
+    )
+    expected = scipy.stats.bootstrap(
+        (change,), np.mean, n_resamples=10_000, method="percentile", rng=2
+    ).confidence_interval
     assert got["value"] == pytest.approx(change.mean())
     assert (got["low"], got["high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
     signs = np.random.default_rng(4).choice([-1, 1], (20_000, len(change)))
-    assert got["p"] == pytest.approx((np.abs((signs * change).mean(axis=1)) >= abs(change.mean()) - 1e-12).mean(), abs=0.02)
+    assert got["p"] == pytest.approx(
+        (np.abs((signs * change).mean(axis=1)) >= abs(change.mean()) - 1e-12).mean(), abs=0.02
+    )
     assert got["notes"] == ["one training each: the interval does not cover the choice of the seed"]
 
 
 def test_the_same_run_twice_is_not_distinguishable():
     got = statistics.difference(judged(), judged())
-    assert (got["value"], got["low"], got["high"], got["p"], got["distinguishable"]) == (0, 0, 0, 1, False)
+    assert (got["value"], got["low"], got["high"], got["p"], got["distinguishable"]) == (
+        0,
+        0,
+        0,
+        1,
+        False,
+    )
 
 
 def test_a_clear_difference_is_distinguishable_and_its_sign_is_that_of_the_second():
@@ -134,7 +167,9 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_discordant():
         assert got["both"] + got["only_first"] + got["only_second"] + got["neither"] == len(a)
         assert got["both"] + got["only_first"] == a["correct"].sum()
         discordant = got["only_first"] + got["only_second"]
-        assert got["p"] == pytest.approx(scipy.stats.binomtest(got["only_first"], discordant).pvalue)
+        assert got["p"] == pytest.approx(
+            scipy.stats.binomtest(got["only_first"], discordant).pvalue
+        )
     assert statistics.mcnemar(first, first)["p"] == 1.0
 
 
@@ -143,7 +178,10 @@ def test_per_class_and_confusion_against_counting():
     counted, classes = statistics.confusion(table), statistics.per_class(table).set_index("class")
     for truth in CLASSES:
         for prediction in CLASSES:
-            assert counted.loc[truth, prediction] == ((table["truth"] == truth) & (table["prediction"] == prediction)).sum()
+            assert (
+                counted.loc[truth, prediction]
+                == ((table["truth"] == truth) & (table["prediction"] == prediction)).sum()
+            )
         precision = counted.loc[truth, truth] / counted[truth].sum()
         recall = counted.loc[truth, truth] / counted.loc[truth].sum()
         assert classes.loc[truth, ["precision", "recall", "f1"]].tolist() == pytest.approx(
@@ -167,7 +205,8 @@ def test_images_are_counted_in_whole_numbers_where_no_prediction_is_right():
     table = table_of([0, 0, 0])
     classes = statistics.per_class(table)
     assert [str(images) for images in classes["units"]] == ["3", "0"]
-    assert classes["f1"].isna().tolist() == [False, True]  # of B, which was predicted, there was no image
+    # Of B, which was predicted, there was no image
+    assert classes["f1"].isna().tolist() == [False, True]
 
 
 def test_the_reliability_curve_agrees_with_scikit_learn():
@@ -185,7 +224,14 @@ def test_the_reliability_curve_agrees_with_scikit_learn():
 def test_the_calibration_error_of_known_confidences():
     # 10 images at 0.9 of which 7 are right, 30 at 0.6 of which 21 are: 0.25 * 0.2 + 0.75 * 0.1
     sure = [0.9] * 7 + [0.1] * 3 + [0.6] * 21 + [0.4] * 9
-    predictions = pd.DataFrame({"path": [f"{i:02}" for i in range(40)], "split": "test", "truth": "A", "probability_A": sure})
+    predictions = pd.DataFrame(
+        {
+            "path": [f"{i:02}" for i in range(40)],
+            "split": "test",
+            "truth": "A",
+            "probability_A": sure,
+        }
+    )
     predictions["probability_B"] = 1 - predictions["probability_A"]
     assert statistics.expected_calibration_error(judge(predictions)) == pytest.approx(0.125)
     assert statistics.expected_calibration_error(table_of([1] * 9)) == 0
@@ -194,7 +240,9 @@ def test_the_calibration_error_of_known_confidences():
 def test_the_most_confident_errors_come_first():
     table = judged()
     errors = statistics.most_confident_errors(table, n=5)
-    wrong = sorted((row.confidence for row in table.itertuples() if row.truth != row.prediction), reverse=True)
+    wrong = sorted(
+        (row.confidence for row in table.itertuples() if row.truth != row.prediction), reverse=True
+    )
     assert errors["confidence"].tolist() == wrong[:5]
     assert errors["photograph"].notna().all()
     assert errors["path"].is_unique
@@ -202,7 +250,12 @@ def test_the_most_confident_errors_come_first():
 
 
 def test_the_spread_over_repeats():
-    assert statistics.spread([0.8, 0.9, 0.7]) == {"mean": pytest.approx(0.8), "minimum": 0.7, "maximum": 0.9, "repeats": 3}
+    assert statistics.spread([0.8, 0.9, 0.7]) == {
+        "mean": pytest.approx(0.8),
+        "minimum": 0.7,
+        "maximum": 0.9,
+        "repeats": 3,
+    }
     for bad in ([], [0.8, np.nan]):
         with pytest.raises(StudyError, match="spread"):
             statistics.spread(bad)
@@ -210,12 +263,32 @@ def test_the_spread_over_repeats():
 
 def results_and_runs(skill_of):
     rows, runs = [], {}
-    grid = [("e1", 1, 8, 1e-5), ("e2", 1, 16, 1e-5), ("e3", 2, 8, 1e-5), ("e4", 1, 8, 1e-4), ("e5", 3, 32, 1e-3)]
+    grid = [
+        ("e1", 1, 8, 1e-5),
+        ("e2", 1, 16, 1e-5),
+        ("e3", 2, 8, 1e-5),
+        ("e4", 1, 8, 1e-4),
+        ("e5", 3, 32, 1e-3),
+    ]
     for number, (name, layers, units, rate) in enumerate(grid):
         for repeat in (1, 2):
             key = f"{name}-held-out-ResNet50-{repeat}"
-            row = {"key": key, "experiment": name, "protocol": "held-out", "backbone": "ResNet50", "repeat": repeat}
-            rows.append({**row, "layers": layers, "units": units, "learning_rate": rate, "learning_time_seconds": 10.0 * layers})
+            row = {
+                "key": key,
+                "experiment": name,
+                "protocol": "held-out",
+                "backbone": "ResNet50",
+                "repeat": repeat,
+            }
+            rows.append(
+                {
+                    **row,
+                    "layers": layers,
+                    "units": units,
+                    "learning_rate": rate,
+                    "learning_time_seconds": 10.0 * layers,
+                }
+            )
             runs[key] = judged(skill=skill_of(layers, units, rate), trained=10 * number + repeat)
     return pd.DataFrame(rows), runs
 
@@ -227,11 +300,15 @@ def test_the_effect_of_a_factor_compares_what_differs_in_it_alone():
     row = layers.iloc[0]
     assert (row["first"], row["second"], row["verdict"], row["time_ratio"]) == (1, 2, "higher", 2.0)
     assert 0 < row["low"] <= row["difference"] <= row["high"]
-    expected = [runs[f"{e}-held-out-ResNet50-{r}"]["correct"].mean() for e in ("e3", "e1") for r in (1, 2)]
+    expected = [
+        runs[f"{e}-held-out-ResNet50-{r}"]["correct"].mean() for e in ("e3", "e1") for r in (1, 2)
+    ]
     assert row["difference"] == pytest.approx(np.mean(expected[:2]) - np.mean(expected[2:]))
     assert row["notes"] == []
     units = statistics.factor_effects(results, runs, "units")
-    assert units[["first", "second", "verdict"]].to_numpy().tolist() == [[8, 16, "not distinguishable"]]
+    assert units[["first", "second", "verdict"]].to_numpy().tolist() == [
+        [8, 16, "not distinguishable"]
+    ]
     assert units["low"].item() < 0 < units["high"].item()
     assert statistics.factor_effects(results, runs, "backbone").empty
 

@@ -11,7 +11,10 @@ from tasks.report.study import read_study
 from tests.conftest import ROOT
 
 CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
-ACCURACIES = {"published": [0.95, 0.99, 0.96, 0.72, 0.55, 0.94, 0.97], "held-out": [0.80, 0.83, 0.81, 0.61, 0.42, 0.79, 0.82]}
+ACCURACIES = {
+    "published": [0.95, 0.99, 0.96, 0.72, 0.55, 0.94, 0.97],
+    "held-out": [0.80, 0.83, 0.81, 0.61, 0.42, 0.79, 0.82],
+}
 COPIES = 4  # images of one photograph
 PARAMS = """\
 profile: sample
@@ -30,14 +33,20 @@ experiments:
 
 
 def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
-    """Make up everything that the report reads, below the folder `root`; the `classes` begin with different letters."""
+    """Make up everything that the report reads, below the folder `root`; the `classes` begin with
+    different letters.
+    """
     shutil.copytree(ROOT / "profiles", root / "profiles")
     (root / "params.yaml").write_text(params)
     for folder in ("data/raw", "data/splits", "reports/validation"):
         (root / folder).mkdir(parents=True)
     random = numpy.random.default_rng(7)
     rows = [
-        {"path": f"{'TRAIN' if p < 0.8 * photographs else 'TEST'}/{name}/_{p}_{copy}.jpeg", "class": name, "photograph": f"{name[0]}{p}"}
+        {
+            "path": f"{'TRAIN' if p < 0.8 * photographs else 'TEST'}/{name}/_{p}_{copy}.jpeg",
+            "class": name,
+            "photograph": f"{name[0]}{p}",
+        }
         for name in classes
         for p in range(photographs)
         for copy in range(COPIES)
@@ -45,31 +54,62 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
     inventory = pandas.DataFrame(rows).sort_values("path", ignore_index=True)
     inventory["split"] = inventory["path"].str.split("/").str[0]
     inventory[["path", "split", "class"]].to_parquet(root / "data/inventory.parquet")
-    inventory[["path", "photograph"]].assign(method="matched").to_parquet(root / "data/photographs.parquet")
-    numpy.save(root / "data/images.npy", random.integers(0, 255, (len(inventory), 32, 32, 3), dtype=numpy.uint8))
+    inventory[["path", "photograph"]].assign(method="matched").to_parquet(
+        root / "data/photographs.parquet"
+    )
+    numpy.save(
+        root / "data/images.npy",
+        random.integers(0, 255, (len(inventory), 32, 32, 3), dtype=numpy.uint8),
+    )
     splits = {
         "published": cut(random.permutation(len(inventory))),
         "held-out": cut(numpy.argsort(inventory["split"] == "TEST", kind="stable")),
     }
     for protocol, split in splits.items():
         parts = {name: [int(row) for row in part] for name, part in split.items()}
-        write_json(root / f"data/splits/{protocol}.json", {"protocol": protocol, "seed": 1, "classes": classes, **parts})
-    source = {"source": "sample", "reference": "drawn", "version": None, "images": len(inventory), "photographs": 240, "sha256": "ab" * 32}
+        write_json(
+            root / f"data/splits/{protocol}.json",
+            {"protocol": protocol, "seed": 1, "classes": classes, **parts},
+        )
+    source = {
+        "source": "sample",
+        "reference": "drawn",
+        "version": None,
+        "images": len(inventory),
+        "photographs": 240,
+        "sha256": "ab" * 32,
+    }
     write_json(root / "data/raw/source.json", source | {"ignored": 0})
     rules = [
         rule("unreadable", "error", "every image can be decoded", True),
-        rule("duplicate_within", "warning", "no two images have the same bytes", False, [f"TEST/{classes[0]}/_1_1.jpeg"] * 2),
+        rule(
+            "duplicate_within",
+            "warning",
+            "no two images have the same bytes",
+            False,
+            [f"TEST/{classes[0]}/_1_1.jpeg"] * 2,
+        ),
         rule("imbalance", "off", "classes are of similar size", True),
     ]
-    write_json(root / "reports/validation/result.json", {"verdict": "warnings", "rules": rules, "great_expectations": {}})
+    write_json(
+        root / "reports/validation/result.json",
+        {"verdict": "warnings", "rules": rules, "great_expectations": {}},
+    )
     for number, run in enumerate(runs_of(read_study(root).params)):
-        accuracy = ACCURACIES[run["protocol"]][list(read_study(root).params.experiments).index(run["experiment"]) % 7]
+        accuracy = ACCURACIES[run["protocol"]][
+            list(read_study(root).params.experiments).index(run["experiment"]) % 7
+        ]
         write_run(root, run, number, accuracy, inventory, splits[run["protocol"]], random, classes)
 
 
 def some(experiments, protocols, backbones="[ResNet50]", repeats="[1]"):
     """Return PARAMS with these axes and the first `experiments` experiments."""
-    lines = PARAMS.replace("[published, held-out]", protocols).replace("[ResNet50]", backbones).replace("[1]", repeats).splitlines()
+    lines = (
+        PARAMS.replace("[published, held-out]", protocols)
+        .replace("[ResNet50]", backbones)
+        .replace("[1]", repeats)
+        .splitlines()
+    )
     return "\n".join(lines[: 5 + experiments]) + "\n"
 
 
@@ -80,8 +120,19 @@ def cut(order):
 
 
 def rule(name, severity, description, passed, offenders=()):
-    found = {"expected": "none", "found": str(len(offenders)), "count": len(offenders), "offenders": list(offenders)}
-    return {"rule": name, "severity": severity, "description": description, "passed": passed, **found}
+    found = {
+        "expected": "none",
+        "found": str(len(offenders)),
+        "count": len(offenders),
+        "offenders": list(offenders),
+    }
+    return {
+        "rule": name,
+        "severity": severity,
+        "description": description,
+        "passed": passed,
+        **found,
+    }
 
 
 def write_json(path, value):
@@ -101,34 +152,73 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
         predicted = numpy.where(wrong, (truth + random.integers(1, 4, len(truth))) % 4, truth)
         probabilities = random.dirichlet([1.0] * 4, len(truth)) * 0.3
         probabilities[numpy.arange(len(truth)), predicted] += 0.7
-        frame = pandas.DataFrame({"path": frame["path"].to_numpy(), "split": part, "truth": frame["class"].to_numpy()})
-        frames.append(frame.assign(**{f"probability_{name}": probabilities[:, i].astype("float32") for i, name in enumerate(classes)}))
+        frame = pandas.DataFrame(
+            {"path": frame["path"].to_numpy(), "split": part, "truth": frame["class"].to_numpy()}
+        )
+        frames.append(
+            frame.assign(
+                **{
+                    f"probability_{name}": probabilities[:, i].astype("float32")
+                    for i, name in enumerate(classes)
+                }
+            )
+        )
     pandas.concat(frames).to_parquet(folder / "predictions.parquet")
     epochs = numpy.arange(1, 13)
     rise = 1 - numpy.exp(-epochs / 3)
     history = {
-        "epoch": epochs, "loss": 1.5 - 0.9 * rise * accuracy, "accuracy": 0.25 + (accuracy - 0.35) * rise,
-        "validation_loss": 1.4 - 1.2 * rise * accuracy, "validation_accuracy": 0.25 + (accuracy - 0.25) * rise,
-        "seconds": 5.0, "images_per_second": 120.0,
-    }  # fmt: skip
+        "epoch": epochs,
+        "loss": 1.5 - 0.9 * rise * accuracy,
+        "accuracy": 0.25 + (accuracy - 0.35) * rise,
+        "validation_loss": 1.4 - 1.2 * rise * accuracy,
+        "validation_accuracy": 0.25 + (accuracy - 0.25) * rise,
+        "seconds": 5.0,
+        "images_per_second": 120.0,
+    }
     pandas.DataFrame(history).to_csv(folder / "history.csv", index=False)
     figures = {"train": {"loss": 0.5, "accuracy": accuracy - 0.1, "images": len(split["train"])}}
     for part, frame in zip(("validation", "test"), frames, strict=True):
         probability = frame[[f"probability_{name}" for name in classes]].to_numpy()
         right = float((numpy.array(classes)[probability.argmax(1)] == frame["truth"]).mean())
         figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
-    factors = {name: run[name] for name in ("experiment", "protocol", "backbone", "repeat", "layers", "units", "learning_rate")}
+    factors = {
+        name: run[name]
+        for name in (
+            "experiment",
+            "protocol",
+            "backbone",
+            "repeat",
+            "layers",
+            "units",
+            "learning_rate",
+        )
+    }
     rest = {
-        "learning_rate_applied": run["learning_rate"] * 10, "learning_time_seconds": 60.0 + 1.234567 * number, "epochs": 12,
-        "parameters": 23_600_000, "images_per_second": 101.5, "device": "cpu", "processor": "Made-up 9000", "threads": 2,
-        "precision": "float32", "versions": {"python": "3.11.9", "keras": "3.10.0", "tensorflow": "2.19.0"}, "seed": 2,
-    }  # fmt: skip
+        "learning_rate_applied": run["learning_rate"] * 10,
+        "learning_time_seconds": 60.0 + 1.234567 * number,
+        "epochs": 12,
+        "parameters": 23_600_000,
+        "images_per_second": 101.5,
+        "device": "cpu",
+        "processor": "Made-up 9000",
+        "threads": 2,
+        "precision": "float32",
+        "versions": {"python": "3.11.9", "keras": "3.10.0", "tensorflow": "2.19.0"},
+        "seed": 2,
+    }
     write_json(folder / "metrics.json", factors | figures | rest)
 
 
 def control(histogram, shared, not_found=0):
     """Return an entry of data/controls.json; `shared` None where photographs are unknown."""
-    accuracies = {"majority_class": 0.25, "nearest_histogram": histogram, "nearest_thumbnail": histogram - 0.1}
-    entry = {name: {"accuracy": accuracy, "images": 192, "train_images": 614} for name, accuracy in accuracies.items()}
+    accuracies = {
+        "majority_class": 0.25,
+        "nearest_histogram": histogram,
+        "nearest_thumbnail": histogram - 0.1,
+    }
+    entry = {
+        name: {"accuracy": accuracy, "images": 192, "train_images": 614}
+        for name, accuracy in accuracies.items()
+    }
     known = {"share": shared, "images": 192, "not_found": not_found, "validation_share": shared}
     return entry | {"shared_photographs": None if shared is None else known}

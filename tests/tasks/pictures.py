@@ -11,7 +11,9 @@ def picture(seed, size=(160, 120)):
     random = np.random.default_rng(seed)
     total = np.zeros((size[1], size[0], 3))
     for cells in (4, 8, 16, 32, 64):
-        layer = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        layer = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize(
+            size, Image.Resampling.BICUBIC
+        )
         total += np.asarray(layer, dtype=float) / 5
     return Image.fromarray(total.astype(np.uint8))
 

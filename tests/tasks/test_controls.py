@@ -16,21 +16,37 @@ PHOTOGRAPHS, COPIES, SIZE = 40, 6, 32
 
 
 def drawn(seed=0):
-    """Photographs whose colours say nothing of the class, flipped and brightened into copies: inventory, images, photographs."""
+    """Photographs whose colours say nothing of the class, flipped and brightened into copies:
+    inventory, images, photographs.
+    """
     rng = np.random.default_rng(seed)
     images, rows = [], []
     for photograph in range(PHOTOGRAPHS):
         colour = rng.uniform(30, 220, 3)
         original = np.clip(colour + rng.normal(0, 25, (SIZE, SIZE, 3)), 0, 255)
         for copy in range(COPIES):
-            images.append(np.clip(original[:: 1 - 2 * (copy % 2)] + rng.normal(0, 2), 0, 255).astype(np.uint8))
-            rows.append((f"ALL/{'AB'[photograph % 2]}/_{photograph}_{copy}.jpeg", "AB"[photograph % 2], f"p{photograph}"))
+            images.append(
+                np.clip(original[:: 1 - 2 * (copy % 2)] + rng.normal(0, 2), 0, 255).astype(np.uint8)
+            )
+            rows.append(
+                (
+                    f"ALL/{'AB'[photograph % 2]}/_{photograph}_{copy}.jpeg",
+                    "AB"[photograph % 2],
+                    f"p{photograph}",
+                )
+            )
     table = pd.DataFrame(rows, columns=["path", "class", "photograph"])
-    return table[["path", "class"]], np.stack(images), table[["path", "photograph"]].assign(method="matched")
+    return (
+        table[["path", "class"]],
+        np.stack(images),
+        table[["path", "photograph"]].assign(method="matched"),
+    )
 
 
 def splits():
-    """The leaking one puts copies of every photograph on both sides; the clean one cuts between photographs."""
+    """The leaking one puts copies of every photograph on both sides; the clean one cuts between
+    photographs.
+    """
     rows = np.arange(PHOTOGRAPHS * COPIES)
     copy, photograph = rows % COPIES, rows // COPIES
 
@@ -57,7 +73,10 @@ def brute_force(inventory, features, split):
     """The nearest neighbour, one distance at a time."""
     classes, right = inventory["class"].to_numpy(), 0
     for i in split["test"]:
-        distances = [((features[i].astype(float) - features[j].astype(float)) ** 2).sum() for j in split["train"]]
+        distances = [
+            ((features[i].astype(float) - features[j].astype(float)) ** 2).sum()
+            for j in split["train"]
+        ]
         right += classes[split["train"][int(np.argmin(distances))]] == classes[i]
     return right / len(split["test"])
 
@@ -68,8 +87,18 @@ def test_a_planted_leak_is_found_and_a_clean_split_is_not_accused():
     leak, clean = found["published"], found["held-out"]
     assert leak["nearest_histogram"]["accuracy"] > 0.95
     assert clean["nearest_histogram"]["accuracy"] < 0.8
-    assert leak["shared_photographs"] == {"share": 1.0, "images": 40, "not_found": 0, "validation_share": 1.0}
-    assert clean["shared_photographs"] == {"share": 0.0, "images": 48, "not_found": 0, "validation_share": 0.0}
+    assert leak["shared_photographs"] == {
+        "share": 1.0,
+        "images": 40,
+        "not_found": 0,
+        "validation_share": 1.0,
+    }
+    assert clean["shared_photographs"] == {
+        "share": 0.0,
+        "images": 48,
+        "not_found": 0,
+        "validation_share": 0.0,
+    }
 
 
 def test_controls_agree_with_numpy_by_hand():
@@ -78,15 +107,24 @@ def test_controls_agree_with_numpy_by_hand():
     histograms = np.stack([np.bincount(c.ravel(), minlength=512) for c in code]) / SIZE**2
     for split in splits().values():
         got = alone(split, inventory, images)
-        assert got["nearest_histogram"]["accuracy"] == pytest.approx(brute_force(inventory, np.sqrt(histograms), split))
-        assert got["majority_class"] == {"accuracy": 0.5, "images": len(split["test"]), "train_images": len(split["train"])}
+        assert got["nearest_histogram"]["accuracy"] == pytest.approx(
+            brute_force(inventory, np.sqrt(histograms), split)
+        )
+        assert got["majority_class"] == {
+            "accuracy": 0.5,
+            "images": len(split["test"]),
+            "train_images": len(split["train"]),
+        }
         assert got["shared_photographs"] is None
 
 
 def test_histograms_count_every_pixel_in_its_bin():
     images = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     got = controls.features_of(images, np.array([2, 0]))["nearest_histogram"]
-    expected = [np.histogramdd(images[i].reshape(-1, 3), bins=8, range=[(0, 256)] * 3)[0].ravel() / 1024 for i in (2, 0)]
+    expected = [
+        np.histogramdd(images[i].reshape(-1, 3), bins=8, range=[(0, 256)] * 3)[0].ravel() / 1024
+        for i in (2, 0)
+    ]
     np.testing.assert_allclose(got, np.sqrt(expected), atol=1e-6)
 
 
@@ -110,15 +148,25 @@ def test_the_majority_is_that_of_the_training_images():
     inventory, images, _ = drawn()
     split = splits()["held-out"]
     only_b = [row for row in split["test"] if inventory["class"][row] == "B"]
-    mostly_a = [row for row in split["train"] if inventory["class"][row] == "A"] + split["train"][-1:]
-    assert alone({**split, "train": mostly_a, "test": only_b}, inventory, images)["majority_class"]["accuracy"] == 0
+    mostly_a = [row for row in split["train"] if inventory["class"][row] == "A"] + split["train"][
+        -1:
+    ]
+    assert (
+        alone({**split, "train": mostly_a, "test": only_b}, inventory, images)["majority_class"][
+            "accuracy"
+        ]
+        == 0
+    )
 
 
 def test_more_images_than_the_bound_are_drawn_and_the_number_is_stated(monkeypatch):
     inventory, images, photographs = drawn()
     monkeypatch.setattr(controls, "MOST", {"train": 30, "test": 10})
     got = alone(splits()["published"], inventory, images, photographs)
-    assert (got["nearest_histogram"]["images"], got["nearest_histogram"]["train_images"]) == (10, 30)
+    assert (got["nearest_histogram"]["images"], got["nearest_histogram"]["train_images"]) == (
+        10,
+        30,
+    )
     assert got["shared_photographs"]["images"] == 40
     assert alone(splits()["published"], inventory, images, photographs) == got
 
@@ -131,7 +179,9 @@ def test_photographs_that_were_not_found_are_counted():
 
 
 def test_distinct_pictures_without_originals_are_not_suspected():
-    """Each resembles no other and so is a photograph of its own; only what could not be compared stays unknown."""
+    """Each resembles no other and so is a photograph of its own; only what could not be compared
+    stays unknown.
+    """
     inventory, _, photographs = drawn()
     photographs["photograph"] = [f"single-{row:05}" for row in range(len(photographs))]
     photographs["method"] = "alone"
@@ -174,7 +224,9 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     for name, split in splits().items():
         Path(f"data/splits/{name}.json").write_text(json.dumps(split))
     assert controls.main() == 1
-    assert capsys.readouterr().err == "error: data/inventory.parquet is missing: run validate first\n"
+    assert (
+        capsys.readouterr().err == "error: data/inventory.parquet is missing: run validate first\n"
+    )
 
     inventory.to_parquet("data/inventory.parquet")
     np.save("data/images.npy", images)
@@ -183,12 +235,19 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     assert "photographs unknown" in done.stdout
     written = json.loads(Path("data/controls.json").read_text())
     assert written["published"]["shared_photographs"] is None
-    assert written["published"]["nearest_histogram"]["accuracy"] > 0.95 > written["held-out"]["nearest_histogram"]["accuracy"] + 0.1
+    assert (
+        written["published"]["nearest_histogram"]["accuracy"]
+        > 0.95
+        > written["held-out"]["nearest_histogram"]["accuracy"] + 0.1
+    )
 
     photographs.to_parquet("data/photographs.parquet")
     assert controls.main() == 0
     grouped = json.loads(Path("data/controls.json").read_text())
-    assert {name: entry["shared_photographs"]["share"] for name, entry in grouped.items()} == {"published": 1.0, "held-out": 0.0}
+    assert {name: entry["shared_photographs"]["share"] for name, entry in grouped.items()} == {
+        "published": 1.0,
+        "held-out": 0.0,
+    }
     assert grouped["published"]["nearest_histogram"] == written["published"]["nearest_histogram"]
 
 
@@ -196,7 +255,8 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     ("shared", "known"),
     [
         (None, None),
-        ({"share": 0.0, "images": 40, "not_found": 40}, None),  # no photograph was found: nobody knows
+        # No photograph was found: nobody knows
+        ({"share": 0.0, "images": 40, "not_found": 40}, None),
         ({"share": 0.0, "images": 40, "not_found": 0}, 0.0),
         ({"share": 0.02, "images": 100, "not_found": 3}, 0.02),
         ({"share": 0.02, "images": 100, "not_found": 4}, None),

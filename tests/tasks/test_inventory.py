@@ -43,12 +43,20 @@ def odd(tmp_path_factory):
     save(folder, "TRAIN/A/plain.bmp", picture(9))
     turned = Image.Exif()
     turned[inventory.ORIENTATION] = 6
-    save(folder, "TRAIN/A/turned.jpeg", picture(1).transpose(Image.Transpose.ROTATE_90), exif=turned, quality=90)
+    save(
+        folder,
+        "TRAIN/A/turned.jpeg",
+        picture(1).transpose(Image.Transpose.ROTATE_90),
+        exif=turned,
+        quality=90,
+    )
     save(folder, "TRAIN/A/bomb.png", Image.new("1", (20000, 20000)))
     rows, _ = take(folder, top / "images.npy", size=32)
     assert rows["path"].tolist() == sorted(rows["path"])
     rows.attrs["folder"] = folder
-    return rows.assign(name=rows["path"].str.rsplit("/", n=1).str[-1]).set_index("name"), np.load(top / "images.npy")
+    return rows.assign(name=rows["path"].str.rsplit("/", n=1).str[-1]).set_index("name"), np.load(
+        top / "images.npy"
+    )
 
 
 def test_damaged_files_get_a_row_and_no_crash(odd):
@@ -75,10 +83,18 @@ def test_damaged_files_get_a_row_and_no_crash(odd):
 
 def test_modes_and_formats_are_told_as_stored(odd):
     rows, pixels = odd
-    modes = {"cmyk.jpeg": "CMYK", "grey.jpeg": "L", "deep.png": "I;16", "palette.png": "P", "plain.bmp": "RGB", "still.webp": "RGB"}
+    modes = {
+        "cmyk.jpeg": "CMYK",
+        "grey.jpeg": "L",
+        "deep.png": "I;16",
+        "palette.png": "P",
+        "plain.bmp": "RGB",
+        "still.webp": "RGB",
+    }
     assert rows["mode"].loc[list(modes)].to_dict() == modes
     assert rows.at["still.webp", "format"] == "WEBP" and rows.at["one.tiff", "format"] == "TIFF"
-    assert (pixels[rows.index.get_loc("deep.png")] == 200).all()  # the upper eight bits, not clipped
+    # The upper eight bits, not clipped
+    assert (pixels[rows.index.get_loc("deep.png")] == 200).all()
 
 
 def read(path, size=4):
@@ -92,7 +108,11 @@ def test_grey_levels_of_no_fixed_range_are_refused(tmp_path, mode):
     path = tmp_path / "levels.tiff"
     Image.new(mode, (8, 8), 1).save(path)
     row, _ = read(path)
-    assert not row["readable"] and row["error"] == f"mode {mode} has grey levels of no fixed range; save it with 8 or 16 bits"
+    assert (
+        not row["readable"]
+        and row["error"]
+        == f"mode {mode} has grey levels of no fixed range; save it with 8 or 16 bits"
+    )
 
 
 def test_16_bit_levels_that_count_from_white_are_refused(tmp_path):
@@ -107,7 +127,9 @@ def test_16_bit_levels_that_count_from_white_are_refused(tmp_path):
 
 
 def test_dark_ink_of_12_bits_is_refused(tmp_path):
-    """Pillow keeps the upper eight of 16 bits of ink: what prints nearly black would be nearly white."""
+    """Pillow keeps the upper eight of 16 bits of ink: what prints nearly black would be nearly
+    white.
+    """
     image = Image.new("CMYK", (8, 8), (15, 15, 15, 15))
     with pytest.raises(ValueError, match="below a quarter"):
         inventory.to_rgb(image, deep=True)
@@ -142,7 +164,9 @@ def test_transparent_pixels_are_white(tmp_path, mode):
         picture = picture.convert(mode)
         picture.putalpha(alpha)
     else:  # one colour that is transparent: black, and what is solid is white there
-        picture = (alpha if mode == "1" else Image.eval(alpha, lambda level: level // 2)).convert(mode)
+        picture = (alpha if mode == "1" else Image.eval(alpha, lambda level: level // 2)).convert(
+            mode
+        )
         options = {"transparency": (0, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))}
     row, pixels = read(save(tmp_path, "half.png", picture, **options))
     assert row["readable"] and (pixels[:, 0] == 255).all()
@@ -175,7 +199,9 @@ def test_16_bits_keep_the_upper_eight_and_are_refused_where_they_hold_fewer(
 def test_exif_orientation_is_applied(odd):
     rows, pixels = odd
     assert (rows.at["turned.jpeg", "width"], rows.at["turned.jpeg", "height"]) == (160, 120)
-    turned, whole = (pixels[rows.index.get_loc(name)].astype(int) for name in ("turned.jpeg", "whole.jpeg"))
+    turned, whole = (
+        pixels[rows.index.get_loc(name)].astype(int) for name in ("turned.jpeg", "whole.jpeg")
+    )
     assert np.abs(turned - whole).mean() < 3
 
 
@@ -186,10 +212,14 @@ def test_the_readme_reads_every_file_as_the_study_does(odd, tmp_path):
     exec(re.search(r"def read\(.*?(?=\n\n\n)", readme_model_code(), re.DOTALL)[0], readme)
     for row, (path, readable) in enumerate(zip(rows["path"], rows["readable"], strict=True)):
         if readable:
-            np.testing.assert_array_equal(readme["read"](rows.attrs["folder"] / path, inventory.recipe(32)), pixels[row], path)
+            np.testing.assert_array_equal(
+                readme["read"](rows.attrs["folder"] / path, inventory.recipe(32)), pixels[row], path
+            )
     large = save(tmp_path / "images", "TRAIN/A/large.jpeg", picture(1, (640, 480)), quality=90)
     take(tmp_path / "images", tmp_path / "images.npy", size=32)
-    np.testing.assert_array_equal(readme["read"](large, inventory.recipe(32)), np.load(tmp_path / "images.npy")[0])
+    np.testing.assert_array_equal(
+        readme["read"](large, inventory.recipe(32)), np.load(tmp_path / "images.npy")[0]
+    )
 
 
 def test_pixels_are_those_of_a_plain_decode(tmp_path):
@@ -198,7 +228,9 @@ def test_pixels_are_those_of_a_plain_decode(tmp_path):
     pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
     assert pixels.shape == (70, 32, 32, 3) and pixels.dtype == np.uint8
     for row in (0, 65, 69):
-        plain = Image.open(tmp_path / "images" / rows.at[row, "path"]).resize((32, 32), Image.Resampling.BILINEAR)
+        plain = Image.open(tmp_path / "images" / rows.at[row, "path"]).resize(
+            (32, 32), Image.Resampling.BILINEAR
+        )
         assert np.abs(pixels[row].astype(int) - np.asarray(plain)).mean() < 2
     again, _ = take(tmp_path / "images", tmp_path / "again.npy", size=32, processes=1)
     pd.testing.assert_frame_equal(rows, again)
@@ -207,7 +239,14 @@ def test_pixels_are_those_of_a_plain_decode(tmp_path):
 
 @pytest.mark.parametrize("size", [(320, 240), (161, 83), (1000, 150), (33, 17), (7, 640)])
 @pytest.mark.parametrize(
-    "encoding", [{"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 5}, {"icc_profile": bytes(5000)}]
+    "encoding",
+    [
+        {"subsampling": 0},
+        {"subsampling": 1},
+        {"progressive": True},
+        {"quality": 5},
+        {"icc_profile": bytes(5000)},
+    ],
 )
 def test_a_plain_jpeg_is_decoded_as_pillow_does(tmp_path, size, encoding):
     path = save(tmp_path, "plain.jpeg", picture(1, size), **encoding)
@@ -224,13 +263,25 @@ def test_what_is_no_plain_jpeg_is_left_to_pillow(tmp_path, monkeypatch):
     whole = save(tmp_path, "whole.jpeg", picture(1)).read_bytes()
     others = [
         save(tmp_path, "turned.jpeg", picture(1), exif=turned),
-        save(tmp_path, "pages.jpeg", picture(1), format="MPO", save_all=True, append_images=[picture(2)]),
+        save(
+            tmp_path,
+            "pages.jpeg",
+            picture(1),
+            format="MPO",
+            save_all=True,
+            append_images=[picture(2)],
+        ),
         save(tmp_path, "grey.jpeg", picture(1).convert("L")),
         save(tmp_path, "cmyk.jpeg", picture(1).convert("CMYK")),
         save(tmp_path, "rgb.jpeg", picture(1), keep_rgb=True),
         save(tmp_path, "one.png", picture(1)),
     ]
-    for data in [path.read_bytes() for path in others] + [whole[:-50], whole[:1000] + b"\xff\xd9", b"\xff\xd8", b""]:
+    for data in [path.read_bytes() for path in others] + [
+        whole[:-50],
+        whole[:1000] + b"\xff\xd9",
+        b"\xff\xd8",
+        b"",
+    ]:
         assert inventory.decode_plain_jpeg(data, 32, row := {}) is None and not row
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert inventory.decode_plain_jpeg(whole, 32, {}) is None
@@ -257,7 +308,14 @@ def frame(rows):
 
 def test_same_bytes_name_each_other():
     places = [("a", "T", "A"), ("b", "T", "A"), ("c", "T", "B"), ("d", "T", "A"), ("e", "T", "A")]
-    across, within = same_bytes(frame([(*place, content, "") for place, content in zip(places, ["1", "1", "1", "2", None], strict=True)]))
+    across, within = same_bytes(
+        frame(
+            [
+                (*place, content, "")
+                for place, content in zip(places, ["1", "1", "1", "2", None], strict=True)
+            ]
+        )
+    )
     assert across == ["c", "c", "a", None, None]
     assert within == ["b", "a", None, None, None]
 
@@ -268,7 +326,10 @@ def test_near_duplicates_equal_a_search_of_all_pairs():
     for row in range(150, 300):  # near copies of the first half, 0 to 14 bits away
         bits[row] = bits[row - 150]
         bits[row, random.choice(256, row % 15, replace=False)] ^= 1
-    rows = [(f"{n:03}", "TRAIN" if n % 2 else "TEST", "A", str(n), np.packbits(row).tobytes().hex()) for n, row in enumerate(bits)]
+    rows = [
+        (f"{n:03}", "TRAIN" if n % 2 else "TEST", "A", str(n), np.packbits(row).tobytes().hex())
+        for n, row in enumerate(bits)
+    ]
     rows.append(("unreadable", "TRAIN", "A", "x", None))
     across, within = nearly_same(frame(rows), 10)
     distance = (bits[:, None] != bits[None]).sum(axis=2)
@@ -281,14 +342,23 @@ def test_near_duplicates_equal_a_search_of_all_pairs():
 
 
 def test_thousands_of_blank_images_are_compared_in_seconds():
-    rows = frame([(f"{n:04}", "TRAIN" if n < 2500 else "TEST", "A", str(n), "80" + "0" * 62) for n in range(3000)])
+    rows = frame(
+        [
+            (f"{n:04}", "TRAIN" if n < 2500 else "TEST", "A", str(n), "80" + "0" * 62)
+            for n in range(3000)
+        ]
+    )
     across, within = nearly_same(rows, 10)
     assert any(across) and all(within)
 
 
 def test_a_re_encoded_copy_is_a_near_duplicate(tmp_path):
     fill(tmp_path / "images", {"TRAIN/A": 3})
-    save(tmp_path / "images", "TEST/A/again.png", Image.open(tmp_path / "images/TRAIN/A/1.jpeg").resize((320, 240)))
+    save(
+        tmp_path / "images",
+        "TEST/A/again.png",
+        Image.open(tmp_path / "images/TRAIN/A/1.jpeg").resize((320, 240)),
+    )
     rows, _ = take(tmp_path / "images", tmp_path / "images.npy")
     across, _ = nearly_same(rows, 10)
     assert dict(zip(rows["path"], across, strict=True))["TRAIN/A/1.jpeg"] == "TEST/A/again.png"

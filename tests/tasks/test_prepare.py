@@ -17,9 +17,16 @@ from tests.conftest import commit_workspace, python, run, stand_in
 
 
 def write_inventory(folder, counts):
-    """Write data/inventory.parquet with `counts[(split, class)]` images, and photographs.parquet with five copies of each photograph."""
+    """Write data/inventory.parquet with `counts[(split, class)]` images, and photographs.parquet
+    with five copies of each photograph.
+    """
     rows = [
-        {"path": f"{split}/{cell_class}/{number}.jpeg", "split": split, "class": cell_class, "readable": True}
+        {
+            "path": f"{split}/{cell_class}/{number}.jpeg",
+            "split": split,
+            "class": cell_class,
+            "readable": True,
+        }
         for (split, cell_class), count in counts.items()
         for number in range(count)
     ]
@@ -27,21 +34,36 @@ def write_inventory(folder, counts):
     inventory = pd.DataFrame(rows).sort_values("path", ignore_index=True)
     inventory.to_parquet(folder / "data" / "inventory.parquet")
     photographs = (
-        inventory["split"] + inventory["class"] + inventory["path"].str.extract(r"(\d+)\.jpeg")[0].astype(int).floordiv(5).astype(str)
+        inventory["split"]
+        + inventory["class"]
+        + inventory["path"].str.extract(r"(\d+)\.jpeg")[0].astype(int).floordiv(5).astype(str)
     )
-    inventory[["path"]].assign(photograph=photographs, method="matched").to_parquet(folder / "data" / "photographs.parquet")
+    inventory[["path"]].assign(photograph=photographs, method="matched").to_parquet(
+        folder / "data" / "photographs.parquet"
+    )
     return inventory
 
 
-COUNTS = {("TRAIN", "A"): 50, ("TRAIN", "B"): 30, ("TEST", "A"): 10, ("TEST", "B"): 10, ("TEST_SIMPLE", "A"): 3}
+COUNTS = {
+    ("TRAIN", "A"): 50,
+    ("TRAIN", "B"): 30,
+    ("TEST", "A"): 10,
+    ("TEST", "B"): 10,
+    ("TEST_SIMPLE", "A"): 3,
+}
 
 
 def test_protocols_cut_as_they_say(workspace):
     inventory = write_inventory(workspace, COUNTS)
-    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]"))
+    (workspace / "params.yaml").write_text(
+        (workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]")
+    )
     result = python("tasks.prepare", cwd=workspace)
     assert result.returncode == 0, result.stderr
-    published, held_out = (json.loads((workspace / f"data/splits/{name}.json").read_text()) for name in ("published", "held-out"))
+    published, held_out = (
+        json.loads((workspace / f"data/splits/{name}.json").read_text())
+        for name in ("published", "held-out")
+    )
 
     parts = [published[part] for part in ("train", "validation", "test")]
     assert sorted(sum(parts, [])) == inventory.index[inventory["split"] != "TEST_SIMPLE"].tolist()
@@ -51,7 +73,10 @@ def test_protocols_cut_as_they_say(workspace):
     assert published["classes"] == ["A", "B"]
 
     assert held_out["test"] == inventory.index[inventory["split"] == "TEST"].tolist()
-    assert sorted(held_out["train"] + held_out["validation"]) == inventory.index[inventory["split"] == "TRAIN"].tolist()
+    assert (
+        sorted(held_out["train"] + held_out["validation"])
+        == inventory.index[inventory["split"] == "TRAIN"].tolist()
+    )
     assert len(held_out["train"]) == 65
     assert "validation has 18.8% of TRAIN's images, asked were 20.0%" in result.stdout
     assert "furthest off is class B with 16.7%" in result.stdout
@@ -100,7 +125,9 @@ def test_protocols_cut_as_they_say(workspace):
 )
 def test_impossible_splits_are_refused(workspace, monkeypatch, capfd, counts, protocols, expected):
     write_inventory(workspace, counts)
-    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("[published]", f"[{protocols}]"))
+    (workspace / "params.yaml").write_text(
+        (workspace / "params.yaml").read_text().replace("[published]", f"[{protocols}]")
+    )
     monkeypatch.chdir(workspace)
     assert prepare.main() == 1
     assert expected in capfd.readouterr().err
@@ -112,7 +139,9 @@ def test_held_out_added_to_a_finished_study_without_test_images_is_refused(works
     write_inventory(workspace, {("ALL", "A"): 20, ("ALL", "B"): 20})
     commit_workspace(workspace)
     stand_in(workspace)
-    (workspace / "params.yaml").write_text((workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]"))
+    (workspace / "params.yaml").write_text(
+        (workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]")
+    )
     result = run([sys.executable, "-m", "dvc", "repro", "prepare"], workspace)
     assert result.returncode != 0
     assert "held-out needs a data set with TRAIN and TEST; this one has ALL" in result.stderr
@@ -141,7 +170,11 @@ def test_a_class_of_three_is_in_every_part(workspace, monkeypatch):
     assert prepare.main() == 0
     split = json.loads((workspace / "data/splits/published.json").read_text())
     classes = pd.read_parquet(workspace / "data/inventory.parquet")["class"]
-    assert [classes[split[part]].eq("B").sum() for part in ("train", "validation", "test")] == [1, 1, 1]
+    assert [classes[split[part]].eq("B").sum() for part in ("train", "validation", "test")] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_the_cut_comes_as_near_to_what_was_asked_as_photographs_allow():
@@ -162,7 +195,9 @@ def test_the_cut_comes_as_near_to_what_was_asked_as_photographs_allow():
 
 
 def one_split(classes):
-    """Return an inventory of TRAIN and TEST and its photographs; `classes` {class: [images of each photograph of TRAIN]}."""
+    """Return an inventory of TRAIN and TEST and its photographs; `classes` {class: [images of each
+    photograph of TRAIN]}.
+    """
     rows = [
         ("TRAIN", name, f"{name}{photograph}")
         for name, sizes in classes.items()
@@ -189,7 +224,9 @@ def test_validation_is_cut_by_images_and_not_by_photographs():
 
 
 def made_up_layout(random):
-    """Return paths of a made-up source, patterns that include some and patterns that exclude some."""
+    """Return paths of a made-up source, patterns that include some and patterns that exclude
+    some.
+    """
     splits = ["", "train/", "test/", "val/", "test_simple/", "Training/"]
     splits = random.choice(splits, random.integers(1, 4), replace=False)
     classes = random.choice(["A", "B", "C [1]", "d"], random.integers(1, 4), replace=False)
@@ -208,7 +245,9 @@ def made_up_layout(random):
 
 
 def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
-    """What prepare lets pass has images of each class to train on, to validate on and to test on; all else is refused by name."""
+    """What prepare lets pass has images of each class to train on, to validate on and to test on;
+    all else is refused by name.
+    """
     random, ends = np.random.default_rng(3), {"source refused": 0, "split refused": 0, "split": 0}
     for _ in range(300):
         paths, include, exclude = made_up_layout(random)

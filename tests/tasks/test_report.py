@@ -1,4 +1,6 @@
-"""The report from plausible made-up results: the real entry point, its bytes, its marks, its complaints."""
+"""The report from plausible made-up results: the real entry point, its bytes, its marks, its
+complaints.
+"""
 
 import contextlib
 import io
@@ -37,9 +39,15 @@ def run_report(root, *arguments):
 
 
 def report_here(root, *arguments):
-    """Run the stage's main in this process: half the time goes into loading libraries. Return exit status and output."""
+    """Run the stage's main in this process: half the time goes into loading libraries. Return exit
+    status and output.
+    """
     printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
         patch.chdir(root)
         patch.setattr(sys, "argv", ["report", *arguments])
         status = report.main()
@@ -58,7 +66,10 @@ def study(tmp_path_factory):
     """A complete made-up study and what the report said; do not change it."""
     root = tmp_path_factory.mktemp("study")
     write_study(root, classes=HOSTILE)
-    write_json(root / "data/controls.json", {"published": control(0.97, 1.0), "held-out": control(0.60, 0.0)})
+    write_json(
+        root / "data/controls.json",
+        {"published": control(0.97, 1.0), "held-out": control(0.60, 0.0)},
+    )
     return root, report_here(root)
 
 
@@ -86,8 +97,14 @@ def test_report_is_written_and_printed(study):
 def test_a_control_near_the_model_is_warned_of_at_the_top(study):
     text = (study[0] / "reports/study.md").read_text()
     top = text[: text.index("## 1.")]
-    assert "Do not trust the accuracies of `published`.** 100.00% of the test images come from photographs" in top
-    assert "A comparison of colours comes near the models of `published`" in top and "scores 97.00%" in top
+    assert (
+        "Do not trust the accuracies of `published`.** 100.00% of the test images come from"
+        " photographs" in top
+    )
+    assert (
+        "A comparison of colours comes near the models of `published`" in top
+        and "scores 97.00%" in top
+    )
     assert "of `held-out`" not in top
     assert "97.00%" not in (study[0] / "reports/model_card.md").read_text()
 
@@ -95,11 +112,30 @@ def test_a_control_near_the_model_is_warned_of_at_the_top(study):
 def test_findings_only_where_the_interval_allows(study):
     text = (study[0] / "reports/study.md").read_text()
     assert "**Units of the hidden layers, published:** no finding on accuracy" in text
-    assert re.search(r"\*\*Hidden layers, published:\*\* .*1 → 3 lowered accuracy by 4\d\.\d\d points \(95 % interval -", text)
-    low = {"factor": "units", "series": "s", "first": 8, "second": 16, "difference": 0.02, "low": 0.001, "high": 0.04, "time_ratio": 1.5}
-    certain, corrected = low | {"verdict": "higher", "adjusted": 0.01}, low | {"verdict": "higher", "adjusted": 0.2}
+    assert re.search(
+        r"\*\*Hidden layers, published:\*\* .*1 → 3 lowered accuracy by 4\d\.\d\d points \(95 %"
+        r" interval -",
+        text,
+    )
+    low = {
+        "factor": "units",
+        "series": "s",
+        "first": 8,
+        "second": 16,
+        "difference": 0.02,
+        "low": 0.001,
+        "high": 0.04,
+        "time_ratio": 1.5,
+    }
+    certain, corrected = (
+        low | {"verdict": "higher", "adjusted": 0.01},
+        low | {"verdict": "higher", "adjusted": 0.2},
+    )
     assert "8 → 16 raised accuracy by 2.00 points" in findings.sentences([certain])[0]
-    assert "no finding" in findings.sentences([corrected])[0] and "× 1.50" in findings.sentences([corrected])[0]
+    assert (
+        "no finding" in findings.sentences([corrected])[0]
+        and "× 1.50" in findings.sentences([corrected])[0]
+    )
     assert findings.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
@@ -107,8 +143,19 @@ def test_model_card_is_of_the_model_that_validation_prefers(study):
     table = pandas.read_csv(study[0] / "reports/results.csv").query("protocol == 'held-out'")
     best = table.sort_values("validation_accuracy").iloc[-1]
     card = (study[0] / "reports/model_card.md").read_text()
-    assert f"data/models/{best['key']}/model.keras" in card and f"**{100 * best['test_accuracy']:.2f}% [" in card
-    for heading in ("Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data", "Quantitative analyses"):
+    assert (
+        f"data/models/{best['key']}/model.keras" in card
+        and f"**{100 * best['test_accuracy']:.2f}% [" in card
+    )
+    for heading in (
+        "Model details",
+        "Intended use",
+        "Factors",
+        "Metrics",
+        "Evaluation data",
+        "Training data",
+        "Quantitative analyses",
+    ):
         assert f"## {heading}\n" in card
     assert "Not for diagnosis" in card
 
@@ -116,34 +163,57 @@ def test_model_card_is_of_the_model_that_validation_prefers(study):
 def test_names_are_shown_as_they_are_whatever_they_hold(study):
     rendered((study[0] / "reports/study.md").read_text())
     texts, _ = rendered((study[0] / "reports/model_card.md").read_text())
-    assert any(f"a probability for each of {', '.join(HOSTILE[:3])} and {HOSTILE[3]}" in text for text in texts)
+    assert any(
+        f"a probability for each of {', '.join(HOSTILE[:3])} and {HOSTILE[3]}" in text
+        for text in texts
+    )
 
 
 def test_backbones_repeats_and_unknown_photographs(tmp_path):
     root = tmp_path / "axes"
     write_study(root, some(2, "[published]", "[ResNet50, MobileNet]", "[1, 2]"), classes=HOSTILE)
     (root / "data/photographs.parquet").unlink()
-    other_software = {"precision": "mixed_bfloat16", "versions": {"python": "3.11.9", "jax": "0.5.0", "keras": "3.10.0"}}
-    change_metrics(root / "data/results/mn_resultset2-published-MobileNet-1/metrics.json", **other_software)
-    change_metrics(root / "data/results/mn_resultset2-published-ResNet50-1/metrics.json", pretraining=other_software)
+    other_software = {
+        "precision": "mixed_bfloat16",
+        "versions": {"python": "3.11.9", "jax": "0.5.0", "keras": "3.10.0"},
+    }
+    change_metrics(
+        root / "data/results/mn_resultset2-published-MobileNet-1/metrics.json", **other_software
+    )
+    change_metrics(
+        root / "data/results/mn_resultset2-published-ResNet50-1/metrics.json",
+        pretraining=other_software,
+    )
     status, printed = report_here(root, "--without-images")
     assert status == 0, printed
     text = (root / "reports/study.md").read_text()
     assert "### 6.1. Backbones" in text and "| **MobileNet, published** |" in text
     assert "`ResNet50 - F - D(16)` and `MobileNet - F - D(16)`" in text
-    # Said at the top and in the terminal, of all runs; and below the table in which rows of both stand side by side.
-    ours, other = "keras 3.10.0, tensorflow 2.19.0, float32", "jax 0.5.0, keras 3.10.0, mixed_bfloat16"
+    # Said at the top and in the terminal, of all runs; and below the table in which rows of both
+    # stand side by side.
+    ours, other = (
+        "keras 3.10.0, tensorflow 2.19.0, float32",
+        "jax 0.5.0, keras 3.10.0, mixed_bfloat16",
+    )
     top, tables = text.split("## 1. ")
     mixed = f"{ours} (pre-trained with {other})"
     assert told_software(top) == told_software(printed) == [{other: 1}, {ours: 6}, {mixed: 1}]
     assert told_software(tables) == [{ours: 3}, {mixed: 1}, {other: 1}, {ours: 3}]
-    assert pandas.read_csv(root / "reports/results.csv")["software"].tolist() == [ours] * 2 + [mixed] + [ours] * 3 + [other, ours]
+    assert pandas.read_csv(root / "reports/results.csv")["software"].tolist() == [ours] * 2 + [
+        mixed
+    ] + [ours] * 3 + [other, ours]
     assert "| Repeats |" in text and "means of 2 repeats" in text
     assert "Photographs are unknown" in text and "too narrow" in text
-    assert "| Image | Truth | Prediction |" in text and not list((root / "reports/figures").glob("errors-*"))
+    assert "| Image | Truth | Prediction |" in text and not list(
+        (root / "reports/figures").glob("errors-*")
+    )
     assert "validation found something**:" in text and "validation/index.html" not in text
     assert "There is none" in (root / "reports/model_card.md").read_text()
-    sister = re.search(r"\| \*\*mn_resultset2\*\* \| MobileNet, 1 × D\(16\) \| 1e-5 \| 99.04% \| (\S+)% \| (\S+) \|", text)
+    sister = re.search(
+        r"\| \*\*mn_resultset2\*\* \| MobileNet, 1 × D\(16\) \| 1e-5 \| 99.04% \| (\S+)% \|"
+        r" (\S+) \|",
+        text,
+    )
     assert float(sister[1]) - 99.04 == pytest.approx(float(sister[2]), abs=0.011)
     _, heads = rendered(text)
     end = heads.index("Mean (macro)")
@@ -151,11 +221,16 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
 
 
 def rendered(markdown):
-    """Return the texts and heads of tables that Markdown shows; the hostile classes are cells, and nothing is HTML."""
+    """Return the texts and heads of tables that Markdown shows; the hostile classes are cells, and
+    nothing is HTML.
+    """
     tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(markdown)
     texts = ["".join(child.content for child in token.children or []) for token in tokens]
     inside = [child for token in tokens for child in token.children or []]
-    assert {t.content for t in [*tokens, *inside] if t.type.startswith("html")} <= {"<code>", "</code>"}
+    assert {t.content for t in [*tokens, *inside] if t.type.startswith("html")} <= {
+        "<code>",
+        "</code>",
+    }
     heads = [texts[place + 1] for place, token in enumerate(tokens) if token.type == "th_open"]
     cells = [texts[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
     assert set(HOSTILE) <= set(cells)
@@ -164,8 +239,16 @@ def rendered(markdown):
 
 def summary_of(accuracy, name="narrow", **changes):
     """A summary of one run that got the share `accuracy` of 40 photographs of two classes right."""
-    judged = table_of([place < 40 * accuracy for place in range(40)], [f"p{place}" for place in range(40)])
-    summary = {"experiment": name, "series": "published", "protocol": "published", "accuracy": accuracy, "runs": [{"judged": judged}]}
+    judged = table_of(
+        [place < 40 * accuracy for place in range(40)], [f"p{place}" for place in range(40)]
+    )
+    summary = {
+        "experiment": name,
+        "series": "published",
+        "protocol": "published",
+        "accuracy": accuracy,
+        "runs": [{"judged": judged}],
+    }
     add_intervals([summary])
     return summary | changes
 
@@ -176,49 +259,112 @@ def summary_of(accuracy, name="narrow", **changes):
         (0.95, control(0.62, 0.0), []),
         (0.95, control(0.62, 0.04), []),
         (0.95, control(0.62, None), []),
-        (0.95, control(0.62, 0.83), ["Do not trust the accuracies of `published`.** 83.00% of the test images come from photographs"]),
-        (0.95, control(0.97, 0.83), ["Do not trust", "A comparison of colours comes near the models of `published`, or beats them"]),
-        (0.95, control(0.92, 0.0), ["scores 92.00% on this split; the best model reaches 95.00% (narrow). No photograph is on both sides"]),
-        (0.95, control(0.92, 0.025), ["Only 2.50% of the test images share a photograph with train: this is no leak"]),
-        (0.95, control(0.92, 0.0, 40), ["It is not known whether copies of the same photographs are on both sides."]),
+        (
+            0.95,
+            control(0.62, 0.83),
+            [
+                "Do not trust the accuracies of `published`.** 83.00% of the test images come from"
+                " photographs"
+            ],
+        ),
+        (
+            0.95,
+            control(0.97, 0.83),
+            [
+                "Do not trust",
+                "A comparison of colours comes near the models of `published`, or beats them",
+            ],
+        ),
+        (
+            0.95,
+            control(0.92, 0.0),
+            [
+                "scores 92.00% on this split; the best model reaches 95.00% (narrow). No photograph"
+                " is on both sides"
+            ],
+        ),
+        (
+            0.95,
+            control(0.92, 0.025),
+            ["Only 2.50% of the test images share a photograph with train: this is no leak"],
+        ),
+        (
+            0.95,
+            control(0.92, 0.0, 40),
+            ["It is not known whether copies of the same photographs are on both sides."],
+        ),
         (0.95, control(0.92, None), ["It is not known whether"]),
         (0.95, control(1.0, 0.0), ["A comparison of colours", "A comparison of thumbnails"]),
-        (0.55, control(0.97, None), ["The models of `published` are at chance.** The best test accuracy is 55.00% (narrow)"]),
+        (
+            0.55,
+            control(0.97, None),
+            [
+                "The models of `published` are at chance.** The best test accuracy is 55.00%"
+                " (narrow)"
+            ],
+        ),
         (0.55, control(0.62, 0.83), ["are at chance", "83.00% of the test images"]),
     ],
 )
 def test_warnings_follow_what_was_counted(accuracy, control, told):
     found = warnings_of([summary_of(accuracy)], {"published": control})
-    assert len(found) == len(told) and all(part in warning for part, warning in zip(told, found, strict=True)), found
+    assert len(found) == len(told) and all(
+        part in warning for part, warning in zip(told, found, strict=True)
+    ), found
 
 
 def test_a_constant_answer_that_comes_near_is_named():
     often = control(0.5, 0.0)
     often["majority_class"]["accuracy"] = 0.7
-    (found,) = warnings_of([summary_of(0.75) | {"per_image": {"value": 0.75, "low": 0.72}}], {"published": often})
-    assert "add little to a constant answer.** Always answering the most frequent class scores 70.00%" in found
+    (found,) = warnings_of(
+        [summary_of(0.75) | {"per_image": {"value": 0.75, "low": 0.72}}], {"published": often}
+    )
+    assert (
+        "add little to a constant answer.** Always answering the most frequent class scores 70.00%"
+        in found
+    )
 
 
 def test_rows_that_tie_are_all_named():
     rows = [summary_of(0.5, name) for name in "abcdefg"]
     worse = summary_of(0.4, "worse")
     assert [row["experiment"] for row in best_of([worse, *rows])] == list("abcdefg")
-    assert "is 50.00% (7 rows tie);" in warnings_of([worse, *rows], {"published": control(0.9, 0.0)})[0]
-    assert "is 50.00% (a and b);" in warnings_of([worse, *rows[:2]], {"published": control(0.9, 0.0)})[0]
+    assert (
+        "is 50.00% (7 rows tie);"
+        in warnings_of([worse, *rows], {"published": control(0.9, 0.0)})[0]
+    )
+    assert (
+        "is 50.00% (a and b);"
+        in warnings_of([worse, *rows[:2]], {"published": control(0.9, 0.0)})[0]
+    )
     runs = [
-        {"experiment": name, "validation_accuracy": 0.5, "validation_loss": loss, "test_accuracy": 0.5}
+        {
+            "experiment": name,
+            "validation_accuracy": 0.5,
+            "validation_loss": loss,
+            "test_accuracy": 0.5,
+        }
         for name, loss in (("a", 1.0), ("b", 1.0), ("c", 2.0))
     ]
-    told = "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the first of them."
-    assert how_chosen(chosen(runs), runs).endswith(f"{told} Its test accuracy is the highest, as that of 2 others.")
+    told = (
+        "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the"
+        " first of them."
+    )
+    assert how_chosen(chosen(runs), runs).endswith(
+        f"{told} Its test accuracy is the highest, as that of 2 others."
+    )
     runs[2]["test_accuracy"] = 0.6
-    assert how_chosen(chosen(runs), runs).endswith("The highest test accuracy, 60.00% (c), had no say.")
+    assert how_chosen(chosen(runs), runs).endswith(
+        "The highest test accuracy, 60.00% (c), had no say."
+    )
 
 
 def test_a_class_without_test_images_does_not_lower_the_mean():
     judged = table_of([1, 1, 1])  # of A; there is no image of B
     run = {"validation_accuracy": 1.0, "validation_loss": 0.1, "judged": judged}
-    assert "| **narrow** | 100.00% | no test image | 100.00% |" in f1_table([{"experiment": "narrow", "runs": [run]}])
+    assert "| **narrow** | 100.00% | no test image | 100.00% |" in f1_table(
+        [{"experiment": "narrow", "runs": [run]}]
+    )
 
 
 def test_groups_that_were_found_are_not_called_photographs():
@@ -232,10 +378,21 @@ def test_groups_that_were_found_are_not_called_photographs():
 
 
 def test_long_names_of_classes_stay_apart_beside_an_axis():
-    stained = [f"{kind} granulocyte of the peripheral blood, stained after Wright" for kind in ("segmented", "band")]
+    stained = [
+        f"{kind} granulocyte of the peripheral blood, stained after Wright"
+        for kind in ("segmented", "band")
+    ]
     labels = class_labels(stained)
-    assert labels[0].startswith("segmented granulocyte") and max(len(line) for label in labels for line in label.split("\n")) <= 24
-    alike = class_labels([f"a name that only differs in the middle, here {n}, and goes on for very long" for n in (1, 2)])
+    assert (
+        labels[0].startswith("segmented granulocyte")
+        and max(len(line) for label in labels for line in label.split("\n")) <= 24
+    )
+    alike = class_labels(
+        [
+            f"a name that only differs in the middle, here {n}, and goes on for very long"
+            for n in (1, 2)
+        ]
+    )
     assert [label[:2] for label in alike] == ["1 ", "2 "]
 
 
@@ -246,14 +403,22 @@ def change_metrics(path, **values):
 
 def told_software(text):
     """What is said of different software, line by line: {software: number of runs}."""
-    lines = re.findall(r"^(?:> )?- ((?:jax|keras) .*): (.*?)(?: and (\d+) more)?$", text, re.MULTILINE)
-    return [{software: runs.count("-published-") + int(more or 0)} for software, runs, more in lines]
+    lines = re.findall(
+        r"^(?:> )?- ((?:jax|keras) .*): (.*?)(?: and (\d+) more)?$", text, re.MULTILINE
+    )
+    return [
+        {software: runs.count("-published-") + int(more or 0)} for software, runs, more in lines
+    ]
 
 
 def test_results_csv_has_one_sorted_row_a_run(study):
-    table, times = (pandas.read_csv(study[0] / "reports" / name) for name in ("results.csv", "times.csv"))
+    table, times = (
+        pandas.read_csv(study[0] / "reports" / name) for name in ("results.csv", "times.csv")
+    )
     assert list(times["key"]) == list(table["key"])
-    assert list(table["key"]) == [f"mn_resultset{i}-{p}-ResNet50-1" for p in ("published", "held-out") for i in range(1, 8)]
+    assert list(table["key"]) == [
+        f"mn_resultset{i}-{p}-ResNet50-1" for p in ("published", "held-out") for i in range(1, 8)
+    ]
     assert times["learning_time"][1] == "0:01:01.234567" and times["learning_time_ms"][1] == 61234
 
 
@@ -272,7 +437,10 @@ def test_same_results_same_bytes(small, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(small, again)
     # Results of an experiment that params.yaml no longer names are ignored.
-    shutil.copytree(again / "data/results/mn_resultset1-held-out-ResNet50-1", again / "data/results/gone-held-out-ResNet50-1")
+    shutil.copytree(
+        again / "data/results/mn_resultset1-held-out-ResNet50-1",
+        again / "data/results/gone-held-out-ResNet50-1",
+    )
     result = run_report(again)
     assert result.returncode == 0, result.stderr
     assert report_here(small)[0] == 0
@@ -286,15 +454,24 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
     shutil.rmtree(root / "data/results/mn_resultset3-held-out-ResNet50-1")
     (root / "data/results/mn_resultset2-held-out-ResNet50-1/metrics.json").unlink()
     (root / ".study/failures").mkdir(parents=True)
-    write_json(root / ".study/failures/mn_resultset3-held-out-ResNet50-1.json", {"reason": "the loss is NaN | at step 7"})
+    write_json(
+        root / ".study/failures/mn_resultset3-held-out-ResNet50-1.json",
+        {"reason": "the loss is NaN | at step 7"},
+    )
     status, printed = report_here(root)
     assert status == 1
-    assert "mn_resultset2-held-out-ResNet50-1/metrics.json is missing" in printed and "dvc repro finetune@" in printed
+    assert (
+        "mn_resultset2-held-out-ResNet50-1/metrics.json is missing" in printed
+        and "dvc repro finetune@" in printed
+    )
     assert not (root / "reports/figures").exists()
     status, printed = report_here(root, "--incomplete")
     assert status == 0, printed
     text = (root / "reports/study.md").read_text()
-    assert "`mn_resultset3-held-out-ResNet50-1`: the loss is NaN" in text and "`mn_resultset2-held-out-ResNet50-1`: not run" in text
+    assert (
+        "`mn_resultset3-held-out-ResNet50-1`: the loss is NaN" in text
+        and "`mn_resultset2-held-out-ResNet50-1`: not run" in text
+    )
     assert "| **mn_resultset3** | 1 | **32** | 1e-5 | failed |  |" in text
     assert "Incomplete: 2 of 3" in text
 
@@ -304,14 +481,34 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
     [
         (lambda frame: frame.drop(index=5), "1 images without a prediction: T"),
         (lambda frame: pandas.concat([frame, frame.iloc[:1]]), "predicted twice"),
-        (lambda frame: frame.assign(truth=frame["truth"].replace("MONOCYTE", "NEUTROPHIL")), "but MONOCYTE in data/inventory.parquet"),
-        (lambda frame: frame.assign(probability_MONOCYTE=float("nan")), "missing or infinite probability"),
-        (lambda frame: frame.rename(columns={"probability_MONOCYTE": "probability_A", "probability_NEUTROPHIL": "probability_B"}),
-         "whose truth is none of"),
-        (lambda frame: frame.rename(columns={"probability_MONOCYTE": "probability_NEUTROPHIL",
-                                             "probability_NEUTROPHIL": "probability_MONOCYTE"}), "metrics.json says"),
+        (
+            lambda frame: frame.assign(truth=frame["truth"].replace("MONOCYTE", "NEUTROPHIL")),
+            "but MONOCYTE in data/inventory.parquet",
+        ),
+        (
+            lambda frame: frame.assign(probability_MONOCYTE=float("nan")),
+            "missing or infinite probability",
+        ),
+        (
+            lambda frame: frame.rename(
+                columns={
+                    "probability_MONOCYTE": "probability_A",
+                    "probability_NEUTROPHIL": "probability_B",
+                }
+            ),
+            "whose truth is none of",
+        ),
+        (
+            lambda frame: frame.rename(
+                columns={
+                    "probability_MONOCYTE": "probability_NEUTROPHIL",
+                    "probability_NEUTROPHIL": "probability_MONOCYTE",
+                }
+            ),
+            "metrics.json says",
+        ),
     ],
-)  # fmt: skip
+)
 def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, complaint):
     key = "mn_resultset2-held-out-ResNet50-1"
     root = tmp_path / "spoiled"
@@ -332,11 +529,22 @@ def test_results_older_than_params_are_refused(small, tmp_path):
 
 
 def summaries_of_published(rows):
-    return [row | {"experiment": row["model"], "series": "published", "accuracy": row["test_acc"], "runs": [row]} for row in rows]
+    return [
+        row
+        | {
+            "experiment": row["model"],
+            "series": "published",
+            "accuracy": row["test_acc"],
+            "runs": [row],
+        }
+        for row in rows
+    ]
 
 
 def test_groups_and_marks_are_the_published_ones():
-    """Our rules on the published figures give the published table, but for row 3's time and the mark of row 5's accuracy."""
+    """Our rules on the published figures give the published table, but for row 3's time and the
+    mark of row 5's accuracy.
+    """
     rows = result_rows(summaries_of_published(published.read_published()))
     assert rows == [
         ["**mn_resultset1**", "1", "8", "1e-5", "99.48%", "3608099"],
@@ -360,16 +568,30 @@ def test_an_eighth_experiment_joins_its_group():
 
 
 def test_wording_of_numbers():
-    assert duration(3608.099976) == "1:00:08.099976" and duration(59.9999999) == "0:01:00.000000" and duration(90000.5) == "25:00:00.500000"
+    assert (
+        duration(3608.099976) == "1:00:08.099976"
+        and duration(59.9999999) == "0:01:00.000000"
+        and duration(90000.5) == "25:00:00.500000"
+    )
     assert milliseconds(seconds_of("1:00:08.099976")) == 3608099
-    assert [rate(value) for value in (1e-5, 5e-5, 3e-4, 1.5e-3, 0.05)] == ["1e-5", "5e-5", "3e-4", "1.5e-3", "0.05"]
+    assert [rate(value) for value in (1e-5, 5e-5, 3e-4, 1.5e-3, 0.05)] == [
+        "1e-5",
+        "5e-5",
+        "3e-4",
+        "1.5e-3",
+        "0.05",
+    ]
 
 
 def test_what_is_wrong_inside_the_published_table_is_found():
     rows = published.read_published()
     found = published.table_findings(rows)
     assert len(found) == 2
-    assert "Row 3" in found[0] and "0:59:01.862169, which is 3541862 ms; the table says 3444579, which is row 2's" in found[0]
+    assert (
+        "Row 3" in found[0]
+        and "0:59:01.862169, which is 3541862 ms; the table says 3444579, which is row 2's"
+        in found[0]
+    )
     assert "Row 6" in found[1] and "./graph/6.png" in found[1]
     # Mended, nothing is found: the findings come from the numbers.
     rows[2]["table_learning_time_ms"], rows[5]["figure"] = "3541862", "./Graph/6.png"
@@ -388,7 +610,10 @@ def test_impossible_and_absent_figures_of_the_sister_studies():
     found = published.impossible_figures(published.read_published("siblings"))
     assert len(found) == 2
     assert "mn_resultset1: the train accuracy is not given" in found[0]
-    assert "MobileNet mn_resultset5: a validation loss of 0.2070 cannot go with an accuracy of 0.4835" in found[1]
+    assert (
+        "MobileNet mn_resultset5: a validation loss of 0.2070 cannot go with an accuracy of 0.4835"
+        in found[1]
+    )
     assert published.impossible_figures(published.read_published()) == []
 
 
@@ -397,8 +622,17 @@ def test_impossible_and_absent_figures_of_the_sister_studies():
     [
         (None, "of which nobody knows whether they come from the same photographs as TRAIN"),
         ({"share": 0.0, "not_found": 0}, "made from other photographs than TRAIN"),
-        ({"share": 0.0, "not_found": 40}, "none of them known to share a photograph with train; the photograph of 40 was not found"),
-        ({"share": 0.0245, "not_found": 0}, "2.45% of them made from a photograph that is in train too"),
+        (
+            {"share": 0.0, "not_found": 40},
+            (
+                "none of them known to share a photograph with train; the photograph of 40 was not"
+                " found"
+            ),
+        ),
+        (
+            {"share": 0.0245, "not_found": 0},
+            "2.45% of them made from a photograph that is in train too",
+        ),
     ],
 )
 def test_model_card_tells_what_is_known_of_the_test(shared, told):

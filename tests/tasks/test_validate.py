@@ -29,7 +29,10 @@ def judged(folder, tmp_path, **changed):
 
 
 def test_good_images_pass_and_test_simple_may_be_small(tmp_path):
-    fill(tmp_path / "images", {"TRAIN/A": 10, "TRAIN/B": 10, "TEST/A": 10, "TEST/B": 10, "TEST_SIMPLE/A": 1})
+    fill(
+        tmp_path / "images",
+        {"TRAIN/A": 10, "TRAIN/B": 10, "TEST/A": 10, "TEST/B": 10, "TEST_SIMPLE/A": 1},
+    )
     result, rules, _ = judged(tmp_path / "images", tmp_path)
     assert result["verdict"] == "passed"
     assert all(rule["passed"] and rule["count"] == 0 for rule in rules.values())
@@ -48,7 +51,9 @@ def test_one_class_empty_classes_and_imbalance(tmp_path):
     assert result["verdict"] == "failed"
     assert rules["classes"]["passed"]
     assert rules["empty_class"]["offenders"] == ["ALL/B"]
-    assert rules["imbalance"]["offenders"] == ["ALL/C"] and rules["imbalance"]["details"] == ["1 to 4.0"]
+    assert rules["imbalance"]["offenders"] == ["ALL/C"] and rules["imbalance"]["details"] == [
+        "1 to 4.0"
+    ]
     assert rules["small_class"]["found"].startswith("not judged") and rules["small_class"]["passed"]
 
 
@@ -58,7 +63,9 @@ def test_different_sizes_and_other_modes_where_the_profile_allows_them(tmp_path)
     save(tmp_path / "images", "ALL/B/grey.png", picture(51).convert("L"))
     result, rules, _ = judged(tmp_path / "images", tmp_path)
     assert result["verdict"] == "failed"
-    assert rules["size"]["offenders"] == ["ALL/A/large.png"] and rules["size"]["details"] == ["300x200"]
+    assert rules["size"]["offenders"] == ["ALL/A/large.png"] and rules["size"]["details"] == [
+        "300x200"
+    ]
     assert rules["mode"]["offenders"] == ["ALL/B/grey.png"]
     result, _, _ = judged(tmp_path / "images", tmp_path, size="off", allowed_modes=["RGB", "L"])
     assert result["verdict"] == "passed"
@@ -68,10 +75,15 @@ def test_a_missing_value_does_not_slip_through(tmp_path):
     fill(tmp_path / "images", {"ALL/A": 11, "ALL/B": 11})
     rows, folders = take(tmp_path / "images", tmp_path / "images.npy")
     rows.loc[3, ["width", "sha256"]] = None
-    rows.loc[5, ["readable", "width"]] = False, None  # of a file that cannot be read nobody knows the width
+    # Of a file that cannot be read nobody knows the width
+    rows.loc[5, ["readable", "width"]] = False, None
     result = judge(tables_of(rows, folders, 10), rules_for(Validation(unreadable="off"), "160x120"))
     (broken,) = [rule for rule in result["rules"] if not rule["passed"]]
-    assert (broken["rule"], broken["offenders"], broken["details"]) == ("complete", [rows.at[3, "path"]], ["lacks width, sha256"])
+    assert (broken["rule"], broken["offenders"], broken["details"]) == (
+        "complete",
+        [rows.at[3, "path"]],
+        ["lacks width, sha256"],
+    )
 
 
 @pytest.mark.parametrize("severity", ["error", "warning"])
@@ -138,7 +150,9 @@ class Links(HTMLParser):
         self.found = []
 
     def handle_starttag(self, tag, attrs):
-        self.found += [value for name, value in attrs if name in ("href", "src", "srcset", "action", "data")]
+        self.found += [
+            value for name, value in attrs if name in ("href", "src", "srcset", "action", "data")
+        ]
 
 
 def test_the_page_needs_nothing_from_outside_and_its_links_lead_somewhere(tmp_path):
@@ -182,12 +196,28 @@ def test_stage_with_warnings_writes_everything(tmp_path, monkeypatch, capfd):
     assert "duplicate_within: 2 found: TRAIN/A/1.jpeg" in printed
     assert "turned off: imbalance" in printed
     rows = pd.read_parquet(tmp_path / "data/inventory.parquet")
-    assert rows["path"].tolist() == sorted(rows["path"]) and len(rows) == 41 and list(rows) == inventory.SCHEMA.names
+    assert (
+        rows["path"].tolist() == sorted(rows["path"])
+        and len(rows) == 41
+        and list(rows) == inventory.SCHEMA.names
+    )
     assert np.load(tmp_path / "data/images.npy", mmap_mode="r").shape == (41, 48, 48, 3)
     result = json.loads((tmp_path / "reports/validation/result.json").read_text())
     assert result["verdict"] == "warnings"
-    assert {"rule", "severity", "description", "expected", "found", "passed", "count", "offenders"} <= set(result["rules"][0])
-    assert "Turned off in the profile: imbalance" in (tmp_path / "reports/validation/index.html").read_text()
+    assert {
+        "rule",
+        "severity",
+        "description",
+        "expected",
+        "found",
+        "passed",
+        "count",
+        "offenders",
+    } <= set(result["rules"][0])
+    assert (
+        "Turned off in the profile: imbalance"
+        in (tmp_path / "reports/validation/index.html").read_text()
+    )
 
 
 def test_stage_stops_at_many_defects_and_names_each(tmp_path):
@@ -198,7 +228,11 @@ def test_stage_stops_at_many_defects_and_names_each(tmp_path):
         (images / f"TRAIN/A/cut{number}.jpeg").write_bytes(whole[: 900 + number])
     (images / "TRAIN/B/text.jpeg").write_text("text")
     save(images, "TRAIN/A/cmyk.jpeg", picture(70).convert("CMYK"))
-    save(images, "TRAIN/A/deep.png", Image.fromarray(np.arange(160 * 120, dtype=np.uint16).reshape(120, 160)))
+    save(
+        images,
+        "TRAIN/A/deep.png",
+        Image.fromarray(np.arange(160 * 120, dtype=np.uint16).reshape(120, 160)),
+    )
     save(images, "TRAIN/B/large.jpeg", picture(71, (200, 120)))
     shutil.copy(images / "TRAIN/A/2.jpeg", images / "TEST/B/leak.jpeg")
     (images / "TRAIN/C").mkdir()
@@ -206,14 +240,24 @@ def test_stage_stops_at_many_defects_and_names_each(tmp_path):
     done = python("tasks.validate", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     lines = {line.strip().split(":")[0]: line for line in done.stderr.splitlines()}
-    assert "8 found: TRAIN/A/cut0.jpeg" in lines["unreadable"] and "and 3 more" in lines["unreadable"]
-    assert "TRAIN/A/cmyk.jpeg (CMYK)" in lines["mode"] and "TRAIN/A/deep.png (I;16)" in lines["mode"]
+    assert (
+        "8 found: TRAIN/A/cut0.jpeg" in lines["unreadable"] and "and 3 more" in lines["unreadable"]
+    )
+    assert (
+        "TRAIN/A/cmyk.jpeg (CMYK)" in lines["mode"] and "TRAIN/A/deep.png (I;16)" in lines["mode"]
+    )
     assert "TRAIN/B/large.jpeg (200x120)" in lines["size"]
     assert "TEST/B/leak.jpeg (same bytes as TRAIN/A/2.jpeg)" in lines["duplicate_across"]
     assert "TEST/B (5 images)" in lines["small_class"] and "TRAIN/C" in lines["empty_class"]
-    assert all("Fix: " in lines[rule] for rule in ("unreadable", "mode", "size", "duplicate_across", "small_class", "empty_class"))
+    assert all(
+        "Fix: " in lines[rule]
+        for rule in ("unreadable", "mode", "size", "duplicate_across", "small_class", "empty_class")
+    )
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["raw"]
-    assert sorted(path.name for path in (tmp_path / "reports/validation").iterdir()) == ["index.html", "result.json"]
+    assert sorted(path.name for path in (tmp_path / "reports/validation").iterdir()) == [
+        "index.html",
+        "result.json",
+    ]
     assert "TRAIN/B/text.jpeg" in (tmp_path / "reports/validation/index.html").read_text()
 
 

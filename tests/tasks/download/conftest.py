@@ -1,4 +1,6 @@
-"""The stage download's command on made-up sources, and a machine whose Kaggle client, the real one, speaks to a local server."""
+"""The stage download's command on made-up sources, and a machine whose Kaggle client, the real one,
+speaks to a local server.
+"""
 
 import os
 import random
@@ -22,7 +24,11 @@ def picture(seed, size=300):
 
 
 def pictures(*folders, count=3):
-    return {f"{folder}/{folder.split('/')[-1]}-{n}.jpeg": picture(f"{folder}{n}") for folder in folders for n in range(count)}
+    return {
+        f"{folder}/{folder.split('/')[-1]}-{n}.jpeg": picture(f"{folder}{n}")
+        for folder in folders
+        for n in range(count)
+    }
 
 
 def make_zip(path, files, folders=()):
@@ -50,7 +56,9 @@ def use(workspace, **dataset):
 
 @pytest.fixture
 def bring(workspace, monkeypatch, capfd):
-    """Run the stage's command in this process (a process for each bad input would take a minute); return (status, output, errors)."""
+    """Run the stage's command in this process (a process for each bad input would take a minute);
+    return (status, output, errors).
+    """
 
     def run(**dataset):
         use(workspace, **dataset)
@@ -85,9 +93,16 @@ def zips(tmp_path_factory):
     """Two versions of a data set, of some 200 and 300 kB."""
     folder = tmp_path_factory.mktemp("zips")
     made = {4: 1000, 6: 1500}
-    names = [(f"set/{split}/{c}/{n}.jpeg", f"{split}{c}{n}") for split in ("TRAIN", "TEST") for c in "AB" for n in range(50)]
+    names = [
+        (f"set/{split}/{c}/{n}.jpeg", f"{split}{c}{n}")
+        for split in ("TRAIN", "TEST")
+        for c in "AB"
+        for n in range(50)
+    ]
     return {
-        v: make_zip(folder / f"{v}.zip", {name: picture(f"{v}{seed}", size) for name, seed in names}).read_bytes()
+        v: make_zip(
+            folder / f"{v}.zip", {name: picture(f"{v}{seed}", size) for name, seed in names}
+        ).read_bytes()
         for v, size in made.items()
     }
 
@@ -100,12 +115,21 @@ def server(zips):
 
 @pytest.fixture
 def kaggle(server, workspace, tmp_path, monkeypatch, capfd):
-    """A machine without any token, whose client speaks to the local server; call it to run the stage's command in this process."""
-    for name in [name for name in os.environ if name.startswith("KAGGLE_") or name.lower().endswith("_proxy")]:
+    """A machine without any token, whose client speaks to the local server; call it to run the
+    stage's command in this process.
+    """
+    for name in [
+        name for name in os.environ if name.startswith("KAGGLE_") or name.lower().endswith("_proxy")
+    ]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()
-    settings = {"HOME": str(home), "HEMOTUNE_CACHE": str(tmp_path / "cache"), "HEMOTUNE_PAUSE": "0.01", "HEMOTUNE_TIMEOUT": "5"}
+    settings = {
+        "HOME": str(home),
+        "HEMOTUNE_CACHE": str(tmp_path / "cache"),
+        "HEMOTUNE_PAUSE": "0.01",
+        "HEMOTUNE_TIMEOUT": "5",
+    }
     for name, value in (server.environment | settings).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(workspace)
@@ -119,11 +143,17 @@ def kaggle(server, workspace, tmp_path, monkeypatch, capfd):
 
     def process(version=6, **environment):
         use(workspace, source="kaggle", handle=HANDLE, version=version)
-        everything = {name: value for name, value in ENVIRONMENT.items() if name in ("PATH", "LANG")} | dict(os.environ)
+        everything = {
+            name: value for name, value in ENVIRONMENT.items() if name in ("PATH", "LANG")
+        } | dict(os.environ)
         return subprocess.Popen(
-            [sys.executable, "-m", "tasks.download"], cwd=workspace, env=everything | {"PYTHONPATH": str(workspace)} | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "tasks.download"],
+            cwd=workspace,
+            env=everything | {"PYTHONPATH": str(workspace)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     run.process, run.home, run.raw = process, home, workspace / "data" / "raw"
     run.folder = tmp_path / "cache" / HANDLE
@@ -141,7 +171,9 @@ def arrived(kaggle, server, version=6):
 
 
 def fails(kaggle, *expected, status=1):
-    """The command fails with one clear message and this exit status; neither data/raw nor a zip that looks finished is there."""
+    """The command fails with one clear message and this exit status; neither data/raw nor a zip
+    that looks finished is there.
+    """
     ended, output, errors = kaggle()
     assert ended == status and errors.startswith(("error: ", "warning: "))
     for part in expected:
@@ -151,4 +183,6 @@ def fails(kaggle, *expected, status=1):
 
 
 def parts_asked(server):
-    return [request["headers"].get("range") for request in server.seen if request["place"] == "storage"]
+    return [
+        request["headers"].get("range") for request in server.seen if request["place"] == "storage"
+    ]

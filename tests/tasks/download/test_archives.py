@@ -55,9 +55,16 @@ def test_dangerous_entries(bring, tmp_path, bad):
     path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
     with zipfile.ZipFile(path, "a") as opened:
         # ZipInfo cuts a name at NUL and the writer turns separators: write what an attacker writes.
-        made.filename = {"NUL": "A/ev\x00il.png", "backslash": "A\\evil.png"}.get(bad, made.filename)
+        made.filename = {"NUL": "A/ev\x00il.png", "backslash": "A\\evil.png"}.get(
+            bad, made.filename
+        )
         opened.writestr(made, content)
-    refused(bring, ["bad.zip: entry", expected, "nothing was unpacked"], source="archive", path=str(path))
+    refused(
+        bring,
+        ["bad.zip: entry", expected, "nothing was unpacked"],
+        source="archive",
+        path=str(path),
+    )
     assert not list(tmp_path.parent.rglob("evil*"))
 
 
@@ -94,7 +101,19 @@ def test_zip_that_announces_a_giant(bring, tmp_path):
         (lambda data: data[:100] + bytes([data[100] ^ 255]) + data[101:], "is damaged"),
         (patched(10, b"\x09\x00"), "pack the images anew"),
     ],
-    ids=["truncated", "empty", "html", "rar", "7z", "tar", "gzip", "gif", "text", "CRC", "unknown method"],
+    ids=[
+        "truncated",
+        "empty",
+        "html",
+        "rar",
+        "7z",
+        "tar",
+        "gzip",
+        "gif",
+        "text",
+        "CRC",
+        "unknown method",
+    ],
 )
 def test_damaged_zips(bring, tmp_path, damage, expected):
     path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
@@ -110,7 +129,8 @@ def test_truncated_zip_from_a_process(workspace, tmp_path):
     assert result.returncode == 1 and not (workspace / "data" / "raw").exists()
     assert (
         result.stderr
-        == f"error: {path}: is truncated ({path.stat().st_size} bytes, its table of contents at the end is missing); fetch it again\n"
+        == f"error: {path}: is truncated ({path.stat().st_size} bytes, its table of contents at the"
+        " end is missing); fetch it again\n"
     )
 
 

@@ -1,4 +1,6 @@
-"""Source kaggle: what arrives, and what becomes of a download that is stopped, killed or started twice."""
+"""Source kaggle: what arrives, and what becomes of a download that is stopped, killed or started
+twice.
+"""
 
 import fcntl
 import json
@@ -30,7 +32,12 @@ def test_pinned_version_without_a_token_from_a_process(kaggle, server):
     assert re.search(r"\[100%\] download (\d+)/\1, \d+ kB/s", output)
     assert f"kaggle: {HANDLE} version 4: {zip_in(kaggle, 4)} (" in output
     brought_from = json.loads((kaggle.raw / "source.json").read_text())
-    assert [brought_from[key] for key in ("source", "reference", "version", "images")] == ["kaggle", HANDLE, "4", 200]
+    assert [brought_from[key] for key in ("source", "reference", "version", "images")] == [
+        "kaggle",
+        HANDLE,
+        "4",
+        200,
+    ]
     assert (kaggle.raw / "images/TEST/B/7.jpeg").read_bytes() == picture("4TESTB7", 1000)
 
 
@@ -57,20 +64,27 @@ def test_latest_is_recorded_as_the_version_it_was_and_a_newer_one_comes(kaggle, 
     assert source.differ(sources.source_state(LATEST), before)
 
 
-@pytest.mark.parametrize("kind", ["environment", "file named in the environment", "access_token", "kaggle.json", "user and key"])
+@pytest.mark.parametrize(
+    "kind",
+    ["environment", "file named in the environment", "access_token", "kaggle.json", "user and key"],
+)
 def test_tokens_are_found_where_the_client_finds_them(kaggle, server, monkeypatch, kind):
     server.token = "someone:0123456789" if kind in ("kaggle.json", "user and key") else TOKEN
     folder = kaggle.home / ".kaggle"
     folder.mkdir()
     user, _, key = server.token.partition(":")
-    file = {"file named in the environment": "my-token", "kaggle.json": "kaggle.json"}.get(kind, "access_token")
+    file = {"file named in the environment": "my-token", "kaggle.json": "kaggle.json"}.get(
+        kind, "access_token"
+    )
     if kind == "user and key":
         monkeypatch.setenv("KAGGLE_USERNAME", user)
         monkeypatch.setenv("KAGGLE_KEY", key)
     elif kind == "environment":
         monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     else:
-        content = json.dumps({"username": user, "key": key}) if kind == "kaggle.json" else TOKEN + "\n"
+        content = (
+            json.dumps({"username": user, "key": key}) if kind == "kaggle.json" else TOKEN + "\n"
+        )
         (folder / file).touch(mode=0o600)
         (folder / file).write_text(content)
         if kind == "file named in the environment":
@@ -87,7 +101,12 @@ def test_login_by_the_kaggle_command(kaggle, server):
     (kaggle.home / ".kaggle").mkdir()
     file = kaggle.home / ".kaggle" / "credentials.json"
     file.touch(mode=0o600)
-    file.write_text(json.dumps(login | {"access_token_expiration": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}))
+    file.write_text(
+        json.dumps(
+            login
+            | {"access_token_expiration": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+        )
+    )
     assert kaggle()[0] == 0
 
 
@@ -100,13 +119,19 @@ def test_token_that_others_can_read_is_a_warning_with_the_fix(kaggle, server):
     server.faults["DownloadDataset"] += [{"status": 503}]
     status, output, errors = kaggle()
     assert status == 0
-    assert errors == f"warning: {file} holds your Kaggle token and other users can read it: chmod 600 {file}\n"
+    assert (
+        errors == f"warning: {file} holds your Kaggle token and other users can read it: chmod 600"
+        f" {file}\n"
+    )
 
 
 def test_killed_at_ten_points_and_started_again(kaggle, server, workspace):
-    """Each process gets a few bytes more and is killed; the last one finishes with the right bytes, hardly any fetched twice."""
+    """Each process gets a few bytes more and is killed; the last one finishes with the right bytes,
+    hardly any fetched twice.
+    """
     use(workspace, source="kaggle", handle=HANDLE, version=6)
-    size, fork = len(server.versions[6]), multiprocessing.get_context("fork")  # no new imports: ten processes in a second
+    # No new imports: ten processes in a second
+    size, fork = len(server.versions[6]), multiprocessing.get_context("fork")
     points = sorted(random.Random(5).sample(range(size), 10))
     for before, point in zip([0, *points], points, strict=False):
         server.faults["storage"] += [{"stall": point - before}]
@@ -127,12 +152,19 @@ def test_killed_at_ten_points_and_started_again(kaggle, server, workspace):
 def test_interrupted_by_the_user(kaggle, server):
     server.faults["storage"] += [{"stall": 100_000}]
     running = kaggle.process()
-    while not (partial := zip_in(kaggle).with_name("blood-cells.zip.partial")).exists() or not partial.stat().st_size:
+    while (
+        not (partial := zip_in(kaggle).with_name("blood-cells.zip.partial")).exists()
+        or not partial.stat().st_size
+    ):
         assert running.poll() is None, running.communicate()
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     output, errors = running.communicate(timeout=20)
-    assert running.returncode == 130 and "are kept in" in output and errors.startswith("stopped: interrupted")
+    assert (
+        running.returncode == 130
+        and "are kept in" in output
+        and errors.startswith("stopped: interrupted")
+    )
     assert not zip_in(kaggle).exists() and not kaggle.raw.exists()
     assert kaggle()[0] == 0 and arrived(kaggle, server)
     assert parts_asked(server)[1] is not None

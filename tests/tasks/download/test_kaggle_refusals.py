@@ -1,4 +1,6 @@
-"""Source kaggle: faults that are the user's to mend are told with the fix; and what the scheduled flow asks."""
+"""Source kaggle: faults that are the user's to mend are told with the fix; and what the scheduled
+flow asks.
+"""
 
 import json
 
@@ -34,19 +36,25 @@ def test_private_and_no_token(kaggle, server):
 def test_refusals(kaggle, server, monkeypatch, status, expected):
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     body = json.dumps({"code": status, "message": f"SECRET {TOKEN}"}).encode()
-    server.faults["DownloadDataset"] += [{"status": status, "body": body, "type": "application/json"}]
+    server.faults["DownloadDataset"] += [
+        {"status": status, "body": body, "type": "application/json"}
+    ]
     fails(kaggle, expected)
 
 
 def test_no_such_version(kaggle, server):
     status, output, errors = kaggle(version=99)
-    assert status == 1 and "version 99: there is no such data set, or not this version of it (404)" in errors
+    assert (
+        status == 1
+        and "version 99: there is no such data set, or not this version of it (404)" in errors
+    )
 
 
 def test_token_no_header_can_carry(kaggle, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET\u2026 ")
     fails(kaggle, "the token holds characters that no token has")
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET" * 100)  # the client takes it for a path, one too long
+    # The client takes it for a path, one too long
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET" * 100)
     assert kaggle()[0] == 0
 
 
@@ -59,7 +67,9 @@ def test_kaggle_json_that_does_not_parse(kaggle):
 def test_no_network(kaggle, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    fails(kaggle, "no connection", "gave up after 6 attempts", "Check the network", status=TRY_AGAIN)
+    fails(
+        kaggle, "no connection", "gave up after 6 attempts", "Check the network", status=TRY_AGAIN
+    )
 
 
 @pytest.mark.parametrize("place", ["GetDataset", "DownloadDataset", "storage"])
@@ -70,7 +80,9 @@ def test_proxy_that_answers_html(kaggle, server, place):
 
 
 def test_proxy_that_redirects_to_its_login_page(kaggle, server):
-    server.faults["DownloadDataset"] += [{"status": 302, "headers": {"Location": "http://login.invalid/archive/6?"}}]
+    server.faults["DownloadDataset"] += [
+        {"status": 302, "headers": {"Location": "http://login.invalid/archive/6?"}}
+    ]
     server.faults["storage"] += [{"status": 200}]
     fails(kaggle, "answered with a web page")
 
@@ -94,7 +106,9 @@ def test_cache_that_cannot_be_written(kaggle, tmp_path, monkeypatch):
 
 
 def test_dangerous_zip_is_refused_and_not_fetched_again(kaggle, server, tmp_path):
-    server.versions[6] = make_zip(tmp_path / "bad.zip", pictures("A", "B") | {"../evil.png": b"x"}).read_bytes()
+    server.versions[6] = make_zip(
+        tmp_path / "bad.zip", pictures("A", "B") | {"../evil.png": b"x"}
+    ).read_bytes()
     fails(kaggle, "'../evil.png' leads outside")
     assert len(parts_asked(server)) == 1
 
@@ -102,11 +116,20 @@ def test_dangerous_zip_is_refused_and_not_fetched_again(kaggle, server, tmp_path
 def test_latest_version_is_one_request(kaggle, server, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     number, updated = latest_version(HANDLE)
-    assert (number, updated[:19]) == (6, "2018-04-21T21:06:30") and server.places() == ["GetDataset"]
+    assert (number, updated[:19]) == (6, "2018-04-21T21:06:30") and server.places() == [
+        "GetDataset"
+    ]
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 503}, {"status": 429}, {"status": 200}, {"stall": 0}, {"status": 200, "body": b"[]", "type": "application/json"}]
+    "fault",
+    [
+        {"status": 503},
+        {"status": 429},
+        {"status": 200},
+        {"stall": 0},
+        {"status": 200, "body": b"[]", "type": "application/json"},
+    ],
 )
 def test_latest_version_says_at_once_what_is_wrong(kaggle, server, monkeypatch, fault):
     monkeypatch.setenv("HEMOTUNE_TIMEOUT", "0.2")

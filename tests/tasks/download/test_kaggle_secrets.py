@@ -17,15 +17,24 @@ from tests.tasks.download.kaggle_server import HANDLE, SIGNATURE
 
 def found_in(secrets, texts, *folders):
     """Where a secret appears: in one of the texts, or in a file."""
-    texts |= {str(path): path.read_bytes().decode("latin-1") for top in folders for path in top.rglob("*") if path.is_file()}
+    texts |= {
+        str(path): path.read_bytes().decode("latin-1")
+        for top in folders
+        for path in top.rglob("*")
+        if path.is_file()
+    }
     return [where for where, text in texts.items() for secret in secrets if secret in text]
 
 
 def test_token_and_signed_link_appear_nowhere(kaggle, server, workspace):
-    """The client's VERBOSE prints each header; and the link is refused once, and stalls once, as errors could tell it."""
+    """The client's VERBOSE prints each header; and the link is refused once, and stalls once, as
+    errors could tell it.
+    """
     server.token = TOKEN
     server.faults["storage"] += [{"status": 403}, {"stall": 100_000}]
-    running = kaggle.process(KAGGLE_API_TOKEN=TOKEN, VERBOSE="true", VERBOSE_OUTPUT="1", HEMOTUNE_TIMEOUT="1")
+    running = kaggle.process(
+        KAGGLE_API_TOKEN=TOKEN, VERBOSE="true", VERBOSE_OUTPUT="1", HEMOTUNE_TIMEOUT="1"
+    )
     while len(parts_asked(server)) < 2:
         assert running.poll() is None, running.communicate()
         time.sleep(0.01)
@@ -48,18 +57,29 @@ def process_list():
 @pytest.mark.parametrize("place", ["DownloadDataset", "storage"])
 def test_token_and_signed_link_appear_in_no_error(kaggle, server, workspace, monkeypatch, place):
     server.token = TOKEN
-    for name, value in {"KAGGLE_API_TOKEN": TOKEN, "VERBOSE": "true", "HEMOTUNE_TIMEOUT": "0.1"}.items():
+    for name, value in {
+        "KAGGLE_API_TOKEN": TOKEN,
+        "VERBOSE": "true",
+        "HEMOTUNE_TIMEOUT": "0.1",
+    }.items():
         monkeypatch.setenv(name, value)
-    server.faults[place] += [{"stall": 0}] * 3 + [{"status": 500, "body": f"{TOKEN} {SIGNATURE}".encode()}] * 9
+    server.faults[place] += [{"stall": 0}] * 3 + [
+        {"status": 500, "body": f"{TOKEN} {SIGNATURE}".encode()}
+    ] * 9
     status, output, errors = kaggle()
     assert status == TRY_AGAIN
-    assert found_in([TOKEN, SIGNATURE], {"output": output, "errors": errors}, workspace, kaggle.folder) == []
+    assert (
+        found_in([TOKEN, SIGNATURE], {"output": output, "errors": errors}, workspace, kaggle.folder)
+        == []
+    )
 
 
 def test_token_and_signed_link_appear_nowhere_in_prefect(kaggle, server, workspace):
-    """A flow whose one stage is the study's own download; all that Prefect's server knows lies in its database.
+    """A flow whose one stage is the study's own download; all that Prefect's server knows lies in
+    its database.
 
-    It also shows that a proxy, here the one that leads to the stand-in for Kaggle, is not asked for the flow's own server.
+    It also shows that a proxy, here the one that leads to the stand-in for Kaggle, is not asked for
+    the flow's own server.
     """
     stages = YAML(typ="safe").load((workspace / "dvc.yaml").read_text())["stages"]
     with open(workspace / "dvc.yaml", "w") as file:
@@ -69,12 +89,21 @@ def test_token_and_signed_link_appear_nowhere_in_prefect(kaggle, server, workspa
     server.token = TOKEN
     server.faults["storage"] += [{"status": 403}, {"cut": 100_000}]
     home = {name: os.environ[name] for name in ("HOME", "HEMOTUNE_CACHE", "HEMOTUNE_PAUSE")}
-    told = {"KAGGLE_API_TOKEN": TOKEN, "VERBOSE": "true", "PREFECT_HOME": str(workspace / ".study/prefect")}
+    told = {
+        "KAGGLE_API_TOKEN": TOKEN,
+        "VERBOSE": "true",
+        "PREFECT_HOME": str(workspace / ".study/prefect"),
+    }
     done = python("flows.study", cwd=workspace, **server.environment, **home, **told)
     assert done.returncode == 0, done.stdout + done.stderr
     texts = {"output": done.stdout + done.stderr}
     with contextlib.closing(sqlite3.connect(workspace / ".study/prefect/prefect.db")) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        texts |= {table: str(database.execute(f'SELECT * FROM "{table}"').fetchall()) for table in tables}
+        tables = [
+            name
+            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        texts |= {
+            table: str(database.execute(f'SELECT * FROM "{table}"').fetchall()) for table in tables
+        }
     assert "was refused (403)" in texts["log"] and "going on at" in texts["log"]
     assert found_in([TOKEN, SIGNATURE], texts, workspace, kaggle.folder, kaggle.home) == []

@@ -1,4 +1,6 @@
-"""Stage download: which sources are understood, which are refused, and that data/raw/ appears whole or not at all."""
+"""Stage download: which sources are understood, which are refused, and that data/raw/ appears whole
+or not at all.
+"""
 
 import hashlib
 import json
@@ -17,25 +19,52 @@ from hemotune.settings.dataset import Dataset
 from tasks.download import __main__ as download
 from tasks.download import sources
 from tests.conftest import ENVIRONMENT, ROOT, python, run
-from tests.tasks.download.conftest import brought, make_folder, make_zip, picture, pictures, refused, use
+from tests.tasks.download.conftest import (
+    brought,
+    make_folder,
+    make_zip,
+    picture,
+    pictures,
+    refused,
+    use,
+)
 
 
 def test_kaggles_layout_from_a_process(workspace, tmp_path):
-    classes = pictures(*(f"dataset2-master/dataset2-master/images/{s}/{c}" for s in ("TRAIN", "TEST", "TEST_SIMPLE") for c in "AB"))
+    classes = pictures(
+        *(
+            f"dataset2-master/dataset2-master/images/{s}/{c}"
+            for s in ("TRAIN", "TEST", "TEST_SIMPLE")
+            for c in "AB"
+        )
+    )
     photographs = pictures("dataset-master/dataset-master/JPEGImages")
-    extra = {"dataset-master/dataset-master/labels.csv": b"", "dataset-master/dataset-master/Annotations/1.xml": b"<a/>"}
+    extra = {
+        "dataset-master/dataset-master/labels.csv": b"",
+        "dataset-master/dataset-master/Annotations/1.xml": b"<a/>",
+    }
     path = make_zip(tmp_path / "cells.zip", classes | photographs | extra)
     use(workspace, source="archive", path=str(path))
     result = python("tasks.download", cwd=workspace)
     assert result.returncode == 0, result.stderr
     raw = workspace / "data/raw"
     assert len(brought(raw)) == 18 + 3 + 1
-    assert (raw / "images/TEST_SIMPLE/B/B-2.jpeg").read_bytes() == picture("dataset2-master/dataset2-master/images/TEST_SIMPLE/B2")
+    assert (raw / "images/TEST_SIMPLE/B/B-2.jpeg").read_bytes() == picture(
+        "dataset2-master/dataset2-master/images/TEST_SIMPLE/B2"
+    )
     source = json.loads((raw / "source.json").read_text())
-    assert (source["source"], source["reference"], source["version"]) == ("archive", str(path), None)
+    assert (source["source"], source["reference"], source["version"]) == (
+        "archive",
+        str(path),
+        None,
+    )
     assert (source["images"], source["photographs"], source["ignored"]) == (18, 3, 2)
     assert source["ignored_kinds"] == {".csv": 1, ".xml": 1}
-    lines = [f"{hashlib.sha256((raw / name).read_bytes()).hexdigest()}  {name}\n" for name in brought(raw) if name != "source.json"]
+    lines = [
+        f"{hashlib.sha256((raw / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in brought(raw)
+        if name != "source.json"
+    ]
     assert source["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
     assert "[100%] unpack 21/21" in result.stdout and "18 images and 3 photographs" in result.stdout
 
@@ -44,15 +73,36 @@ FORMATS = (".JPG", ".jpeg", ".Png", ".webp", ".tif", ".TIFF", ".bmp")
 LAYOUTS = {
     "plain": (pictures("A", "B"), "images/ALL/A/A-0.jpeg"),
     "plain, wrapped": (pictures("x/y/A", "x/y/B"), "images/ALL/B/B-1.jpeg"),
-    "splits in lower case": (pictures("set/train/A", "set/train/B", "set/test/A", "set/test/B"), "images/TEST/B/B-1.jpeg"),
-    "each split wrapped in itself": (pictures("train/train/A", "train/train/B", "test/test/A", "test/test/B"), "images/TRAIN/B/B-1.jpeg"),
-    "other names of splits": (pictures("Training/A", "Training/B", "Testing/A"), "images/TEST/A/A-1.jpeg"),
-    "validation joins TRAIN": (pictures("train/A", "val/A", "train/B", "val/B"), "images/TRAIN/A/val-A-0.jpeg"),
-    "a class named like a split": (pictures("car", "train", "bus"), "images/ALL/train/train-0.jpeg"),
-    "a class named photographs": (pictures("drawings", "photographs"), "images/ALL/photographs/photographs-0.jpeg"),
-    "its own layout": (pictures("images/ALL/A", "images/ALL/B", "photographs"), "photographs/photographs-2.jpeg"),
+    "splits in lower case": (
+        pictures("set/train/A", "set/train/B", "set/test/A", "set/test/B"),
+        "images/TEST/B/B-1.jpeg",
+    ),
+    "each split wrapped in itself": (
+        pictures("train/train/A", "train/train/B", "test/test/A", "test/test/B"),
+        "images/TRAIN/B/B-1.jpeg",
+    ),
+    "other names of splits": (
+        pictures("Training/A", "Training/B", "Testing/A"),
+        "images/TEST/A/A-1.jpeg",
+    ),
+    "validation joins TRAIN": (
+        pictures("train/A", "val/A", "train/B", "val/B"),
+        "images/TRAIN/A/val-A-0.jpeg",
+    ),
+    "a class named like a split": (
+        pictures("car", "train", "bus"),
+        "images/ALL/train/train-0.jpeg",
+    ),
+    "a class named photographs": (
+        pictures("drawings", "photographs"),
+        "images/ALL/photographs/photographs-0.jpeg",
+    ),
+    "its own layout": (
+        pictures("images/ALL/A", "images/ALL/B", "photographs"),
+        "photographs/photographs-2.jpeg",
+    ),
     "every format": ({f"{c}/1{s}": b"x" for c in "AB" for s in FORMATS}, "images/ALL/A/1.Png"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("source", ["archive", "folder"])
@@ -65,7 +115,9 @@ def test_layouts(bring, tmp_path, layout, source):
     assert (status, errors) == (0, "")
     found = brought(bring.raw)
     assert len(found) == len(files) + 1 and expected in found
-    assert {(bring.raw / name).read_bytes() for name in found if name != "source.json"} == set(files.values())
+    assert {(bring.raw / name).read_bytes() for name in found if name != "source.json"} == set(
+        files.values()
+    )
 
 
 NOT_UNDERSTOOD = {
@@ -84,12 +136,23 @@ def test_other_layouts_are_refused_with_what_was_found(bring, tmp_path, layout):
     folder = list(files)[-1].rpartition("/")[0]
     found = f"in {folder}/" if folder else "in its top folder"
     refused(
-        bring, ["source.zip: its layout", found, "SPLIT/CLASS/images"], source="archive", path=str(make_zip(tmp_path / "source.zip", files))
+        bring,
+        ["source.zip: its layout", found, "SPLIT/CLASS/images"],
+        source="archive",
+        path=str(make_zip(tmp_path / "source.zip", files)),
     )
 
 
 def test_what_is_no_image_is_ignored_and_counted_but_a_text_named_jpeg_is_kept(bring, tmp_path):
-    rubbish = ["__MACOSX/A/._1.jpeg", "A/Thumbs.db", "B/desktop.ini", "A/.hidden.jpeg", ".git/x/1.png", "A/notes.txt", "README"]
+    rubbish = [
+        "__MACOSX/A/._1.jpeg",
+        "A/Thumbs.db",
+        "B/desktop.ini",
+        "A/.hidden.jpeg",
+        ".git/x/1.png",
+        "A/notes.txt",
+        "README",
+    ]
     files = pictures("A", "B") | dict.fromkeys(rubbish, b"x") | {"A/text.jpeg": b"no image"}
     path = make_folder(tmp_path / "source", files)
     os.mkfifo(path / "A" / "pipe.jpeg")  # would hang who opens it
@@ -98,17 +161,37 @@ def test_what_is_no_image_is_ignored_and_counted_but_a_text_named_jpeg_is_kept(b
     assert (bring.raw / "images/ALL/A/text.jpeg").read_bytes() == b"no image"
     source = json.loads((bring.raw / "source.json").read_text())
     assert (source["images"], source["ignored"]) == (7, 8)
-    kinds = {"__MACOSX": 1, "Thumbs.db": 1, "desktop.ini": 1, "hidden": 2, ".txt": 1, "without suffix": 1, "not a file": 1}
+    kinds = {
+        "__MACOSX": 1,
+        "Thumbs.db": 1,
+        "desktop.ini": 1,
+        "hidden": 2,
+        ".txt": 1,
+        "without suffix": 1,
+        "not a file": 1,
+    }
     assert source["ignored_kinds"] == kinds
 
 
 def test_include_and_exclude(bring, tmp_path):
-    path = make_zip(tmp_path / "source.zip", pictures("v1/A", "v1/B", "v2/A", "v2/B"), folders=["v2/C"])
-    status, output, errors = bring(source="archive", path=str(path), include=["v2/*"], exclude=["*-0.jpeg", "v2/C/*"])
+    path = make_zip(
+        tmp_path / "source.zip", pictures("v1/A", "v1/B", "v2/A", "v2/B"), folders=["v2/C"]
+    )
+    status, output, errors = bring(
+        source="archive", path=str(path), include=["v2/*"], exclude=["*-0.jpeg", "v2/C/*"]
+    )
     assert status == 0, errors
-    assert brought(bring.raw) == [f"images/ALL/{c}/{c}-{n}.jpeg" for c in "AB" for n in (1, 2)] + ["source.json"]
+    assert brought(bring.raw) == [f"images/ALL/{c}/{c}-{n}.jpeg" for c in "AB" for n in (1, 2)] + [
+        "source.json"
+    ]
     shutil.rmtree(bring.raw)
-    refused(bring, "12 left out by dataset.include or exclude", source="archive", path=str(path), include=["v3/*"])
+    refused(
+        bring,
+        "12 left out by dataset.include or exclude",
+        source="archive",
+        path=str(path),
+        include=["v3/*"],
+    )
 
 
 SPLITS = pictures(*(f"set/{split}/{c}" for split in ("TRAIN", "TEST") for c in ("A", "B", "C [1]")))
@@ -156,19 +239,33 @@ def test_a_class_that_include_wants_must_have_images(bring, tmp_path):
     )
 
 
-@pytest.mark.parametrize("files", [{}, {"C/notes.txt": b"x"}], ids=["nothing in it", "a text in it"])
+@pytest.mark.parametrize(
+    "files", [{}, {"C/notes.txt": b"x"}], ids=["nothing in it", "a text in it"]
+)
 @pytest.mark.parametrize("top", ["", "set/TRAIN/"], ids=["plain", "splits"])
 def test_empty_class_is_refused(bring, tmp_path, top, files):
-    all_files = pictures(f"{top}A", f"{top}B") | {f"{top}{name}": content for name, content in files.items()}
+    all_files = pictures(f"{top}A", f"{top}B") | {
+        f"{top}{name}": content for name, content in files.items()
+    }
     path = make_zip(tmp_path / "source.zip", all_files, folders=[f"{top}C"])
-    refused(bring, [f"the folder {top}C/", "holds no image", "dataset.exclude"], source="archive", path=str(path))
+    refused(
+        bring,
+        [f"the folder {top}C/", "holds no image", "dataset.exclude"],
+        source="archive",
+        path=str(path),
+    )
 
 
 def test_names_that_collide_are_refused(bring, tmp_path):
     path = make_folder(tmp_path / "source", pictures("A", "B") | {"A/A-0.JPEG": b"x"})
     refused(bring, "A/A-0.JPEG and A/A-0.jpeg would both become", source="folder", path=str(path))
     shutil.rmtree(bring.raw)
-    refused(bring, "A and a differ in case only", source="folder", path=str(make_folder(tmp_path / "second", pictures("A", "a", "B"))))
+    refused(
+        bring,
+        "A and a differ in case only",
+        source="folder",
+        path=str(make_folder(tmp_path / "second", pictures("A", "a", "B"))),
+    )
     shutil.rmtree(bring.raw)
     composed = make_zip(
         tmp_path / "third.zip", pictures("train/\u00e9", "train/B", "test/e\u0301", "test/B")
@@ -191,7 +288,10 @@ def test_folder_is_copied_and_the_original_untouched(bring, tmp_path):
     copy = bring.raw / "images/ALL/A/A-0.jpeg"
     copy.write_bytes(b"changed")
     after = original.stat()
-    assert original.read_bytes() == picture("A0") and (before.st_mode, before.st_mtime_ns) == (after.st_mode, after.st_mtime_ns)
+    assert original.read_bytes() == picture("A0") and (before.st_mode, before.st_mtime_ns) == (
+        after.st_mode,
+        after.st_mtime_ns,
+    )
 
 
 @pytest.mark.parametrize("path", ["data/raw", "data/raw/images", "data", "."])
@@ -204,11 +304,18 @@ def test_source_inside_the_output_is_refused(bring, path):
 
 
 def test_missing_sources(bring, tmp_path):
-    refused(bring, ["no.zip: there is no such file", "dataset.path"], source="archive", path="no.zip")
+    refused(
+        bring, ["no.zip: there is no such file", "dataset.path"], source="archive", path="no.zip"
+    )
     shutil.rmtree(bring.raw)
     refused(bring, ["no: there is no such folder", "dataset.path"], source="folder", path="no")
     shutil.rmtree(bring.raw)
-    refused(bring, ["cannot be read", "dataset.path"], source="archive", path=str(make_folder(tmp_path / "folder", pictures("A"))))
+    refused(
+        bring,
+        ["cannot be read", "dataset.path"],
+        source="archive",
+        path=str(make_folder(tmp_path / "folder", pictures("A"))),
+    )
     shutil.rmtree(bring.raw)
     (tmp_path / "cells.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
     refused(
@@ -227,15 +334,24 @@ def test_full_disk(workspace, tmp_path, source):
     (make_zip if source == "archive" else make_folder)(path, files)
     use(workspace, source=source, path=str(path))
     (workspace / "data").mkdir()
-    command = 'mount -t tmpfs -o size=1m none data && touch data/x || exit 77; "$0" -m tasks.download; status=$?; ls -A data; exit $status'
+    command = (
+        'mount -t tmpfs -o size=1m none data && touch data/x || exit 77; "$0" -m tasks.download;'
+        " status=$?; ls -A data; exit $status"
+    )
     result = subprocess.run(
         ["unshare", "-rm", "sh", "-c", command, sys.executable],
-        cwd=workspace, env=ENVIRONMENT | {"PYTHONPATH": str(workspace)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=workspace,
+        env=ENVIRONMENT | {"PYTHONPATH": str(workspace)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if result.returncode not in (0, 1):
         pytest.skip("no right to mount a small file system")
     assert result.returncode == 1 and result.stdout.splitlines()[-1] == "x"
-    assert ("3.0 MB, but" if source == "archive" else "the disk is full while writing") in result.stderr
+    assert (
+        "3.0 MB, but" if source == "archive" else "the disk is full while writing"
+    ) in result.stderr
     assert "free some space" in result.stderr and "Traceback" not in result.stderr
 
 
@@ -247,9 +363,18 @@ def test_source_state_changes_with_the_source_and_is_kept(workspace, monkeypatch
         return sources.source_state(Dataset(**dataset))
 
     for dataset, change in (
-        ({"source": "archive", "path": str(archive)}, lambda: make_zip(archive, pictures("A", "B", "C"))),
-        ({"source": "folder", "path": str(folder)}, lambda: (folder / "A" / "new.png").write_bytes(b"x")),
-        ({"source": "folder", "path": str(folder)}, lambda: (folder / "A" / "new.png").rename(folder / "B" / "new.png")),
+        (
+            {"source": "archive", "path": str(archive)},
+            lambda: make_zip(archive, pictures("A", "B", "C")),
+        ),
+        (
+            {"source": "folder", "path": str(folder)},
+            lambda: (folder / "A" / "new.png").write_bytes(b"x"),
+        ),
+        (
+            {"source": "folder", "path": str(folder)},
+            lambda: (folder / "A" / "new.png").rename(folder / "B" / "new.png"),
+        ),
     ):
         for path in (folder, *folder.rglob("*")):
             os.utime(path, (1, 1))
@@ -260,7 +385,9 @@ def test_source_state_changes_with_the_source_and_is_kept(workspace, monkeypatch
     use(workspace, source="archive", path=str(archive))
     monkeypatch.chdir(workspace)
     assert download.main() == 0
-    assert json.loads(Path("data/source_state.json").read_text()) == state(source="archive", path=str(archive))
+    assert json.loads(Path("data/source_state.json").read_text()) == state(
+        source="archive", path=str(archive)
+    )
     assert state(source="sample") != state(source="sample", sample={"seed": 2})
     with pytest.raises(StudyError, match="dataset.path"):
         state(source="archive", path=str(tmp_path / "no.zip"))
@@ -283,11 +410,15 @@ def test_sample_gives_the_same_bytes_twice(bring):
 def test_the_study_asks_its_source_by_the_command_in_dvc_yaml(workspace):
     """What flows/watch.py runs: without such a command it never learns of new data."""
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-    commands = [stage["meta"]["source"] for stage in stages.values() if "source" in stage.get("meta", {})]
+    commands = [
+        stage["meta"]["source"] for stage in stages.values() if "source" in stage.get("meta", {})
+    ]
     assert len(commands) == 1 and source.is_source({"meta": {"source": commands[0]}})
 
     profile = workspace / "profiles" / "tiny.yaml"
-    profile.write_text(profile.read_text().replace("source: sample", "source: archive\n  path: images.zip"))
+    profile.write_text(
+        profile.read_text().replace("source: sample", "source: archive\n  path: images.zip")
+    )
     zip_path = workspace / "images.zip"
     zip_path.write_bytes(b"first")
     first, again = (run(["sh", "-c", commands[0]], workspace) for _ in range(2))
@@ -297,5 +428,7 @@ def test_the_study_asks_its_source_by_the_command_in_dvc_yaml(workspace):
     assert changed.returncode == 0 and changed.stdout != first.stdout
     zip_path.unlink()
     gone = run(["sh", "-c", commands[0]], workspace)
-    assert gone.returncode == 1 and gone.stderr.startswith("error: images.zip: there is no such file; correct dataset.path")
+    assert gone.returncode == 1 and gone.stderr.startswith(
+        "error: images.zip: there is no such file; correct dataset.path"
+    )
     assert not (workspace / "data").exists()
