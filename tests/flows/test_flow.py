@@ -6,29 +6,21 @@ the one before it left.
 """
 
 import contextlib
-import datetime
 import http.server
-import json
 import logging
-import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
-import uuid
 from collections import defaultdict
 from pathlib import Path
 
-import httpx
 import pytest
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
-from flows import artifacts, configure, output, running_server, server, slots
+from flows import artifacts, configure, output, server, slots
 from hemotune.errors import StudyError
-from hemotune.files import write_json
-from tests.conftest import ROOT, make_nvidia_smi
+from tests.conftest import make_nvidia_smi
 from tests.flows.toy import Toy, ask, serving, settled, wait_for
 
 
@@ -434,147 +426,3 @@ def test_no_stage_is_named_in_the_flows():
         "tasks.finetune",
     ]:
         assert stage not in code, stage
-
-
-@pytest.fixture
-def own_place(tmp_path, monkeypatch):
-    """A folder without a study, in which servers keep what they write."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-
-
-def test_a_run_that_starts_its_own_server_can_be_watched(own_place):
-    with server.running(port=0, services=False) as api:
-        # As a browser asks
-        page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})
-    assert page.status_code == 200 and "<html" in page.text
-
-
-def test_a_port_is_held_from_its_choice_on(monkeypatch):
-    with server.listening("127.0.0.1", 0) as taken:
-        monkeypatch.setattr(server, "PORT", taken.getsockname()[1])
-        with pytest.raises(
-            StudyError,
-            match=f"port {server.PORT} is taken: choose another with --port, or 0 for any",
-        ):
-            server.listening("127.0.0.1", server.PORT)
-        with server.listening("127.0.0.1", None) as other:
-            assert other.getsockname()[1] != server.PORT
-    with server.listening("127.0.0.1", None) as own:
-        assert own.getsockname()[1] == server.PORT
-    with pytest.raises(
-        StudyError,
-        match=(
-            "cannot listen at no.such.host.invalid, port 0: .*; choose others with --host and"
-            " --port"
-        ),
-    ):
-        server.listening("no.such.host.invalid", 0)
-
-
-def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
-    with (
-        pytest.raises(StudyError, match="Prefect's server ended with status [1-9]"),
-        server.running(port=0),
-    ):
-        pass
-    assert not server.SERVER.exists()
-
-
-@pytest.mark.parametrize(
-    "found, refused",
-    [
-        (
-            "newer",
-            (
-                r"prefect.db was written by a newer Prefect than 3\S+ \(revision 0123456789ab\);"
-                r" install that one, or remove the file"
-            ),
-        ),
-        (
-            "damaged",
-            (
-                r"prefect.db: file is not a database; remove the file: it holds only the history of"
-                r" runs"
-            ),
-        ),
-    ],
-)
-def test_a_database_that_cannot_be_read_is_named_with_the_remedy(
-    own_place, tmp_path, found, refused
-):
-    path = tmp_path / "prefect.db"
-    if found == "newer":
-        with contextlib.closing(sqlite3.connect(path)) as database, database:
-            database.execute("create table alembic_version (version_num text)")
-            database.execute("insert into alembic_version values ('0123456789ab')")
-    else:
-        path.write_text("no database" * 1000)
-    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{path}"}):
-        with pytest.raises(StudyError, match=refused), server.running(port=0):
-            pass
-
-
-def test_after_three_deaths_in_a_row_a_server_is_not_started_again(own_place):
-    code = (
-        "start = lambda: subprocess.Popen(['false']); server.keep(start(), start,"
-        " threading.Event())"
-    )
-    imports = "import subprocess, threading; from flows import server"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{imports}; {code}"], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "Prefect's server ended with status 1; it is started again",
-        "Prefect's server ended with status 1; it is started again",
-        (
-            "error: Prefect's server ended three times in a row (status 1); its messages are above;"
-            " start again with the same command"
-        ),
-    ]
-
-
-def test_events_that_clients_send_again_after_a_restart_leave_no_traceback(own_place, capfd):
-    now = datetime.datetime.now(datetime.UTC).isoformat()
-    resource = {"prefect.resource.id": "study.test"}
-    batch = [
-        {"id": str(uuid.uuid4()), "occurred": now, "event": "sent", "resource": resource}
-        for _ in range(30)
-    ]
-    stored = lambda api: [event["event"] for event in ask(api, "events", limit=50)["events"]]  # noqa: E731
-    with server.running(port=0) as api:
-        httpx.post(f"{api}/events", json=batch).raise_for_status()
-        wait_for(lambda: stored(api).count("sent") == 30)
-    with server.running(port=0) as api:  # a new one does not know what came to the old one
-        # It tries to store them at the 20th and at each further one
-        for part in (batch[:20], *([event] for event in batch[20:])):
-            httpx.post(f"{api}/events", json=part).raise_for_status()
-            assert "sent later" not in stored(api)
-        later = {**batch[0], "id": str(uuid.uuid4()), "event": "sent later"}
-        httpx.post(f"{api}/events", json=[later]).raise_for_status()
-        wait_for(lambda: "sent later" in stored(api))
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def test_a_server_counts_only_if_its_api_answers_and_is_of_this_checkout(own_place):
-    class Settings(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"home": self.server.home}).encode())
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Settings) as answering:
-        threading.Thread(target=answering.serve_forever, daemon=True).start()
-        api = f"http://127.0.0.1:{answering.server_port}/api"
-        # As it was written by earlier versions too; the process lives, as another may after a
-        # reboot.
-        write_json(server.SERVER, {"pid": os.getpid(), "api": api, "services": True})
-        answering.home = "/another/checkout/.study/prefect"
-        assert running_server() is None
-        answering.home = os.environ["PREFECT_HOME"]
-        assert running_server()["api"] == api
-        answering.shutdown()
-    assert running_server() is None
