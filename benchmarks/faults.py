@@ -33,8 +33,8 @@ from benchmarks.disturbance import call, copy, disturb, small_disk
 from benchmarks.served import AGAIN, ALL, ENGINE, SERVE, SERVER
 from tests.conftest import make_repository
 
-NARROW = "narrow-published-MobileNet-1"
-DEEP = "deep-published-MobileNet-1"
+NARROW = "narrow-random-MobileNet-1"
+DEEP = "deep-random-MobileNet-1"
 ORDER = [
     "download",
     "validate",

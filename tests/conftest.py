@@ -67,7 +67,7 @@ training:
 TINY_PARAMS = """\
 profile: tiny
 backbones: [MobileNet]
-protocols: [published]
+protocols: [random]
 repeats: [1]
 experiments:
   narrow: {layers: 1, units: 4, learning_rate: 1.0e-5}

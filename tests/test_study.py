@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT, make_nvidia_smi, make_repository, python, readme_model_code, run
 
-KEYS = ["narrow-published-MobileNet-1", "deep-published-MobileNet-1"]
+KEYS = ["narrow-random-MobileNet-1", "deep-random-MobileNet-1"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_fine_tune_writes_what_it_measured(repository, key):
     assert metrics["pretraining"] == {name: metrics[name] for name in ("precision", "versions")}
     history = pd.read_csv(results / "history.csv")
     predictions = pd.read_parquet(results / "predictions.parquet")
-    split = json.loads((repository / "data" / "splits" / "published.json").read_text())
+    split = json.loads((repository / "data" / "splits" / "random.json").read_text())
 
     assert history["epoch"].tolist() == [1, 2]
     assert metrics["train"]["loss"] == pytest.approx(history["loss"].iloc[-1], rel=1e-4)
@@ -147,7 +147,7 @@ def test_a_second_run_ends_at_once_and_says_so(repository):
         ),
         # DVC itself stumbles over it
         (
-            "protocols: [published]",
+            "protocols: [random]",
             "protocols: 3",
             "protocols: Input should be a valid list (given: 3)",
         ),
@@ -183,14 +183,14 @@ def would_run(repository, change):
 
 def test_changing_one_experiment_retrains_that_one_alone(repository):
     stages = would_run(repository, lambda text: text.replace("units: 4", "units: 5"))
-    assert stages == ["finetune@narrow-published-MobileNet-1", "report"]
+    assert stages == ["finetune@narrow-random-MobileNet-1", "report"]
 
 
 def test_adding_an_experiment_is_one_line(repository):
     stages = would_run(
         repository, lambda text: text + "  wide: {layers: 1, units: 32, learning_rate: 1.0e-5}\n"
     )
-    assert stages == ["finetune@wide-published-MobileNet-1", "report"]
+    assert stages == ["finetune@wide-random-MobileNet-1", "report"]
 
 
 def test_dvc_shows_metrics_and_plots(repository):

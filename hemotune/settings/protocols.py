@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def no_value_twice(values: list) -> list:
@@ -11,5 +11,11 @@ def no_value_twice(values: list) -> list:
     return values
 
 
-Protocol = Literal["published", "held-out"]
+def refuse_former_name(protocol: object) -> object:
+    if protocol == "published":
+        raise ValueError("the protocol 'published' is now named 'random'")
+    return protocol
+
+
+Protocol = Annotated[Literal["random", "held-out"], BeforeValidator(refuse_former_name)]
 Protocols = Annotated[list[Protocol], Field(min_length=1), AfterValidator(no_value_twice)]

@@ -8,9 +8,7 @@ from hemotune.settings.reading import Section, Seed
 
 
 class Split(Section):
-    """The published protocol's fractions of TRAIN and TEST together; held-out cuts validation off
-    TRAIN in the same ratio.
-    """
+    """Fractions of all images in protocol random; held-out cuts TRAIN in the same ratio."""
 
     train: Annotated[float, Field(gt=0, lt=1)] = 0.64
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.16

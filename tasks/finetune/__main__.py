@@ -1,6 +1,6 @@
 """Stage finetune: one experiment of the study under one protocol, from one backbone, with one seed.
 
-    python -m tasks.finetune mn_resultset1 published ResNet50 1
+    python -m tasks.finetune mn_resultset1 random ResNet50 1
 
 Writes data/models/KEY/{model.keras, model.json} and data/results/KEY/{history.csv,
 predictions.parquet, metrics.json}.

@@ -10,9 +10,10 @@ USES = {"train": "to train on", "validation": "to validate on", "test": "to test
 SEARCHED = 1000  # images of a class: so many of a cut are chosen as well as any choice could be
 
 
-def published(inventory, photographs, split):
-    """The published protocol: all splits that are not mere copies of others merged, then cut at
-    random, stratified by class.
+def split_at_random(inventory, photographs, split):
+    """Protocol random: merge all splits but TEST_SIMPLE, then cut at random, stratified by class.
+
+    TEST_SIMPLE is left out: its images are the originals of TEST's copies.
 
     Args:
         inventory: DataFrame with `split` and `class`, a row an image.
@@ -31,8 +32,8 @@ def published(inventory, photographs, split):
     )
 
 
-def held_out(inventory, photographs, split):
-    """The held-out protocol: TRAIN gives train and validation in the profile's ratio, TEST is the
+def split_held_out(inventory, photographs, split):
+    """Protocol held-out: TRAIN gives train and validation in the profile's ratio, TEST is the
     test.
 
     All copies of a photograph fall on the same side of the cut between train and validation.
@@ -160,7 +161,7 @@ def cut(classes, fractions, seed):
     return {name: sorted(chosen) for name, chosen in parts.items()}
 
 
-PROTOCOLS = {"published": published, "held-out": held_out}
+PROTOCOLS = {"random": split_at_random, "held-out": split_held_out}
 
 
 def parts_of(

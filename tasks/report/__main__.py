@@ -41,8 +41,8 @@ from tasks.report.study import read_study
 from tasks.report.trust import warnings_of
 
 PROTOCOLS = {
-    "published": (
-        "`published` (TRAIN and TEST merged, then split at random, so copies of one photograph fall"
+    "random": (
+        "`random` (TRAIN and TEST merged, then split at random, so copies of one photograph fall"
         " on both sides)"
     ),
     "held-out": (

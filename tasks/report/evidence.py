@@ -112,7 +112,7 @@ def protocol_blocks(study, done):
     protocols = study.params.protocols
     if len(protocols) < 2:
         return [
-            f"Only `{protocols[0]}` was run; `protocols: [published, held-out]` in params.yaml runs"
+            f"Only `{protocols[0]}` was run; `protocols: [random, held-out]` in params.yaml runs"
             " both."
         ]
     head, rows = ["Model", "Backbone", *protocols, "Difference (points)"], []
@@ -129,13 +129,11 @@ def protocol_blocks(study, done):
             ]
             both = len(found) == 2
             change = (
-                points(found["held-out"]["accuracy"] - found["published"]["accuracy"])
-                if both
-                else ""
+                points(found["held-out"]["accuracy"] - found["random"]["accuracy"]) if both else ""
             )
             rows.append([bold(name), backbone, *cells, change])
     return [
-        "Accuracy per image with its 95 % interval; the difference is held-out minus published.",
+        "Accuracy per image with its 95 % interval; the difference is held-out minus random.",
         table(head, rows, left=2),
     ]
 

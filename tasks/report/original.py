@@ -238,7 +238,7 @@ def protocol_differences(study, sizes, runs):
     profile, split = study.profile, study.profile.split
     images = {"sample": "drawn by a generator"}.get(profile.dataset.source, "as downloaded")
     fractions = f"{100 * split.train:g}/{100 * split.validation:g}/{100 * split.test:g}"
-    cut = {"published": f"random {fractions}", "held-out": "the data set's own TEST is the test"}
+    cut = {"random": f"random {fractions}", "held-out": "the data set's own TEST is the test"}
     numbers = [
         f"{protocol} ({cut[protocol]}): {' / '.join(f'{n:,}' for n in sizes[protocol])}"
         for protocol in sizes

@@ -68,15 +68,21 @@ def test_params_hold_the_seven_experiments_of_the_study():
         ),
         (
             "params.yaml",
-            "[published]",
+            "[random]",
             "[public]",
-            "protocols.0: Input should be 'published' or 'held-out' (given: 'public')",
+            "protocols.0: Input should be 'random' or 'held-out' (given: 'public')",
         ),
         (
             "params.yaml",
-            "[published]",
-            "[published, published]",
+            "[random]",
+            "[random, random]",
             "protocols: each value may be listed once",
+        ),
+        (
+            "params.yaml",
+            "[random]",
+            "[published, held-out]",
+            "params.yaml: protocols.0: the protocol 'published' is now named 'random'",
         ),
         ("params.yaml", "narrow:", "nar-row:", "experiments.nar-row"),
         (

@@ -12,14 +12,14 @@ from tests.conftest import ROOT
 
 CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
 ACCURACIES = {
-    "published": [0.95, 0.99, 0.96, 0.72, 0.55, 0.94, 0.97],
+    "random": [0.95, 0.99, 0.96, 0.72, 0.55, 0.94, 0.97],
     "held-out": [0.80, 0.83, 0.81, 0.61, 0.42, 0.79, 0.82],
 }
 COPIES = 4  # images of one photograph
 PARAMS = """\
 profile: sample
 backbones: [ResNet50]
-protocols: [published, held-out]
+protocols: [random, held-out]
 repeats: [1]
 experiments:
   mn_resultset1: {layers: 1, units: 8, learning_rate: 1.0e-5}
@@ -62,7 +62,7 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         random.integers(0, 255, (len(inventory), 32, 32, 3), dtype=numpy.uint8),
     )
     splits = {
-        "published": cut(random.permutation(len(inventory))),
+        "random": cut(random.permutation(len(inventory))),
         "held-out": cut(numpy.argsort(inventory["split"] == "TEST", kind="stable")),
     }
     for protocol, split in splits.items():
@@ -105,7 +105,7 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
 def some(experiments, protocols, backbones="[ResNet50]", repeats="[1]"):
     """Return PARAMS with these axes and the first `experiments` experiments."""
     lines = (
-        PARAMS.replace("[published, held-out]", protocols)
+        PARAMS.replace("[random, held-out]", protocols)
         .replace("[ResNet50]", backbones)
         .replace("[1]", repeats)
         .splitlines()

@@ -59,7 +59,7 @@ def splits():
         }
 
     return {
-        "published": split("published", copy < 4, copy == 5),
+        "random": split("random", copy < 4, copy == 5),
         "held-out": split("held-out", photograph < 24, photograph >= 32),
     }
 
@@ -84,7 +84,7 @@ def brute_force(inventory, features, split):
 def test_a_planted_leak_is_found_and_a_clean_split_is_not_accused():
     inventory, images, photographs = drawn()
     found = controls.controls_of(list(splits().values()), inventory, images, photographs)
-    leak, clean = found["published"], found["held-out"]
+    leak, clean = found["random"], found["held-out"]
     assert leak["nearest_histogram"]["accuracy"] > 0.95
     assert clean["nearest_histogram"]["accuracy"] < 0.8
     assert leak["shared_photographs"] == {
@@ -137,7 +137,7 @@ def test_thumbnails_are_means_of_areas():
 
 def test_thumbnails_find_an_image_again():
     inventory, images, _ = drawn()
-    split = splits()["published"]
+    split = splits()["random"]
     again = np.concatenate([images, images[split["train"]]])
     more = pd.concat([inventory, inventory.iloc[split["train"]]], ignore_index=True)
     planted = {**split, "test": list(range(len(images), len(again)))}
@@ -162,19 +162,19 @@ def test_the_majority_is_that_of_the_training_images():
 def test_more_images_than_the_bound_are_drawn_and_the_number_is_stated(monkeypatch):
     inventory, images, photographs = drawn()
     monkeypatch.setattr(controls, "MOST", {"train": 30, "test": 10})
-    got = alone(splits()["published"], inventory, images, photographs)
+    got = alone(splits()["random"], inventory, images, photographs)
     assert (got["nearest_histogram"]["images"], got["nearest_histogram"]["train_images"]) == (
         10,
         30,
     )
     assert got["shared_photographs"]["images"] == 40
-    assert alone(splits()["published"], inventory, images, photographs) == got
+    assert alone(splits()["random"], inventory, images, photographs) == got
 
 
 def test_photographs_that_were_not_found_are_counted():
     inventory, images, photographs = drawn()
     photographs.loc[5, ["photograph", "method"]] = ["single-00005", "alone"]
-    got = controls.shared_photographs(splits()["published"], inventory, photographs)
+    got = controls.shared_photographs(splits()["random"], inventory, photographs)
     assert (got["share"], got["not_found"]) == (39 / 40, 1)
 
 
@@ -185,10 +185,10 @@ def test_distinct_pictures_without_originals_are_not_suspected():
     inventory, _, photographs = drawn()
     photographs["photograph"] = [f"single-{row:05}" for row in range(len(photographs))]
     photographs["method"] = "alone"
-    got = controls.shared_photographs(splits()["published"], inventory, photographs)
+    got = controls.shared_photographs(splits()["random"], inventory, photographs)
     assert (got["share"], got["not_found"]) == (0, 0) and leaks.known_share(got) == 0
     photographs["method"] = "unknown"
-    got = controls.shared_photographs(splits()["published"], inventory, photographs)
+    got = controls.shared_photographs(splits()["random"], inventory, photographs)
     assert (got["share"], got["not_found"]) == (0, 40) and leaks.known_share(got) is None
 
 
@@ -204,15 +204,15 @@ def test_distinct_pictures_without_originals_are_not_suspected():
 def test_impossible_splits_are_refused(spoil, message):
     inventory, images, _ = drawn()
     with pytest.raises(StudyError, match=message):
-        alone(spoil(splits()["published"]), inventory, images)
+        alone(spoil(splits()["random"]), inventory, images)
 
 
 def test_arrays_and_groups_that_do_not_fit_the_inventory_are_refused():
     inventory, images, photographs = drawn()
     with pytest.raises(StudyError, match="239 images"):
-        alone(splits()["published"], inventory, images[1:])
+        alone(splits()["random"], inventory, images[1:])
     with pytest.raises(StudyError, match="lacks 1 images"):
-        alone(splits()["published"], inventory, images, photographs.iloc[1:])
+        alone(splits()["random"], inventory, images, photographs.iloc[1:])
 
 
 def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys):
@@ -234,9 +234,9 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     assert done.returncode == 0, done.stderr
     assert "photographs unknown" in done.stdout
     written = json.loads(Path("data/controls.json").read_text())
-    assert written["published"]["shared_photographs"] is None
+    assert written["random"]["shared_photographs"] is None
     assert (
-        written["published"]["nearest_histogram"]["accuracy"]
+        written["random"]["nearest_histogram"]["accuracy"]
         > 0.95
         > written["held-out"]["nearest_histogram"]["accuracy"] + 0.1
     )
@@ -245,10 +245,10 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     assert controls.main() == 0
     grouped = json.loads(Path("data/controls.json").read_text())
     assert {name: entry["shared_photographs"]["share"] for name, entry in grouped.items()} == {
-        "published": 1.0,
+        "random": 1.0,
         "held-out": 0.0,
     }
-    assert grouped["published"]["nearest_histogram"] == written["published"]["nearest_histogram"]
+    assert grouped["random"]["nearest_histogram"] == written["random"]["nearest_histogram"]
 
 
 @pytest.mark.parametrize(

@@ -56,21 +56,21 @@ COUNTS = {
 def test_protocols_cut_as_they_say(workspace):
     inventory = write_inventory(workspace, COUNTS)
     (workspace / "params.yaml").write_text(
-        (workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]")
+        (workspace / "params.yaml").read_text().replace("[random]", "[random, held-out]")
     )
     result = python("tasks.prepare", cwd=workspace)
     assert result.returncode == 0, result.stderr
-    published, held_out = (
+    at_random, held_out = (
         json.loads((workspace / f"data/splits/{name}.json").read_text())
-        for name in ("published", "held-out")
+        for name in ("random", "held-out")
     )
 
-    parts = [published[part] for part in ("train", "validation", "test")]
+    parts = [at_random[part] for part in ("train", "validation", "test")]
     assert sorted(sum(parts, [])) == inventory.index[inventory["split"] != "TEST_SIMPLE"].tolist()
     assert [len(part) for part in parts] == [64, 16, 20]
     # Stratified: class A has 60 of the 100 images, and 60 % of each part within a rounding.
     assert [round(inventory["class"][part].eq("A").mean(), 1) for part in parts] == [0.6, 0.6, 0.6]
-    assert published["classes"] == ["A", "B"]
+    assert at_random["classes"] == ["A", "B"]
 
     assert held_out["test"] == inventory.index[inventory["split"] == "TEST"].tolist()
     assert (
@@ -85,7 +85,7 @@ def test_protocols_cut_as_they_say(workspace):
 
     again = python("tasks.prepare", cwd=workspace)
     assert again.returncode == 0
-    assert json.loads((workspace / "data/splits/published.json").read_text()) == published
+    assert json.loads((workspace / "data/splits/random.json").read_text()) == at_random
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_protocols_cut_as_they_say(workspace):
         ),
         (
             {("ALL", "A"): 20, ("ALL", "B"): 2},
-            "published",
+            "random",
             "class B has 2 images to cut; 3 parts (train, validation, test) need at least one each",
         ),
         (
@@ -118,15 +118,15 @@ def test_protocols_cut_as_they_say(workspace):
         ),
         (
             {("TEST_SIMPLE", "A"): 20, ("TEST_SIMPLE", "B"): 20},
-            "published",
-            "published has no readable image to train on of class A, B",
+            "random",
+            "random has no readable image to train on of class A, B",
         ),
     ],
 )
 def test_impossible_splits_are_refused(workspace, monkeypatch, capfd, counts, protocols, expected):
     write_inventory(workspace, counts)
     (workspace / "params.yaml").write_text(
-        (workspace / "params.yaml").read_text().replace("[published]", f"[{protocols}]")
+        (workspace / "params.yaml").read_text().replace("[random]", f"[{protocols}]")
     )
     monkeypatch.chdir(workspace)
     assert prepare.main() == 1
@@ -140,7 +140,7 @@ def test_held_out_added_to_a_finished_study_without_test_images_is_refused(works
     commit_workspace(workspace)
     stand_in(workspace)
     (workspace / "params.yaml").write_text(
-        (workspace / "params.yaml").read_text().replace("[published]", "[published, held-out]")
+        (workspace / "params.yaml").read_text().replace("[random]", "[random, held-out]")
     )
     result = run([sys.executable, "-m", "dvc", "repro", "prepare"], workspace)
     assert result.returncode != 0
@@ -154,7 +154,7 @@ def test_unreadable_images_are_left_out(workspace, monkeypatch, capfd):
     monkeypatch.chdir(workspace)
     assert prepare.main() == 0
     assert "left out as unreadable: 3 images" in capfd.readouterr().out
-    for protocol in ("published", "held-out"):
+    for protocol in ("random", "held-out"):
         split = json.loads((workspace / f"data/splits/{protocol}.json").read_text())
         used = split["train"] + split["validation"] + split["test"]
         assert not {3, 40, 70} & set(used)
@@ -168,7 +168,7 @@ def test_a_class_of_three_is_in_every_part(workspace, monkeypatch):
     write_inventory(workspace, {("ALL", "A"): 40, ("ALL", "B"): 3})
     monkeypatch.chdir(workspace)
     assert prepare.main() == 0
-    split = json.loads((workspace / "data/splits/published.json").read_text())
+    split = json.loads((workspace / "data/splits/random.json").read_text())
     classes = pd.read_parquet(workspace / "data/inventory.parquet")["class"]
     assert [classes[split[part]].eq("B").sum() for part in ("train", "validation", "test")] == [
         1,

@@ -68,7 +68,7 @@ def study(tmp_path_factory):
     write_study(root, classes=HOSTILE)
     write_json(
         root / "data/controls.json",
-        {"published": control(0.97, 1.0), "held-out": control(0.60, 0.0)},
+        {"random": control(0.97, 1.0), "held-out": control(0.60, 0.0)},
     )
     return root, report_here(root)
 
@@ -98,11 +98,11 @@ def test_a_control_near_the_model_is_warned_of_at_the_top(study):
     text = (study[0] / "reports/study.md").read_text()
     top = text[: text.index("## 1.")]
     assert (
-        "Do not trust the accuracies of `published`.** 100.00% of the test images come from"
+        "Do not trust the accuracies of `random`.** 100.00% of the test images come from"
         " photographs" in top
     )
     assert (
-        "A comparison of colours comes near the models of `published`" in top
+        "A comparison of colours comes near the models of `random`" in top
         and "scores 97.00%" in top
     )
     assert "of `held-out`" not in top
@@ -111,9 +111,9 @@ def test_a_control_near_the_model_is_warned_of_at_the_top(study):
 
 def test_findings_only_where_the_interval_allows(study):
     text = (study[0] / "reports/study.md").read_text()
-    assert "**Units of the hidden layers, published:** no finding on accuracy" in text
+    assert "**Units of the hidden layers, random:** no finding on accuracy" in text
     assert re.search(
-        r"\*\*Hidden layers, published:\*\* .*1 → 3 lowered accuracy by 4\d\.\d\d points \(95 %"
+        r"\*\*Hidden layers, random:\*\* .*1 → 3 lowered accuracy by 4\d\.\d\d points \(95 %"
         r" interval -",
         text,
     )
@@ -171,23 +171,23 @@ def test_names_are_shown_as_they_are_whatever_they_hold(study):
 
 def test_backbones_repeats_and_unknown_photographs(tmp_path):
     root = tmp_path / "axes"
-    write_study(root, some(2, "[published]", "[ResNet50, MobileNet]", "[1, 2]"), classes=HOSTILE)
+    write_study(root, some(2, "[random]", "[ResNet50, MobileNet]", "[1, 2]"), classes=HOSTILE)
     (root / "data/photographs.parquet").unlink()
     other_software = {
         "precision": "mixed_bfloat16",
         "versions": {"python": "3.11.9", "jax": "0.5.0", "keras": "3.10.0"},
     }
     change_metrics(
-        root / "data/results/mn_resultset2-published-MobileNet-1/metrics.json", **other_software
+        root / "data/results/mn_resultset2-random-MobileNet-1/metrics.json", **other_software
     )
     change_metrics(
-        root / "data/results/mn_resultset2-published-ResNet50-1/metrics.json",
+        root / "data/results/mn_resultset2-random-ResNet50-1/metrics.json",
         pretraining=other_software,
     )
     status, printed = report_here(root, "--without-images")
     assert status == 0, printed
     text = (root / "reports/study.md").read_text()
-    assert "### 6.1. Backbones" in text and "| **MobileNet, published** |" in text
+    assert "### 6.1. Backbones" in text and "| **MobileNet, random** |" in text
     assert "`ResNet50 - F - D(16)` and `MobileNet - F - D(16)`" in text
     # Said at the top and in the terminal, of all runs; and below the table in which rows of both
     # stand side by side.
@@ -244,8 +244,8 @@ def summary_of(accuracy, name="narrow", **changes):
     )
     summary = {
         "experiment": name,
-        "series": "published",
-        "protocol": "published",
+        "series": "random",
+        "protocol": "random",
         "accuracy": accuracy,
         "runs": [{"judged": judged}],
     }
@@ -263,7 +263,7 @@ def summary_of(accuracy, name="narrow", **changes):
             0.95,
             control(0.62, 0.83),
             [
-                "Do not trust the accuracies of `published`.** 83.00% of the test images come from"
+                "Do not trust the accuracies of `random`.** 83.00% of the test images come from"
                 " photographs"
             ],
         ),
@@ -272,7 +272,7 @@ def summary_of(accuracy, name="narrow", **changes):
             control(0.97, 0.83),
             [
                 "Do not trust",
-                "A comparison of colours comes near the models of `published`, or beats them",
+                "A comparison of colours comes near the models of `random`, or beats them",
             ],
         ),
         (
@@ -298,16 +298,13 @@ def summary_of(accuracy, name="narrow", **changes):
         (
             0.55,
             control(0.97, None),
-            [
-                "The models of `published` are at chance.** The best test accuracy is 55.00%"
-                " (narrow)"
-            ],
+            ["The models of `random` are at chance.** The best test accuracy is 55.00% (narrow)"],
         ),
         (0.55, control(0.62, 0.83), ["are at chance", "83.00% of the test images"]),
     ],
 )
 def test_warnings_follow_what_was_counted(accuracy, control, told):
-    found = warnings_of([summary_of(accuracy)], {"published": control})
+    found = warnings_of([summary_of(accuracy)], {"random": control})
     assert len(found) == len(told) and all(
         part in warning for part, warning in zip(told, found, strict=True)
     ), found
@@ -317,7 +314,7 @@ def test_a_constant_answer_that_comes_near_is_named():
     often = control(0.5, 0.0)
     often["majority_class"]["accuracy"] = 0.7
     (found,) = warnings_of(
-        [summary_of(0.75) | {"per_image": {"value": 0.75, "low": 0.72}}], {"published": often}
+        [summary_of(0.75) | {"per_image": {"value": 0.75, "low": 0.72}}], {"random": often}
     )
     assert (
         "add little to a constant answer.** Always answering the most frequent class scores 70.00%"
@@ -330,12 +327,10 @@ def test_rows_that_tie_are_all_named():
     worse = summary_of(0.4, "worse")
     assert [row["experiment"] for row in best_of([worse, *rows])] == list("abcdefg")
     assert (
-        "is 50.00% (7 rows tie);"
-        in warnings_of([worse, *rows], {"published": control(0.9, 0.0)})[0]
+        "is 50.00% (7 rows tie);" in warnings_of([worse, *rows], {"random": control(0.9, 0.0)})[0]
     )
     assert (
-        "is 50.00% (a and b);"
-        in warnings_of([worse, *rows[:2]], {"published": control(0.9, 0.0)})[0]
+        "is 50.00% (a and b);" in warnings_of([worse, *rows[:2]], {"random": control(0.9, 0.0)})[0]
     )
     runs = [
         {
@@ -406,9 +401,7 @@ def told_software(text):
     lines = re.findall(
         r"^(?:> )?- ((?:jax|keras) .*): (.*?)(?: and (\d+) more)?$", text, re.MULTILINE
     )
-    return [
-        {software: runs.count("-published-") + int(more or 0)} for software, runs, more in lines
-    ]
+    return [{software: runs.count("-random-") + int(more or 0)} for software, runs, more in lines]
 
 
 def test_results_csv_has_one_sorted_row_a_run(study):
@@ -417,7 +410,7 @@ def test_results_csv_has_one_sorted_row_a_run(study):
     )
     assert list(times["key"]) == list(table["key"])
     assert list(table["key"]) == [
-        f"mn_resultset{i}-{p}-ResNet50-1" for p in ("published", "held-out") for i in range(1, 8)
+        f"mn_resultset{i}-{p}-ResNet50-1" for p in ("random", "held-out") for i in range(1, 8)
     ]
     assert times["learning_time"][1] == "0:01:01.234567" and times["learning_time_ms"][1] == 61234
 
@@ -533,7 +526,7 @@ def summaries_of_published(rows):
         row
         | {
             "experiment": row["model"],
-            "series": "published",
+            "series": "random",
             "accuracy": row["test_acc"],
             "runs": [row],
         }
