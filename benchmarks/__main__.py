@@ -5,7 +5,7 @@ runs.
 import subprocess
 import sys
 
-from hemotune.hardware import processor_name
+from hemotune.hardware import cpu_name
 
 BENCHMARKS = ["decode", "scale", "no_op", "flow_makespan", "training_step", "notebook"]
 
@@ -22,7 +22,7 @@ def main():
                 rows += [line] if line.startswith("| ") else []
         status |= process.returncode
     print(
-        f"\n{processor_name()}\n\n| what | ratio | goal, at most | measured"
+        f"\n{cpu_name()}\n\n| what | ratio | goal, at most | measured"
         f" |\n|---|---|---|---|\n{''.join(rows)}",
         end="",
     )

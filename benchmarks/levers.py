@@ -48,7 +48,7 @@ def child(way, options):
     images = random.integers(0, 256, (IMAGES, options.size, options.size, 3), "uint8")
     labels = random.integers(0, 4, IMAGES)
     keras.config.set_dtype_policy(
-        hardware.choose_precision("auto", gpu_names(), hardware.processor()[1])
+        hardware.choose_precision("auto", gpu_names(), hardware.read_cpu().features)
     )
     model = assemble(build_backbone(options.backbone, options.size), options.backbone, 1, 8, 0.5, 4)
     optimizer = keras.optimizers.Adam(1e-5) if way == "adam" else adam(1e-5)
@@ -99,7 +99,7 @@ def main():
         print(json.dumps(child(options.way, options)))
         return 0
     print(
-        f"{hardware.processor_name()}, {options.backbone}, {options.size} px, batches of"
+        f"{hardware.cpu_name()}, {options.backbone}, {options.size} px, batches of"
         f" {options.batch_size}\n"
     )
     print(

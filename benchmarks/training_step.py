@@ -60,7 +60,7 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20, help="in each of the rounds")
     options = parser.parse_args(arguments)
-    gpus, (_, features) = gpu_names(), hardware.processor()
+    gpus, features = gpu_names(), hardware.read_cpu().features
     keras.config.set_dtype_policy(hardware.choose_precision("auto", gpus, features))
     random = np.random.default_rng(1)
     labels = random.integers(0, 4, IMAGES)

@@ -1,7 +1,7 @@
-"""Which GPUs there are: those that the driver lists, and those that Keras's backend sees.
+"""The GPUs that the driver lists, and those that Keras's backend sees.
 
-A GPU that may be used and that the backend does not see is an error: without it minutes of training
-would silently become a day on the processor.
+A GPU that may be used but that the backend does not see is an error: otherwise minutes of training
+would silently become a day on the CPU.
 """
 
 import os
@@ -9,8 +9,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
 
 from hemotune.errors import StudyError
 from hemotune.hardware import without_native_log
@@ -26,21 +26,28 @@ JAX = """
 import jax
 print("devices:", jax.devices(), "with jax_platforms =", jax.config.jax_platforms)
 """
-# Of each backend: its name, what pip installs for GPUs, and a program with which it says itself
-# what it sees.
+
+
+@dataclass(frozen=True)
+class Backend:
+    name: str
+    package: str  # what pip installs for GPUs
+    program: str  # Python code that prints which devices the backend sees
+
+
 BACKENDS = {
-    "tensorflow": ("TensorFlow", "tensorflow[and-cuda]", TENSORFLOW),
-    "jax": ("JAX", "jax[cuda12]", JAX),
+    "tensorflow": Backend("TensorFlow", "tensorflow[and-cuda]", TENSORFLOW),
+    "jax": Backend("JAX", "jax[cuda12]", JAX),
 }
-# With these TensorFlow names each library that it misses.
+# Makes TensorFlow name each library that it cannot load.
 VERBOSE = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
 
 
 def usable_gpus(warn: Callable[[str], None] = print) -> list[str]:
     """Return the ids of the GPUs that this process may use, without loading a backend.
 
-    They are those that CUDA_VISIBLE_DEVICES names, or, if it is not set, all that nvidia-smi lists.
-    As in CUDA, an empty value hides all, and what is no id (such as -1) hides all that follow it.
+    CUDA_VISIBLE_DEVICES names them; if it is not set, they are all that nvidia-smi lists. As in
+    CUDA, an empty value hides all GPUs, and an invalid id such as -1 hides those after it.
 
     Args:
         warn: called with one line if nvidia-smi fails.
@@ -87,21 +94,25 @@ def gpu_names() -> list[str]:
     with without_native_log():
         names = seen_by_tensorflow() if backend == "tensorflow" else seen_by_jax()
     if not names and (usable := usable_gpus()):
-        listed = listed_gpus(warn=lambda _: None)
-        if unknown := [gpu for gpu in usable if listed and gpu.isdecimal() and gpu not in listed]:
-            raise StudyError(
-                f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}: there is no GPU"
-                f" {unknown[0]}; nvidia-smi lists {', '.join(listed)}: name some of these, or set"
-                " it to -1 to use the CPU"
-            )
-        name, package, question = BACKENDS[backend]
-        raise StudyError(
-            f"{name} sees none of the GPUs that it may use ({', '.join(usable)}). It says:"
-            f" {own_words(question)}. To use the GPU, install the CUDA libraries: .venv/bin/pip"
-            f" install '{package}' (docs/gpus.md). To use the processor, give the flow --slots cpu"
-            " or set CUDA_VISIBLE_DEVICES=-1"
-        )
+        raise StudyError(explain_unseen(usable, BACKENDS[backend]))
     return names
+
+
+def explain_unseen(usable: list[str], backend: Backend) -> str:
+    """Return why `backend` sees none of the `usable` GPUs, and the fix."""
+    listed = listed_gpus(warn=lambda _: None)
+    if unknown := [gpu for gpu in usable if listed and gpu.isdecimal() and gpu not in listed]:
+        return (
+            f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}: there is no GPU"
+            f" {unknown[0]}; nvidia-smi lists {', '.join(listed)}: name some of these, or set it to"
+            " -1 to use the CPU"
+        )
+    return (
+        f"{backend.name} sees none of the GPUs that it may use ({', '.join(usable)}). It reports:"
+        f" {report_of(backend)}. To use the GPU, install the CUDA libraries: .venv/bin/pip install"
+        f" '{backend.package}' (docs/gpus.md). To use the CPU, give the flow --slots cpu or set"
+        " CUDA_VISIBLE_DEVICES=-1"
+    )
 
 
 def seen_by_tensorflow() -> list[str]:
@@ -118,7 +129,7 @@ def seen_by_jax() -> list[str]:
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:
-        platforms = jax.config.jax_platforms
+        platforms = os.environ.get("JAX_PLATFORMS")
         reason = " ".join(str(error).split()) or "it is not installed"
         raise StudyError(
             f"JAX_PLATFORMS={platforms}: JAX cannot start this platform ({reason}): "
@@ -127,26 +138,27 @@ def seen_by_jax() -> list[str]:
     return [device.device_kind for device in devices if device.platform == "gpu"]
 
 
-def own_words(question: str) -> str:
-    """Return what a backend says about GPUs in a process of its own, in which its log is not
-    hidden.
-    """
-    _, output = run([sys.executable, "-c", question], env={**os.environ, **VERBOSE})
-    # Less the time and place at which a line of the log begins, and the long path at which it ends.
+def report_of(backend: Backend) -> str:
+    """Return what a backend logs about GPUs, in a new process that does not hide its log."""
+    _, output = run([sys.executable, "-c", backend.program], environment=os.environ | VERBOSE)
+    # Without the time and place at which a line of the log begins, and the long path that ends it.
     prefix_or_path = re.compile(r"^.*?\.cc:\d+\] |; LD_LIBRARY_PATH.*|\.$")
     about_gpus = re.compile(r"(?!\s)(.*(cuda|gpu|Error:)|devices:)", re.IGNORECASE)
     lines = (prefix_or_path.sub("", line) for line in output.splitlines())
     return " | ".join(dict.fromkeys(line for line in lines if about_gpus.match(line)))
 
 
-def run(command: list[str], **options: Any) -> tuple[int, str]:
-    """Run a command; return its exit status and all that it printed."""
+def run(
+    command: list[str], timeout: float | None = None, environment: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """Run a command for at most `timeout` seconds; return its exit status and its output."""
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        **options,
+        timeout=timeout,
+        env=environment,
     )
     return done.returncode, done.stdout

@@ -1,4 +1,4 @@
-"""What the hardware decides: kernels, precision, and the names written into the results.
+"""What depends on the hardware: kernels, precision, and the names written into the results.
 
 Import this module and call `use_fast_kernels()` before Keras: TensorFlow reads its environment when
 it is imported.
@@ -9,18 +9,26 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from hemotune.progress import cores
 
-# Features of /proc/cpuinfo that say that the processor multiplies bfloat16 itself.
-NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
+# Features in /proc/cpuinfo of CPUs with bfloat16 multiplication in hardware.
+NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
-def use_fast_kernels():
-    """Turn oneDNN on: TensorFlow does so by itself on newer processors only, and AVX2 ones train
-    2.4 times faster with it.
+@dataclass(frozen=True)
+class Cpu:
+    name: str  # such as "AMD EPYC"
+    features: frozenset[str]  # as in /proc/cpuinfo, such as "avx2"
+
+
+def use_fast_kernels() -> None:
+    """Turn oneDNN on.
+
+    TensorFlow's default is on for newer CPUs only; CPUs with AVX2 train 2.4 times faster with it.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,11 +36,12 @@ def use_fast_kernels():
 
 
 @contextlib.contextmanager
-def without_native_log():
-    """Send what TensorFlow's C++ code writes to the terminal nowhere.
+def without_native_log() -> Iterator[None]:
+    """Discard what C++ code writes to standard error within this block.
 
-    While it is loaded and looks for GPUs it logs a dozen lines, "failed call to cuInit" on every
-    machine without one, before its own log level is read. Python's exceptions are not touched.
+    While TensorFlow loads and looks for GPUs, it logs a dozen lines before it reads its own log
+    level, such as "failed call to cuInit" on every machine without a GPU. Python's exceptions are
+    not affected.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -48,10 +57,10 @@ def without_native_log():
 
 @contextlib.contextmanager
 def keras_defaults() -> Iterator[None]:
-    """Import Keras within this block with its own defaults, whatever the user's keras.json sets.
+    """Import Keras within this block with its own defaults, not those of the user's keras.json.
 
-    Another floatx or image_data_format there would change the study or break it; Keras reads the
-    file from KERAS_HOME, once, when it is imported.
+    Another floatx or image_data_format there would change the study or break it. Keras reads the
+    file from KERAS_HOME once, when it is imported.
     """
     own = os.environ.get("KERAS_HOME")
     with tempfile.TemporaryDirectory() as empty:
@@ -65,16 +74,17 @@ def keras_defaults() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quick_import():
-    """Import Keras within this block: quietly, and without what it and TensorFlow load for wrappers
-    that nobody here uses.
+def quick_import() -> Iterator[None]:
+    """Import Keras within this block without a log and without the libraries that it only wraps.
 
-    scikit-learn and matplotlib are a quarter of the 20 s that it takes on a slow processor, once
-    for every fine-tune.
+    scikit-learn and matplotlib would take a quarter of the 20 s that the import of Keras takes on a
+    slow CPU, in every fine-tune.
     """
     wrapped = {"sklearn", "matplotlib", "jax"} - {os.environ.get("KERAS_BACKEND")}
-    unused = {name: None for name in wrapped if name not in sys.modules}
-    sys.modules.update(unused)  # None makes an import fail, and Keras does without
+    unused = [name for name in wrapped if name not in sys.modules]
+    for name in unused:
+        # Makes an import of it fail; Keras then does without.
+        sys.modules[name] = None  # type: ignore[assignment]  # documented, but not in typeshed
     try:
         with without_native_log(), keras_defaults():
             yield
@@ -83,47 +93,44 @@ def quick_import():
             del sys.modules[name]
 
 
-def processor():
-    """Return (name, set of features) of the processor as the kernel tells them, less what oneDNN
-    was told not to use.
-    """
+def read_cpu() -> Cpu:
+    """Return the CPU that the kernel reports, without the features that oneDNN must not use."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
-        return platform.processor() or platform.machine(), set()
-    fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
-    features = set(fields.get("flags", fields.get("Features", "")).split())
-    # OneDNN's own variable, with names such as AVX2 and AVX512_CORE_BF16
+        return Cpu(platform.processor() or platform.machine(), frozenset())
+    pairs = (line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in pairs}
+    features = frozenset(fields.get("flags", fields.get("Features", "")).split())
+    # oneDNN's own variable, with names such as AVX2 and AVX512_CORE_BF16
     most = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
     if not any(name in most for name in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")):
         features -= NATIVE_BFLOAT16
-    return fields.get("model name", platform.machine()), features
+    return Cpu(fields.get("model name", platform.machine()), features)
 
 
-def threads():
-    """Return how many threads an operation may use: with another number sums round otherwise, and
-    training amplifies it.
+def cpu_name() -> str:
+    """Return the CPU's name and widest vector instructions, `AMD EPYC (2 cores, avx2)`."""
+    cpu = read_cpu()
+    widest = next(
+        (f for f in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx") if f in cpu.features),
+        platform.machine(),
+    )
+    return f"{cpu.name} ({cores()} cores, {widest})"
+
+
+def threads() -> int:
+    """Return how many threads one operation may use.
+
+    Another number rounds sums differently, and training amplifies the difference.
     """
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or cores())
 
 
-def processor_name():
-    """Return the processor's name with its widest vector instructions, `AMD EPYC (2 cores,
-    avx2)`.
-    """
-    name, features = processor()
-    widest = next(
-        (f for f in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "avx") if f in features),
-        platform.machine(),
-    )
-    return f"{name} ({cores()} cores, {widest})"
+def choose_precision(setting: str, gpus: Sequence[str], features: Set[str]) -> str:
+    """Return Keras's dtype policy for the `precision` of a profile.
 
-
-def choose_precision(setting, gpus, features):
-    """Return Keras's dtype policy for the profile's `training.precision`.
-
-    `auto` is mixed_bfloat16 on a GPU and on processors with native bfloat16; elsewhere bfloat16 is
-    emulated, three to seven times slower than float32.
+    `auto` is mixed_bfloat16 on GPUs and on CPUs with native bfloat16. Elsewhere bfloat16 is
+    emulated and three to seven times slower than float32.
     """
     if setting != "auto":
         return setting

@@ -275,7 +275,9 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
             for line in output.splitlines()
             if "error: TensorFlow" in line
         }
-        assert message.startswith("TensorFlow sees none of the GPUs that it may use (0). It says: ")
+        assert message.startswith(
+            "TensorFlow sees none of the GPUs that it may use (0). It reports"
+        )
         assert "Could not load dynamic library 'libcuda.so.1'" in message
         install, *cpu = re.search(
             r"install the CUDA libraries: (.*) \(.*(--slots cpu) or set (.*)", message

@@ -102,7 +102,7 @@ def fit(
         history = resume.restore(state, network) if state else []
         if history:
             print(f"resumed after epoch {len(history)} of {training.epochs}", flush=True)
-        progress.begin_at(len(history) * steps * batch_size)
+        progress.resume_at(len(history) * steps * batch_size)
         for epoch in range(len(history) + 1, training.epochs + 1):
             started = time.monotonic()
             order = np.random.default_rng([seed, epoch]).permutation(train)

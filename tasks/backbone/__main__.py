@@ -16,7 +16,7 @@ with hardware.quick_import():
     import keras  # its backend reads the environment when it is imported
 
 from hemotune.errors import entry_point  # noqa: E402
-from hemotune.files import need_room, new_folder, write_json  # noqa: E402
+from hemotune.files import new_folder, require_space, write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
 from hemotune.settings.backbone import Backbone  # noqa: E402
 from hemotune.settings.images import Images  # noqa: E402
@@ -29,7 +29,7 @@ from tasks.backbone.weights import imagenet, pretrain  # noqa: E402
 @entry_point
 def main(name):
     size, backbone = read_profile("images", Images).size, read_profile("backbone", Backbone)
-    gpus, (_, features) = gpu_names(), hardware.processor()
+    gpus, features = gpu_names(), hardware.read_cpu().features
     keras.config.set_dtype_policy(
         hardware.choose_precision(backbone.pretrain.precision, gpus, features)
     )
@@ -44,7 +44,7 @@ def main(name):
         case "random":
             model, source = build_backbone(name, size), {"weights": "random", "seed": backbone.seed}
     with new_folder(f"data/backbone/{name}") as folder:
-        need_room(folder, 5 * model.count_params())  # float32 and what HDF5 adds
+        require_space(folder, 5 * model.count_params())  # float32 and what HDF5 adds
         model.save_weights(folder / "backbone.weights.h5")
         facts = {"backbone": name, "size": size, "parameters": model.count_params(), **source}
         if backbone.weights == "pretrain":

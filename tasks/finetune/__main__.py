@@ -106,7 +106,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
     rate = experiment.learning_rate * training.learning_rate_scale
     failure = Path(f".study/failures/{key}.json")
     failure.unlink(missing_ok=True)
-    gpus, (_, features) = gpu_names(), hardware.processor()
+    gpus, features = gpu_names(), hardware.read_cpu().features
 
     images = np.load("data/images.npy", mmap_mode="r")
     inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
@@ -194,7 +194,7 @@ def main(experiment_name, protocol, backbone_name, repeat):
             else last["images_per_second"]
         ),
         "device": device,
-        "processor": hardware.processor_name(),
+        "processor": hardware.cpu_name(),
         "threads": hardware.threads(),
         "precision": precision,
         "versions": versions(),

@@ -250,7 +250,7 @@ def test_batches_leave_no_odd_shape_and_lose_nothing(data):
 
 def test_what_onednn_must_not_use_the_processor_does_not_have(monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    everything = hardware.processor()[1]
+    everything = hardware.read_cpu().features
     for most, lacks in {
         "AVX2": True,
         "AVX512_CORE": True,
@@ -258,7 +258,7 @@ def test_what_onednn_must_not_use_the_processor_does_not_have(monkeypatch):
         "ALL": False,
     }.items():
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
-        assert hardware.processor()[1] == (
+        assert hardware.read_cpu().features == (
             everything - hardware.NATIVE_BFLOAT16 if lacks else everything
         )
 
@@ -273,8 +273,8 @@ def test_a_gpu_that_jax_does_not_see_is_an_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     expected = (
-        "JAX sees none of the GPUs that it may use (99). It says: devices: [CpuDevice(id=0)] with"
-        " jax_platforms = cpu. "
+        "JAX sees none of the GPUs that it may use (99). It reports: devices: [CpuDevice(id=0)]"
+        " with jax_platforms = cpu. "
     )
     with pytest.raises(StudyError, match=re.escape(expected)):
         gpu_names()
