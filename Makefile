@@ -5,11 +5,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run ui test bench clean
+.PHONY: help setup run ui lint test test-fast bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/installed  ## create the virtual environment from the lock file with hashes
 
@@ -30,12 +30,28 @@ run: setup  ## run the study that params.yaml names (default: the drawn sample) 
 ui: setup  ## start Prefect's server, serve the deployments and print the address
 	$(BIN)/python -m flows.serve
 
+lint: setup  ## check style, types and layers, and change nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
 # One worker more than there are cores: the flow's tests wait as much as they compute.
 test: setup  ## run all tests
 	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
+test-fast: setup  ## run the tests that need neither TensorFlow nor a study, in less than a minute
+	$(BIN)/python -m pytest -m "not slow" -n $$(getconf _NPROCESSORS_ONLN)
+
 bench: setup  ## run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
+
+# 3.11.0, so that the lock file also holds what later Pythons no longer need.
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11.0 --generate-hashes --no-annotate --no-header
+
+lock: setup  ## write both lock files anew from pyproject.toml; add UPGRADE=--upgrade for the latest versions
+	$(LOCK) $(UPGRADE) --all-extras pyproject.toml -o requirements.lock
+	echo uv | $(LOCK) $(UPGRADE) - -o requirements-setup.lock
 
 clean:  ## remove the virtual environment and everything a run made, but not DVC's cache
 	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/times.csv reports/model_card.md reports/summary.txt reports/figures reports/validation

@@ -159,17 +159,26 @@ def stand_in(folder: Path) -> None:
         repo.commit(force=True)
 
 
-# Files of few tests that take minutes. They begin, so that at the end no core idles while one of
-# them goes on alone.
-SLOWEST = ["test_study", "test_flow", "test_watch", "test_dask", "test_report", "test_jax"]
+# Files of few tests that take minutes, because they load TensorFlow or run a study. They begin, so
+# that at the end no core idles while one of them runs alone.
+SLOWEST = [
+    "test_study",
+    "test_flow",
+    "test_watch",
+    "test_dask",
+    "test_report",
+    "test_jax",
+    "test_model",
+    "test_server",
+]
 
 
-def pytest_collection_modifyitems(items):
-    items.sort(
-        key=lambda item: (
-            SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST)
-        )
-    )
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(SLOWEST)))
+    for item in items:
+        if item.path.stem in order:
+            item.add_marker("slow")
 
 
 @pytest.fixture
