@@ -168,6 +168,7 @@ def changed(repo):
     }
 
 
+@pytest.mark.slow
 def test_editing_a_module_changes_the_stages_that_import_it_and_no_other(finished):
     repo = Repo()
     assert changed(repo) == set()

@@ -42,6 +42,7 @@ def everything(toy):
     return {path.as_posix() for path in files if not {".dvc", "study.lock"} & set(path.parts)}
 
 
+@pytest.mark.slow
 def test_a_params_file_that_dvc_cannot_read_removes_nothing(toy, monkeypatch, capsys):
     params = (toy.folder / "params.yaml").read_text()
     toy.write("params.yaml", "names: [a")
@@ -53,6 +54,7 @@ def test_a_params_file_that_dvc_cannot_read_removes_nothing(toy, monkeypatch, ca
     toy.write("params.yaml", params)
 
 
+@pytest.mark.slow
 def test_what_removed_experiments_left_is_removed_after_a_question(toy, monkeypatch, capsys):
     before, cache = everything(toy), sorted((toy.folder / ".dvc/cache").rglob("*"))
     for answer in ("n\n", "\n", ""):

@@ -11,6 +11,7 @@ from flows import repository, source
 from tests.flows.toy import Toy
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_seen_without_a_question_also_after_dvc_repro(
     tmp_path, monkeypatch, capfd
 ):

@@ -79,6 +79,7 @@ def test_one_photograph_gives_no_interval():
     )
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_true_accuracy_as_often_as_it_says():
     rng = np.random.default_rng(3)
     held = 0

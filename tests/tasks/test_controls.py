@@ -215,6 +215,7 @@ def test_arrays_and_groups_that_do_not_fit_the_inventory_are_refused():
         alone(splits()["random"], inventory, images, photographs.iloc[1:])
 
 
+@pytest.mark.slow
 def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys):
     inventory, images, photographs = drawn()
     monkeypatch.chdir(tmp_path)

@@ -98,6 +98,7 @@ def test_bad_pictures_are_unknown_and_equal_ones_together(tmp_path):
     assert group([]).empty
 
 
+@pytest.mark.slow
 def test_stage(sample, tmp_path):
     """The stage as dvc runs it, twice: the same bytes."""
     folder, truth = sample

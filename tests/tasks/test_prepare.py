@@ -53,6 +53,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.slow
 def test_protocols_cut_as_they_say(workspace):
     inventory = write_inventory(workspace, COUNTS)
     (workspace / "params.yaml").write_text(
@@ -135,6 +136,7 @@ def test_impossible_splits_are_refused(workspace, monkeypatch, capfd, counts, pr
     assert not list((workspace / "data").glob(".*"))
 
 
+@pytest.mark.slow
 def test_held_out_added_to_a_finished_study_without_test_images_is_refused(workspace):
     write_inventory(workspace, {("ALL", "A"): 20, ("ALL", "B"): 20})
     commit_workspace(workspace)
@@ -244,6 +246,7 @@ def made_up_layout(random):
     return paths, include, exclude
 
 
+@pytest.mark.slow
 def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
     """What prepare lets pass has images of each class to train on, to validate on and to test on;
     all else is refused by name.

@@ -28,6 +28,7 @@ def judged(folder, tmp_path, **changed):
     return result, {rule["rule"]: rule for rule in result["rules"]}, tables
 
 
+@pytest.mark.slow
 def test_good_images_pass_and_test_simple_may_be_small(tmp_path):
     fill(
         tmp_path / "images",
@@ -220,6 +221,7 @@ def test_stage_with_warnings_writes_everything(tmp_path, monkeypatch, capfd):
     )
 
 
+@pytest.mark.slow
 def test_stage_stops_at_many_defects_and_names_each(tmp_path):
     images = tmp_path / "data/raw/images"
     fill(images, {"TRAIN/A": 10, "TRAIN/B": 10, "TEST/A": 10, "TEST/B": 4})

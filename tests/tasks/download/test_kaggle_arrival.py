@@ -24,6 +24,7 @@ from tests.tasks.download.kaggle_server import HANDLE
 LATEST = Dataset(source="kaggle", handle=HANDLE, version="latest")
 
 
+@pytest.mark.slow
 def test_pinned_version_without_a_token_from_a_process(kaggle, server):
     output, errors = (running := kaggle.process(version=4)).communicate(timeout=60)
     assert running.returncode == 0, errors

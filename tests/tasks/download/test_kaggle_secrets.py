@@ -74,6 +74,7 @@ def test_token_and_signed_link_appear_in_no_error(kaggle, server, workspace, mon
     )
 
 
+@pytest.mark.slow
 def test_token_and_signed_link_appear_nowhere_in_prefect(kaggle, server, workspace):
     """A flow whose one stage is the study's own download; all that Prefect's server knows lies in
     its database.

@@ -407,6 +407,7 @@ def test_sample_gives_the_same_bytes_twice(bring):
     assert sums[0] == sums[1]
 
 
+@pytest.mark.slow
 def test_the_study_asks_its_source_by_the_command_in_dvc_yaml(workspace):
     """What flows/watch.py runs: without such a command it never learns of new data."""
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
