@@ -4,10 +4,15 @@ itself has another exit status.
 
 import errno
 import functools
+import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
 
+P = ParamSpec("P")
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 
 
@@ -19,19 +24,21 @@ class PassingError(StudyError):
     """A failure of a network or a server, which may be over in some minutes."""
 
 
-def entry_point(main):
-    """Turn `main() -> int | None` into a command: a StudyError or a full disk becomes one line and
-    exit status 1, a PassingError 75.
+def entry_point(main: Callable[P, int | None]) -> Callable[P, int]:
+    """Turn `main` into a command that returns its exit status and prints one line for an error.
+
+    A StudyError, a missing file of data/ or reports/, or a full disk is 1, a PassingError 75, an
+    interrupt 130.
     """
 
     @functools.wraps(main)
-    def command(*arguments):
+    def command(*args: P.args, **kwargs: P.kwargs) -> int:
         if threading.current_thread() is threading.main_thread():
             # A shell starts background jobs with SIGINT ignored; whoever sends it to a stage means
             # to stop it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            return main(*arguments) or 0
+            return main(*args, **kwargs) or 0
         except StudyError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return TRY_AGAIN if isinstance(error, PassingError) else 1
@@ -42,6 +49,13 @@ def entry_point(main):
                 flush=True,
             )
             return 130
+        except FileNotFoundError as error:
+            # pandas names the file in the message alone
+            missing = Path(os.fsdecode(error.filename or str(error)))
+            if missing.parts[:1] not in [("data",), ("reports",)]:
+                raise
+            print(f"error: {missing} is missing: run `dvc repro`", file=sys.stderr, flush=True)
+            return 1
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

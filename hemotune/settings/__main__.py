@@ -7,6 +7,7 @@ No stage depends on this: each checks the keys that it reads.
 import sys
 from pathlib import Path
 
+from hemotune.command import ArgumentParser
 from hemotune.errors import entry_point
 from hemotune.settings.backbone import Backbone
 from hemotune.settings.dataset import Dataset
@@ -41,9 +42,10 @@ def check(root: str | Path = ".") -> None:
 
 
 @entry_point
-def main() -> None:
+def main(*arguments: str) -> None:
+    ArgumentParser(__package__, __doc__).parse_args(arguments)
     check()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.evaluation.leaks import THUMBNAIL, accuracies
 from hemotune.files import read_json, write_json
@@ -185,7 +186,8 @@ def parts(split):
 
 
 @entry_point
-def main():
+def main(*arguments: str) -> None:
+    ArgumentParser(__package__, __doc__).parse_args(arguments)
     splits = sorted(Path("data/splits").glob("*.json"))
     if not splits:
         raise StudyError("data/splits holds no split: run prepare first")
@@ -215,4 +217,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -9,10 +9,10 @@ Whatever the source looks like, data/raw/ has one layout: images/SPLIT/CLASS/NAM
 source.json.
 """
 
-import argparse
 import json
 import sys
 
+from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
 from hemotune.settings.dataset import Dataset
@@ -21,10 +21,8 @@ from tasks.download.sources import RAW, STATE, bring, describe, source_state
 
 
 @entry_point
-def main(*arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.download", description=__doc__.split("\n")[0]
-    )
+def main(*arguments: str) -> None:
+    parser = ArgumentParser(__package__, __doc__)
     parser.add_argument(
         "--source", action="store_true", help="print the state of the source, and bring nothing"
     )

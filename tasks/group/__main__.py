@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file
 from tasks.group.photographs import group
 
 
 @entry_point
-def main():
+def main(*arguments: str) -> None:
     """Read data/raw and data/inventory.parquet, write data/photographs.parquet."""
+    ArgumentParser(__package__, __doc__).parse_args(arguments)
     raw, inventory = Path("data/raw"), Path("data/inventory.parquet")
     if not inventory.exists():
         raise StudyError(f"{inventory} is missing: run `dvc repro validate` first")
@@ -40,4 +42,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

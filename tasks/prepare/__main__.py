@@ -4,6 +4,7 @@ import sys
 
 import pandas as pd
 
+from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
 from hemotune.settings.protocols import Protocols
@@ -13,7 +14,8 @@ from tasks.prepare.protocols import PROTOCOLS, counted, parts_of, validation_sha
 
 
 @entry_point
-def main():
+def main(*arguments: str) -> None:
+    ArgumentParser(__package__, __doc__).parse_args(arguments)
     wanted, split = read_params("protocols", Protocols), read_profile("split", Split)
     inventory = pd.read_parquet("data/inventory.parquet")
     photographs = inventory[["path"]].merge(
@@ -51,4 +53,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

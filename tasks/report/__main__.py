@@ -7,10 +7,10 @@ python -m tasks.report --without-images  draw no image of the data set, for a re
 published where its licence does not reach
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file, new_folder, read_json, write_text
 from hemotune.markup import code, escaped
@@ -53,10 +53,8 @@ PROTOCOLS = {
 
 
 @entry_point
-def main():
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.report", description=__doc__.split("\n")[0]
-    )
+def main(*arguments: str) -> None:
+    parser = ArgumentParser(__package__, __doc__)
     parser.add_argument(
         "--incomplete",
         action="store_true",
@@ -65,7 +63,7 @@ def main():
     parser.add_argument(
         "--without-images", action="store_true", help="draw no image of the data set"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     root = Path(".")
     study = read_study(root)
@@ -330,4 +328,4 @@ def what_was_run(study, source, sizes, runs):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file, new_folder, write_json
 from hemotune.settings.images import Images
@@ -27,7 +28,8 @@ RECIPE = Path("data/images.json")
 
 
 @entry_point
-def main():
+def main(*arguments: str) -> None:
+    ArgumentParser(__package__, __doc__).parse_args(arguments)
     size, rules_of = read_profile("images", Images).size, read_profile("validation", Validation)
     paths, folders = list_images(IMAGES)
     if not paths:
@@ -60,4 +62,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -29,7 +29,7 @@ from hemotune.settings.training import Training  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
 from hemotune.training import fused_adam, model, resume  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
-from tasks.finetune import __main__ as finetune  # noqa: E402
+from tasks.finetune import run as finetune  # noqa: E402
 from tasks.validate.inventory import recipe  # noqa: E402
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-import sys
 
 import pandas
 import pytest
@@ -49,8 +48,7 @@ def report_here(root, *arguments):
         contextlib.redirect_stderr(printed),
     ):
         patch.chdir(root)
-        patch.setattr(sys, "argv", ["report", *arguments])
-        status = report.main()
+        status = report.main(*arguments)
     return status, printed.getvalue()
 
 
