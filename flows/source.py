@@ -12,6 +12,7 @@ the stage last brought. Two keys of the state have a meaning here:
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def has_changed_here(stage: dict[str, Any]) -> bool:
     if "path" not in before:
         return False
     try:
-        return differ(before | state_of(Path(before["path"]).expanduser()), before)
+        return differ(before | asdict(state_of(Path(before["path"]).expanduser())), before)
     except OSError as error:
         print(
             f"warning: {stage['name']}: {error.filename}: cannot be read ({error.strerror})",

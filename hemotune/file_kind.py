@@ -1,10 +1,10 @@
-"""What a file is by its first bytes, where it is not what its name or its place promises."""
+"""The kind of a file by its first bytes, for files that are not what their names promise."""
 
 import re
 
-LONGEST = 512  # bytes that kind_of looks at
+HEAD_LENGTH = 512  # bytes that kind_of needs
 
-# The first that matches counts.
+# The first match counts.
 KINDS = {
     "a GIF image": rb"GIF8[79]a",
     "a JPEG image": rb"\xff\xd8\xff",
@@ -33,6 +33,6 @@ KINDS = {
 
 
 def kind_of(start: bytes) -> str | None:
-    """Return what a file is that begins with `start` (LONGEST bytes suffice), or None."""
+    """Return the kind of a file from its first HEAD_LENGTH bytes, or None if it is unknown."""
     matching = (kind for kind, pattern in KINDS.items() if re.match(pattern, start, re.DOTALL))
     return next(matching, None)

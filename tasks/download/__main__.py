@@ -1,30 +1,31 @@
-"""Bring the images in: from a zip, a folder, Kaggle, or drawn. Writes data/raw/ with source.json,
-and data/source_state.json.
+"""Fetch the images (from a zip, a folder or Kaggle, or drawn) and write them to data/raw/.
 
     python -m tasks.download
-    python -m tasks.download --source    print the state of the source and bring nothing: another
-    text once the source has changed
+    python -m tasks.download --source    print the state of the source and fetch nothing: the text
+    differs once the source has changed
 
-Whatever the source looks like, data/raw/ has one layout: images/SPLIT/CLASS/NAME, photographs/NAME,
-source.json.
+Whatever the source, data/raw/ has one layout: images/SPLIT/CLASS/NAME, photographs/NAME and
+source.json. The state of the source is written to data/source_state.json.
 """
 
 import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
 from hemotune.settings.dataset import Dataset
 from hemotune.settings.reading import read_profile
-from tasks.download.sources import RAW, STATE, bring, describe, source_state
+from tasks.download.sources import RAW, STATE, Contents, Fetched, contents_of, fetch, source_state
 
 
 @entry_point
 def main(*arguments: str) -> None:
     parser = ArgumentParser(__package__, __doc__)
     parser.add_argument(
-        "--source", action="store_true", help="print the state of the source, and bring nothing"
+        "--source", action="store_true", help="print the state of the source, and fetch nothing"
     )
     options = parser.parse_args(arguments)
 
@@ -33,29 +34,27 @@ def main(*arguments: str) -> None:
         print(json.dumps(source_state(dataset), sort_keys=True))
         return
     with new_folder(RAW) as folder:
-        source = bring(dataset, folder)
-        ignored, state = source.pop("ignored"), source.pop("state")
-        source |= {
-            "source": dataset.source,
-            "ignored": ignored.total(),
-            "ignored_kinds": ignored,
-        } | describe(folder)
-        if not source["images"]:
-            raise StudyError(f"{dataset.source}: {source['reference']}: gave no images")
-        write_json(folder / "source.json", source)
-    write_json(STATE, state)
-    for split, classes in source["splits"].items():
+        fetched = fetch(dataset, folder)
+        contents = contents_of(folder)
+        if not contents.images:
+            raise StudyError(f"{dataset.source}: {fetched.reference}: holds no images")
+        write_source(folder / "source.json", dataset.source, fetched, contents)
+    write_json(STATE, fetched.state)
+    for split, classes in contents.splits.items():
         print(f"{split}: " + ", ".join(f"{name} {count}" for name, count in classes.items()))
-    left = (
-        f", ignored {ignored.total()}"
-        f" ({', '.join(f'{count} {kind}' for kind, count in ignored.most_common())})"
-        if ignored
-        else ""
-    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in fetched.ignored.most_common())
+    ignored = f", ignored {fetched.ignored.total()} ({kinds})" if kinds else ""
     print(
-        f"{RAW}: {source['images']} images and {source['photographs']} photographs from"
-        f" {source['reference']}{left}"
+        f"{RAW}: {contents.images} images and {contents.photographs} photographs from"
+        f" {fetched.reference}{ignored}"
     )
+
+
+def write_source(path: Path, source: str, fetched: Fetched, contents: Contents) -> None:
+    """Write source.json: where the images of data/raw/ come from, and what they are."""
+    origin = {"source": source, "reference": fetched.reference, "version": fetched.version}
+    ignored = {"ignored": fetched.ignored.total(), "ignored_kinds": fetched.ignored}
+    write_json(path, origin | ignored | asdict(contents))
 
 
 if __name__ == "__main__":

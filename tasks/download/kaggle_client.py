@@ -1,8 +1,9 @@
-"""Kaggle's own client, made safe: timeouts, errors that say what to do, and no trace of the token.
+"""Kaggle's client, made safe: with timeouts, with errors that name the fix, and without a trace of
+the token.
 
-Only kagglesdk is used, on which the kaggle package stands. The kaggle package is never imported:
-its import signs in by itself, over the network and without a timeout, and with VERBOSE set it
-prints the token.
+Only kagglesdk is used, on which the kaggle package is built. The kaggle package is never imported:
+its import signs in by itself, over the network and without a timeout, and prints the token if
+VERBOSE is set.
 """
 
 import contextlib
@@ -13,14 +14,25 @@ import math
 import os
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
+
+import requests
+from kagglesdk import KaggleClient, KaggleCredentials, get_access_token_from_env
+from kagglesdk.datasets.types.dataset_api_service import (
+    ApiDownloadDatasetRequest,
+    ApiGetDatasetRequest,
+)
+from kagglesdk.kaggle_env import get_env
 
 from hemotune.errors import StudyError
 
 HOW_TO_SIGN_IN = (
-    "make a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN, or save it in"
+    "create a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN, or save it in"
     " ~/.kaggle/access_token with mode 600"
 )
 WEB_PAGE = (
@@ -29,104 +41,109 @@ WEB_PAGE = (
 )
 
 
-class Again(Exception):
-    """What failed is worth another attempt; `wait` is how many seconds the server asked for, or
-    None.
-    """
+class RetryableError(Exception):
+    """A failure after which another attempt may succeed."""
 
-    def __init__(self, why, wait=None):
+    def __init__(self, why: str, wait: float | None = None) -> None:
         super().__init__(why)
-        self.wait = wait
+        self.wait = wait  # seconds that the server asked for, or None
 
 
-def connect():
-    """Return (kagglesdk.KaggleClient with timeouts, whether it signs in).
+@dataclass(frozen=True)
+class Credentials:
+    """A token, or the older pair of user name and key, or nothing at all."""
 
-    The token is looked for in the client's order: KAGGLE_API_TOKEN, ~/.kaggle/access_token,
-    KAGGLE_USERNAME with KAGGLE_KEY, kaggle.json in KAGGLE_CONFIG_DIR, ~/.kaggle or
-    ~/.config/kaggle, a login by `kaggle auth login`. With none, a public data set still comes.
+    token: str | None = None
+    username: str | None = None
+    key: str | None = None
+
+    @property
+    def found(self) -> bool:
+        return bool(self.token or (self.username and self.key))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A client of Kaggle with timeouts."""
+
+    client: Any  # kagglesdk.KaggleClient, which has no types
+    signed_in: bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a data set."""
+
+    number: int
+    updated: str | None  # ISO date of the version; None if Kaggle was not asked for it
+    asked: datetime  # when Kaggle last answered
+
+
+def connect() -> Connection:
+    """Return a client that signs in with the credentials found, or with none: a public data set
+    needs none.
+
+    Raises:
+        StudyError: the credentials cannot be read, or are no credentials.
+        RetryableError: the login saved by `kaggle auth login` could not be renewed.
     """
-    from kagglesdk import KaggleClient, KaggleCredentials, get_access_token_from_env
-    from kagglesdk.kaggle_env import get_env
+    found = find_credentials()
+    for secret in (found.token, found.username, found.key):
+        if secret and not re.fullmatch(r"[!-~]+", secret):
+            raise StudyError(
+                "kaggle: the token contains characters that no token has (spaces, line ends);"
+                f" {HOW_TO_SIGN_IN}"
+            )
+    login = Path("~/.kaggle/credentials.json").expanduser()
+    if not found.found and login.exists():
+        warn_if_others_can_read(login)
+        if saved := KaggleCredentials.load(client_with(found)):
+            what = "the login of `kaggle auth login`"
+            found = Credentials(token=call_kaggle(saved.get_access_token, what, signed_in=True))
+    return Connection(client_with(found), found.found)
 
-    home, user, key = (
-        Path("~/.kaggle").expanduser(),
-        os.environ.get("KAGGLE_USERNAME"),
-        os.environ.get("KAGGLE_KEY"),
-    )
+
+def find_credentials() -> Credentials:
+    """Return the credentials of the user, looked for in the order of Kaggle's client.
+
+    That is KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME with KAGGLE_KEY, kaggle.json
+    in KAGGLE_CONFIG_DIR, ~/.kaggle or ~/.config/kaggle.
+    """
+    home = Path("~/.kaggle").expanduser()
     try:
         token, _ = get_access_token_from_env()
     except OSError as error:  # the client takes a long token for a path
         token = os.environ["KAGGLE_API_TOKEN"] if error.errno == errno.ENAMETOOLONG else None
-    if token and not os.environ.get("KAGGLE_API_TOKEN"):
-        warn_if_readable(home / "access_token")
-    if not token and not (user and key):
-        other = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
-        folder = os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else other)
-        user, key = from_kaggle_json(Path(folder) / "kaggle.json")
-    if any(secret and not re.fullmatch(r"[!-~]+", secret) for secret in (token, user, key)):
-        raise StudyError(
-            "kaggle: the token holds characters that no token has (spaces, line ends);"
-            f" {HOW_TO_SIGN_IN}"
-        )
-
-    def client(token):
-        made = KaggleClient(
-            get_env(),
-            verbose=False,
-            username=user,
-            password=key,
-            api_token=token,
-            user_agent="hemotune",
-        )
-        make_safe(made.http_client().__enter__()._session)
-        return made
-
-    login = home / "credentials.json"
-    if not token and not (user and key) and login.exists():
-        warn_if_readable(login)
-        saved = KaggleCredentials.load(client(None))
-        token = (
-            answer_of(saved.get_access_token, "the login of `kaggle auth login`", True)
-            if saved
-            else None
-        )
-    return client(token), bool(token or (user and key))
+    if token:
+        if not os.environ.get("KAGGLE_API_TOKEN"):
+            warn_if_others_can_read(home / "access_token")
+        return Credentials(token=token)
+    username, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
+    if username and key:
+        return Credentials(username=username, key=key)
+    other = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
+    folder = os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else other)
+    return read_kaggle_json(Path(folder) / "kaggle.json")
 
 
-def make_safe(session):
-    """Give the client's session timeouts, which it knows none of, and keep it from following the
-    link to the zip by itself.
-    """
-    send = session.send
-
-    def send_once(request, **settings):
-        response = send(request, timeout=timeout(), allow_redirects=False, **settings)
-        if response.is_redirect:  # the client would read its empty body as JSON
-            response.headers.pop("Content-Type", None)
-        return response
-
-    session.send = send_once
-
-
-def from_kaggle_json(path):
-    """Return (username, key) of Kaggle's older kind of token, or (None, None)."""
+def read_kaggle_json(path: Path) -> Credentials:
+    """Return the older kind of Kaggle's credentials; empty ones if there is no such file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        user, key = str(content["username"]), str(content["key"])
+        found = Credentials(username=str(content["username"]), key=str(content["key"]))
     except FileNotFoundError:
-        return None, None
+        return Credentials()
     except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(
-            f"{path}: cannot be read, or is no JSON with username and key; {HOW_TO_SIGN_IN}"
+            f"{path}: cannot be read, or is not JSON with username and key; {HOW_TO_SIGN_IN}"
         ) from None
-    warn_if_readable(path)
-    return user, key
+    warn_if_others_can_read(path)
+    return found
 
 
-@functools.cache  # once a run
-def warn_if_readable(path):
-    """A token that others can read is a warning: it works, but it may be stolen already."""
+@functools.cache  # once in a run
+def warn_if_others_can_read(path: Path) -> None:
+    """Print a warning if other users can read a token: it works, but may have been stolen."""
     with contextlib.suppress(OSError):
         if path.stat().st_mode & 0o077:
             print(
@@ -137,62 +154,78 @@ def warn_if_readable(path):
             )
 
 
-def answer_of(call, what, signed_in):
-    """Call Kaggle's client; what goes wrong is said without the text of its errors, which may hold
-    a token or a signed link.
+def client_with(credentials: Credentials) -> Any:  # kagglesdk has no types
+    """Return a kagglesdk.KaggleClient that has timeouts and does not follow the link to the zip."""
+    client = KaggleClient(
+        get_env(),
+        verbose=False,
+        username=credentials.username,
+        password=credentials.key,
+        api_token=credentials.token,
+        user_agent="hemotune",
+    )
+    # The client has no timeouts and no option for its session, which is made on entering.
+    session: requests.Session = client.http_client().__enter__()._session
+    send = session.send
+
+    def send_once(request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        response = send(request, timeout=timeout(), allow_redirects=False, **settings)
+        if response.is_redirect:  # the client would parse its empty body as JSON
+            response.headers.pop("Content-Type", None)
+        return response
+
+    session.send = send_once  # type: ignore[method-assign]  # no public way to give it a timeout
+    return client
+
+
+def call_kaggle(call: Callable[[], Any], what: str, signed_in: bool) -> Any:  # untyped answers
+    """Return the answer of `call`, a request by Kaggle's client.
+
+    Errors never repeat the text of the client's errors, which may hold a token or a signed link.
 
     Raises:
-        StudyError: another attempt would not help.
-        Again: it may.
+        StudyError: another attempt would fail too.
+        RetryableError: another attempt may succeed.
     """
-    import requests
-
     try:
         return call()
     except requests.HTTPError as error:
-        response = error.response
-        raise refusal(
-            response.status_code if response.status_code >= 400 else response.json()["code"],
-            response,
-            what,
-            signed_in,
-        ) from None
-    except (ValueError, TypeError, AttributeError):  # no JSON, or none that the client understands
+        response, status = error.response, error.response.status_code
+        # Kaggle may answer 200 with an error's code in its JSON.
+        status = status if status >= 400 else response.json()["code"]
+        raise error_of_status(status, response, what, signed_in) from None
+    except (ValueError, TypeError, AttributeError):  # not JSON, or not what the client expects
         raise StudyError(f"kaggle: {what}: {WEB_PAGE}") from None
     except requests.RequestException as error:
-        raise Again(no_connection(error)) from None
+        raise RetryableError(describe_failure(error)) from None
 
 
-def no_connection(error):
-    """Name the kind of a requests exception; its text may hold the signed link."""
-    import requests
-
-    stalled = isinstance(error, requests.Timeout) or "Read timed out" in str(error)
-    return (
-        f"stalled: not a byte for {timeout()[1]:g} s"
-        if stalled
-        else f"no connection, or it broke off ({type(error).__name__})"
-    )
+def describe_failure(error: requests.RequestException) -> str:
+    """Return the kind of a failed request; the error's own text may hold the signed link."""
+    if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
+        return f"stalled: not a byte for {timeout()[1]:g} s"
+    return f"no connection, or it was lost ({type(error).__name__})"
 
 
-def refusal(status, response, what, signed_in):
+def error_of_status(
+    status: int, response: requests.Response, what: str, signed_in: bool
+) -> StudyError | RetryableError:
     """Return the exception for an HTTP status of Kaggle or of its storage."""
-    if status == 429 or status == 408 or status >= 500:
-        return Again(
-            {429: "too many requests (429)"}.get(status, f"the server failed ({status})"),
-            retry_after(response),
-        )
+    if status == 429:
+        return RetryableError("too many requests (429)", retry_after(response))
+    if status == 408 or status >= 500:
+        return RetryableError(f"the server failed ({status})", retry_after(response))
     texts = {
         401: f"the token was refused (401): it is wrong or expired; {HOW_TO_SIGN_IN}",
         403: (
-            "not allowed (403): it is private, or its rules wait for your consent; open its page on"
+            "not allowed (403): it is private, or you must accept its rules; open its page on"
             " kaggle.com with the token's account"
         ),
         404: (
             "there is no such data set, or not this version of it (404); correct dataset.handle or"
             " dataset.version in the profile"
         ),
-        407: "the proxy asks for a password (407); set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
+        407: "the proxy needs a password (407); set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
     }
     text = texts.get(status, f"an unexpected answer ({status})")
     if not signed_in and status in (401, 403):
@@ -200,8 +233,8 @@ def refusal(status, response, what, signed_in):
     return StudyError(f"kaggle: {what}: {text}")
 
 
-def retry_after(response):
-    """Return the seconds a server asks us to wait (a number or a date), or None."""
+def retry_after(response: requests.Response) -> float | None:
+    """Return the seconds in a Retry-After header (a number or a date), or None."""
     value = response.headers.get("Retry-After", "")
     if value.isdigit():
         return int(value)
@@ -210,57 +243,59 @@ def retry_after(response):
     return None
 
 
-def current_version(handle):
-    """Return (number, ISO date) of the current version; raises as `answer_of`."""
-    from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
-
+def current_version(handle: str) -> Version:
+    """Return the current version of the data set OWNER/NAME; raises as `call_kaggle`."""
     request = ApiGetDatasetRequest()
     request.owner_slug, request.dataset_slug = handle.split("/")
-    client, signed_in = connect()
-    with client:
-        found = answer_of(
-            lambda: client.datasets.dataset_api_client.get_dataset(request), handle, signed_in
+    kaggle = connect()
+    with kaggle.client:
+        found = call_kaggle(
+            lambda: kaggle.client.datasets.dataset_api_client.get_dataset(request),
+            handle,
+            kaggle.signed_in,
         )
     if not found.current_version_number:
         raise StudyError(
-            f"kaggle: {handle}: the answer names no current version; pin dataset.version in the"
-            " profile"
+            f"kaggle: {handle}: the answer names no current version; set dataset.version to a"
+            " number in the profile"
         )
-    return (
-        found.current_version_number,
-        found.last_updated.isoformat() if found.last_updated else "",
-    )
+    updated = found.last_updated.isoformat() if found.last_updated else ""
+    return Version(found.current_version_number, updated, datetime.now(UTC))
 
 
-def link_to_zip(handle, version):
-    """Return the answer that carries the signed link to a version's zip in its Location header;
-    raises as `answer_of`.
+def request_zip(handle: str, version: int) -> requests.Response:
+    """Return the answer whose Location header is the signed link to the zip of a version; raises
+    as `call_kaggle`.
     """
-    from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
-
     request = ApiDownloadDatasetRequest()
     request.owner_slug, request.dataset_slug = handle.split("/")
-    request.dataset_version_number = int(version)
-    client, signed_in = connect()
-    return answer_of(
-        lambda: client.datasets.dataset_api_client.download_dataset(request),
+    request.dataset_version_number = version
+    kaggle = connect()
+    answer: requests.Response = call_kaggle(
+        lambda: kaggle.client.datasets.dataset_api_client.download_dataset(request),
         f"{handle} version {version}",
-        signed_in,
+        kaggle.signed_in,
     )
+    return answer
 
 
-def seconds(variable, default):
-    """Return a positive number of seconds from the environment."""
+def seconds(variable: str, default: float) -> float:
+    """Return a positive number of seconds from an environment variable.
+
+    Raises:
+        StudyError: it is set to anything else.
+    """
+    text = os.environ.get(variable)
     try:
-        value = float(os.environ.get(variable) or default)
+        value = float(text or default)
     except ValueError:
         value = -1.0
     if not (0 < value < math.inf):
-        raise StudyError(f"{variable}: {os.environ[variable]!r} is no number of seconds above 0")
+        raise StudyError(f"{variable}: {text!r} is not a number of seconds above 0")
     return value
 
 
-def timeout():
-    """Return (seconds to connect, seconds between two bytes)."""
+def timeout() -> tuple[float, float]:
+    """Return the seconds to wait for a connection, and for the next byte."""
     stall = seconds("HEMOTUNE_TIMEOUT", 60)
     return min(stall, 20), stall

@@ -1,12 +1,12 @@
-"""Fetch a version of a Kaggle data set into a cache folder: resumed, checked, retried.
+"""Download a version of a Kaggle data set into a cache folder: resumed, checked, retried.
 
-Kaggle's client signs in and names the link to the zip (tasks/download/kaggle_client.py); the body
-is streamed here. The client's own download waits for ever on a silent server, ignores Retry-After,
-gives up on the first 5xx and never looks at the zip's CRC.
+Kaggle's client signs in and returns the link to the zip (tasks/download/kaggle_client.py); the zip
+is streamed here. The client's own download has no timeout, ignores Retry-After, gives up on the
+first 5xx and never checks the zip's CRC.
 
-Environment: Kaggle's own variables and files for the token (see kaggle_client.connect);
-HEMOTUNE_CACHE, the cache folder; HEMOTUNE_TIMEOUT, seconds without a byte until a connection counts
-as stalled; HEMOTUNE_PAUSE, seconds before the second attempt, doubled before each further one.
+Environment: Kaggle's own variables and files for the token (see kaggle_client.find_credentials);
+HEMOTUNE_CACHE, the cache folder; HEMOTUNE_TIMEOUT, seconds without a byte after which a connection
+counts as stalled; HEMOTUNE_PAUSE, seconds before the second attempt, doubled before each later one.
 """
 
 import contextlib
@@ -18,145 +18,157 @@ import shutil
 import time
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urljoin
+
+import requests
+from platformdirs import user_cache_path
 
 from hemotune.errors import PassingError, StudyError
 from hemotune.files import read_json, write_json
 from hemotune.progress import Progress
-from tasks.download.archive import check_entries, size
+from tasks.download.archive import check_entries, format_bytes
 from tasks.download.kaggle_client import (
     WEB_PAGE,
-    Again,
+    RetryableError,
+    Version,
     current_version,
-    link_to_zip,
-    no_connection,
-    refusal,
+    describe_failure,
+    error_of_status,
+    request_zip,
     seconds,
     timeout,
 )
 
 ATTEMPTS = 6  # in a row without a megabyte gained
-LONGEST_WAIT = 900  # seconds that a server may ask us to wait
+LONGEST_WAIT = 900  # seconds that a server may ask for
+BLOCK = 1 << 14  # bytes, which is what a lost connection may cost
 
 
-def fetch(handle, version):
-    """Fetch the data set `handle`, "owner/name", in a `version`, a number or "latest".
+T = TypeVar("T")
 
-    A version that lies in the cache complete and undamaged is not asked for again: then no network
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """What the server said about the whole file; kept as JSON beside the part that has arrived."""
+
+    size: int | None = None  # bytes
+    # Differs once the file has changed: a strong ETag, or the date of the last change
+    validator: str | None = None
+
+
+def download_zip(handle: str, version: int | str) -> tuple[Path, Version]:
+    """Download the data set `handle`, OWNER/NAME, in a `version`, a number or "latest".
+
+    A version that is complete and undamaged in the cache is not downloaded again: then no network
     is needed.
 
     Returns:
-        (path of the zip, number of the version, ISO date of it or None where Kaggle was not asked,
-        when Kaggle gave the version or zip)
+        The path of the zip, and its version; `asked` is when Kaggle sent the version or the zip.
 
     Raises:
-        StudyError: whatever keeps the zip from coming, with what to do about it. What came is kept
-            for the next run.
+        StudyError: the zip cannot be downloaded. What has arrived is kept for the next run.
     """
-    updated = asked = None
+    latest = None
     if version == "latest":
-        version, updated = patiently(f"kaggle: {handle}", lambda: current_version(handle))
-        asked = datetime.now(UTC)
-    name = handle.split("/")[1]
-    folder = cache_folder() / handle / str(version)
-    path, partial = folder / f"{name}.zip", folder / f"{name}.zip.partial"
+        latest = retry(f"kaggle: {handle}", lambda: current_version(handle))
+    number = latest.number if latest else int(version)
+    folder = cache_folder() / handle / str(number)
+    path = folder / f"{handle.split('/')[1]}.zip"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with only_one(folder):
+        with locked(folder):
             if path.exists() and (problem := damage(path)):
-                print(f"kaggle: {path} is damaged ({problem}); fetching it anew", flush=True)
+                print(f"kaggle: {path} is damaged ({problem}); downloading it again", flush=True)
                 path.unlink()
-            for attempt in range(2):
-                if path.exists():
-                    break
-                patiently(
-                    f"kaggle: {handle} version {version}",
-                    lambda: transfer(handle, version, partial),
-                    lambda: length(partial),
-                )
-                problem = damage(partial)
-                if not problem:
-                    os.replace(partial, path)
-                else:
-                    print(
-                        "kaggle: what came is damaged"
-                        f" ({problem}){'; fetching it anew' if attempt == 0 else ''}",
-                        flush=True,
-                    )
-                forget(partial)
             if not path.exists():
-                raise PassingError(
-                    f"kaggle: {handle} version {version}: came damaged twice ({problem}); try"
-                    " later, or another network"
-                )
+                download_whole(handle, number, path)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise StudyError(
             f"{error.filename}: cannot be written ({error.strerror}); set HEMOTUNE_CACHE to a"
             " folder of your own"
         ) from None
-    print(f"kaggle: {handle} version {version}: {path} ({size(length(path))})", flush=True)
-    return path, int(version), updated, asked or datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    print(f"kaggle: {handle} version {number}: {path} ({format_bytes(length(path))})", flush=True)
+    came = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return path, latest or Version(number, None, came)
 
 
-def latest_version(handle):
-    """Return (number, ISO date of the last update) of the current version of "owner/name", in one
-    small request.
+def latest_version(handle: str) -> Version:
+    """Return the current version of OWNER/NAME, in one small request.
 
     Raises:
-        StudyError: no answer or no good one. There is no second attempt: who watches asks again
-            next time.
+        StudyError: no answer, or not a good one. There is no second attempt: whoever watches a
+            source tries again later.
     """
     try:
         return current_version(handle)
-    except Again as problem:
+    except RetryableError as problem:
         raise StudyError(f"kaggle: {handle}: {problem}") from None
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """Return the folder that holds OWNER/NAME/VERSION/NAME.zip: HEMOTUNE_CACHE, else hemotune in
     the user's cache folder.
     """
-    from platformdirs import user_cache_path
-
-    return (
-        Path(os.environ.get("HEMOTUNE_CACHE") or user_cache_path("hemotune")).expanduser().resolve()
-    )
+    folder = os.environ.get("HEMOTUNE_CACHE") or user_cache_path("hemotune")
+    return Path(folder).expanduser().resolve()
 
 
-def patiently(what, attempt, gained=lambda: 0):
-    """Call `attempt` until it no longer raises Again: with growing pauses, or as long as the server
-    says.
+def download_whole(handle: str, version: int, path: Path) -> None:
+    """Download the zip to `path`; if it arrives damaged, once more.
 
-    The count starts anew whenever `gained()` (bytes) grew by a megabyte: a bad line takes long, but
-    arrives.
+    Raises:
+        StudyError: it cannot be downloaded.
+        PassingError: it arrived damaged twice, or not within the attempts.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    what = f"kaggle: {handle} version {version}"
+    for remaining in ("; downloading it again", ""):
+        retry(what, lambda: transfer(handle, version, partial), lambda: length(partial))
+        problem = damage(partial)
+        if not problem:
+            os.replace(partial, path)
+            forget(partial)
+            return
+        print(f"kaggle: the download is damaged ({problem}){remaining}", flush=True)
+        forget(partial)
+    raise PassingError(f"{what}: arrived damaged twice ({problem}); try later, or another network")
+
+
+def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
+    """Return the result of `attempt`, called until it raises no RetryableError.
+
+    The pauses grow, or are as long as the server asks for.
+
+    Args:
+        what: what is attempted, for messages.
+        gained: returns the bytes that have arrived. After each megabyte the count of attempts
+            starts again, so that a bad line takes long but gets there.
+
+    Raises:
+        PassingError: too many failures in a row, or the server asks for too long a pause.
     """
     failures, before = 0, gained()
     while True:
         try:
             return attempt()
-        except Again as problem:
+        except RetryableError as problem:
             if gained() - before >= 1_000_000:
                 failures, before = 0, gained()
             failures += 1
-            wait = (
-                problem.wait
-                if problem.wait is not None
-                else seconds("HEMOTUNE_PAUSE", 2) * 2 ** (failures - 1)
-            )
+            wait = problem.wait
+            if wait is None:
+                wait = seconds("HEMOTUNE_PAUSE", 2) * 2 ** (failures - 1)
             if failures == ATTEMPTS or wait > LONGEST_WAIT:
-                why = (
-                    f"gave up after {failures} attempts"
-                    if wait <= LONGEST_WAIT
-                    else f"it asks for a pause of {round(wait, 1):g} s"
-                )
-                kept = (
-                    f"; the {size(gained())} that came are kept, the next run goes on from there"
-                    if gained()
-                    else ""
-                )
+                why = f"gave up after {failures} attempts"
+                if wait > LONGEST_WAIT:
+                    why = f"the server asks for a pause of {round(wait, 1):g} s"
+                kept = f"; {kept_text(gained())}" if gained() else ""
                 raise PassingError(
                     f"{what}: {problem}; {why}. Check the network and try again later{kept}"
                 ) from None
@@ -168,9 +180,9 @@ def patiently(what, attempt, gained=lambda: 0):
 
 
 @contextlib.contextmanager
-def only_one(folder):
-    """Two checkouts may start at once: the second waits, and finds the zip. The lock ends with its
-    process.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder: if two checkouts start at once, the second waits and finds the
+    zip. The lock ends with its process.
     """
     with open(folder / ".lock", "w") as file:
         try:
@@ -181,131 +193,136 @@ def only_one(folder):
         yield
 
 
-def transfer(handle, version, partial):
-    """One attempt to complete the file `partial`, from the byte where it ends.
+def transfer(handle: str, version: int, partial: Path) -> None:
+    """Try once to complete the file `partial`, from the byte where it ends.
 
-    Beside it lies what the server said of the whole: its size and its validator, the ETag or the
-    date by which a changed file is told. Bytes are only appended when the server confirms both.
+    Bytes are only appended if the server confirms that they belong to the same file.
 
     Raises:
-        Again: not complete yet.
-        StudyError: another attempt would not help.
+        RetryableError: it is not complete yet.
+        StudyError: another attempt would fail too.
     """
-    import requests
-
-    have, known = length(partial), whole(partial)
-    if have and have == known.get("size"):
+    have, known = length(partial), read_note(partial)
+    if have and have == known.size:
         return  # stopped after the last byte and before the check
-    asked = {"Accept-Encoding": "identity"}
-    if have and known.get("validator"):
-        asked |= {"Range": f"bytes={have}-", "If-Range": known["validator"]}
-    answer = link_to_zip(handle, version)
+    headers = {"Accept-Encoding": "identity"}
+    if have and known.validator:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known.validator}
+    answer = request_zip(handle, version)
     try:
-        # No token goes along: the link is signed, and leads to another host.
-        link = urljoin(answer.url, answer.headers.get("Location", ""))
-        with (
-            requests.get(link, headers=asked, stream=True, timeout=timeout())
-            if answer.is_redirect
-            else answer
-        ) as response:
-            start, total = begin(response, partial, have, known, f"{handle} version {version}")
-            receive(response, partial, start, total)
+        if answer.is_redirect:
+            # No token is sent along: the link is signed, and leads to another host.
+            link = urljoin(answer.url, answer.headers.get("Location", ""))
+            answer = requests.get(link, headers=headers, stream=True, timeout=timeout())
+        with answer as response:
+            start = prepare_partial(response, partial, f"{handle} version {version}")
+            receive(response, partial, start)
     except requests.RequestException as error:
-        raise Again(no_connection(error)) from None
+        raise RetryableError(describe_failure(error)) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise no_room(partial, error.strerror) from None
+        raise disk_full(partial, os.strerror(error.errno)) from None
     except KeyboardInterrupt:
-        print(
-            f"\nkaggle: {size(length(partial))} are kept in {partial}; the next run goes on from"
-            " there",
-            flush=True,
-        )
+        print(f"\nkaggle: {partial}: {kept_text(length(partial))}", flush=True)
         raise
-    if total is not None and length(partial) != total:
-        raise Again(f"the body ended at {length(partial)} of {total} bytes")
 
 
-def begin(response, partial, have, known, what):
-    """Judge the head of a response; return (byte at which its body starts, size of the whole or
-    None). Makes `partial` fit.
+def prepare_partial(response: requests.Response, partial: Path, what: str) -> int:
+    """Check the head of a response; return the byte at which its body starts.
+
+    Makes `partial` end there, and writes beside it what the server says about the whole file.
+
+    Raises:
+        RetryableError, StudyError: the body is not (a part of) the zip.
     """
     status, headers = response.status_code, response.headers
+    have, known = length(partial), read_note(partial)
     if status == 416:
         forget(partial)
-        raise Again("what is here is longer than the file on the server, so it is thrown away")
+        raise RetryableError("the partial file is longer than the one on the server; discarded it")
     if status in (401, 403, 404, 410):
-        raise Again(f"the link to the zip was refused ({status}), so a new one is asked for")
+        raise RetryableError(f"the link to the zip was refused ({status}); requesting a new one")
     if status not in (200, 206):
-        raise refusal(status, response, what, True)
+        raise error_of_status(status, response, what, signed_in=True)
     if "html" in headers.get("Content-Type", ""):
         raise StudyError(f"kaggle: {what}: {WEB_PAGE}")
     etag = headers.get("ETag", "")  # a weak one (W/) does not promise the same bytes
-    said = {
-        "validator": etag if etag.startswith('"') else headers.get("Last-Modified"),
-        "size": None,
-    }
+    validator = etag if etag.startswith('"') else headers.get("Last-Modified")
     if status == 206:
         part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
-        said["size"] = int(part[2]) if part else None
-        if not part or int(part[1]) != have or said != known:
+        if not part or int(part[1]) != have or RemoteFile(int(part[2]), validator) != known:
             forget(partial)
-            raise Again(
-                "the file on the server changed between two parts, so the first is thrown away"
+            raise RetryableError(
+                "the file on the server changed between two parts; discarded the first"
             )
-        return have, said["size"]
+        return have
     if have:
         print(
-            f"kaggle: {what}: the server sends the whole anew; {size(have)} that were here are"
-            " thrown away",
+            f"kaggle: {what}: the server sends the whole file again; discarding the"
+            f" {format_bytes(have)} that had arrived",
             flush=True,
         )
-    if headers.get("Content-Length", "").isdigit():
-        said["size"] = int(headers["Content-Length"])
-    partial.write_bytes(b"")  # before the note: a note never describes bytes of another file
-    write_json(note_of(partial), said)
-    return 0, said["size"]
+    size = headers.get("Content-Length", "")
+    partial.write_bytes(b"")  # before the note, which never describes the bytes of another file
+    write_json(
+        note_of(partial), asdict(RemoteFile(int(size) if size.isdigit() else None, validator))
+    )
+    return 0
 
 
-def receive(response, partial, start, total):
-    """Append the body to `partial`, with progress."""
+def receive(response: requests.Response, partial: Path, start: int) -> None:
+    """Append the body, which starts at byte `start`, to `partial`, with progress.
+
+    Raises:
+        RetryableError: the body ended early.
+        StudyError: the disk has too little space.
+    """
+    total = read_note(partial).size
     left = total - start if total is not None else 0
     free = shutil.disk_usage(partial.parent).free
     if left > free:
-        raise no_room(partial, f"{size(left)} are still to come, {size(free)} are free")
+        raise disk_full(
+            partial, f"{format_bytes(left)} are still to come, {format_bytes(free)} are free"
+        )
     scale, unit = (1e6, "MB") if left > 1e7 else (1e3, "kB")
     if start:
-        print(f"kaggle: going on at {size(start)} of {size(total)}", flush=True)
+        print(
+            f"kaggle: resuming at {format_bytes(start)} of {format_bytes(start + left)}", flush=True
+        )
     progress, done = Progress("download", ceil(left / scale), unit), 0
     with open(partial, "ab") as file:
-        for block in response.iter_content(1 << 14):  # what a broken connection may lose
+        for block in response.iter_content(BLOCK):
             file.write(block)
             done += len(block)
             if total is not None:
                 progress.update(ceil(done / scale))
+    if total is not None and length(partial) != total:
+        raise RetryableError(f"the body ended at {length(partial)} of {total} bytes")
 
 
-def no_room(partial, why):
+def disk_full(partial: Path, why: str) -> StudyError:
     return StudyError(
-        f"{partial}: no room on the disk ({why}); free some, or set HEMOTUNE_CACHE to a folder on"
-        f" another one. The {size(length(partial))} that came are kept, the next run goes on from"
-        " there"
+        f"{partial}: the disk is full ({why}); free some space, or set HEMOTUNE_CACHE to a folder"
+        f" on another disk; {kept_text(length(partial))}"
     )
 
 
-def damage(path):
-    """Return what is wrong with a zip, all of whose entries are read and compared with their CRC,
-    or "".
+def kept_text(count: int) -> str:
+    return f"the {format_bytes(count)} that have arrived are kept, and the next run resumes there"
+
+
+def damage(path: Path) -> str:
+    """Return what is wrong with a zip, or "": every entry is read and its CRC compared.
 
     Raises:
-        StudyError: it is whole, but dangerous: then fetching it again would not help.
+        StudyError: it is undamaged, but dangerous: then another download would not help.
     """
     try:
         with zipfile.ZipFile(path) as opened:
             check_entries(path, opened.infolist())
             bad = opened.testzip()
-            return f"the CRC of {bad} does not fit" if bad else ""
+            return f"the CRC of {bad} does not match" if bad else ""
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -316,25 +333,24 @@ def damage(path):
         return str(error)
 
 
-def length(path):
+def length(path: Path) -> int:
+    """Return the length of a file in bytes; 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
-def note_of(partial):
+def note_of(partial: Path) -> Path:
     return partial.with_name(partial.name + ".json")
 
 
-def whole(partial):
-    """Return what the server said of the whole file when its first part came: {"validator",
-    "size"}, or {}.
-    """
+def read_note(partial: Path) -> RemoteFile:
+    """Return what the server said when the first part arrived; an empty RemoteFile if unknown."""
     try:
-        return read_json(note_of(partial))
-    except (FileNotFoundError, ValueError):
-        return {}
+        return RemoteFile(**read_json(note_of(partial)))
+    except (FileNotFoundError, ValueError, TypeError):
+        return RemoteFile()
 
 
-def forget(partial):
-    """Delete what came, and its note: neither means anything without the other."""
+def forget(partial: Path) -> None:
+    """Delete a partial file and its note: neither means anything without the other."""
     partial.unlink(missing_ok=True)
     note_of(partial).unlink(missing_ok=True)

@@ -1,141 +1,144 @@
-"""Where images come from: a zip, a folder, Kaggle, or drawn; and whether a source has changed."""
+"""The sources of images (drawn, Kaggle, a zip, a folder): their state, and how they are fetched."""
 
 import hashlib
 import shutil
 from collections import Counter
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from hemotune.errors import StudyError
-from hemotune.file_kind import LONGEST, kind_of
+from hemotune.file_kind import HEAD_LENGTH, kind_of
 from hemotune.files import sha256_of
 from hemotune.progress import Progress
 from hemotune.settings.dataset import Dataset
 from hemotune.tree import state_of, walk
-from tasks.download.archive import open_zip, plan, unpack
+from tasks.download.archive import open_zip, unpack
+from tasks.download.layout import plan
 
 RAW = Path("data/raw")
-# Apart from data/raw: a source that was touched, with the same images, repeats no other stage
+# Apart from data/raw: a source that was touched but holds the same images reruns no other stage.
 STATE = Path("data/source_state.json")
 
+# The state of a source as JSON: different once the source has changed. Its keys depend on the kind
+# of source; `asked`, when a server last answered, is no difference (flows/source.py).
+State = dict[str, str | int | float | None]
 
-def bring(dataset, folder):
-    """Fill the empty `folder` from the source that `dataset` (settings.dataset.Dataset) names.
 
-    Returns:
-        dict: reference, version (None where the source has none), ignored (Counter by kind), state
-            (as of source_state, before).
+@dataclass(frozen=True)
+class Fetched:
+    """A source whose images were written to data/raw/."""
+
+    reference: str  # "drawn", OWNER/NAME, or the path as in the profile
+    version: str | None  # None if the source has no versions
+    ignored: Counter[str]  # number of files that are not used, by kind
+    state: State  # before the images were read
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What data/raw/ holds; the fields are keys of source.json."""
+
+    images: int
+    photographs: int
+    splits: dict[str, dict[str, int]]  # number of images by split and class
+    # Of the sorted lines "sha256 of the file, two spaces, path", as sha256sum prints them
+    sha256: str
+
+
+def fetch(dataset: Dataset, folder: Path) -> Fetched:
+    """Write the images of the source that `dataset` names to the empty `folder`.
+
+    Raises:
+        StudyError: the source cannot be read, or its layout is not supported.
     """
     if dataset.source == "sample":
         from hemotune.cells.dataset import write_sample
 
-        drawn = dataset.sample
-        write_sample(
-            folder,
-            drawn.photographs,
-            drawn.copies,
-            drawn.width,
-            drawn.height,
-            drawn.seed,
-            drawn.magnification,
-        )
-        return {
-            "reference": "drawn",
-            "version": None,
-            "ignored": Counter(),
-            "state": source_state(dataset),
-        }
+        write_sample(folder, **dataset.sample.model_dump())
+        return Fetched("drawn", None, Counter(), source_state(dataset))
     if dataset.source == "kaggle":
-        from tasks.download.kaggle_source import fetch
+        from tasks.download.kaggle_source import download_zip
 
-        path, version, updated, asked = fetch(dataset.handle, dataset.version)
-        ignored = from_zip(path, folder, dataset.include, dataset.exclude)
-        state = kaggle_state(dataset, version, updated, asked)
-        return {
-            "reference": dataset.handle,
-            "version": str(version),
-            "ignored": ignored,
-            "state": state,
-        }
-    path = Path(dataset.path).expanduser()
+        handle, version = kaggle_version(dataset)
+        path, found = download_zip(handle, version)
+        ignored = fetch_zip(path, folder, dataset)
+        state = kaggle_state(handle, found.number, found.updated, found.asked)
+        return Fetched(handle, str(found.number), ignored, state)
+    path = local_path(dataset)
     refuse_own_output(path)
     state = local_state(dataset)
-    ignored = (from_zip if dataset.source == "archive" else from_folder)(
-        path, folder, dataset.include, dataset.exclude
-    )
-    return {"reference": dataset.path, "version": None, "ignored": ignored, "state": state}
+    fetch_local = fetch_zip if dataset.source == "archive" else fetch_folder
+    return Fetched(str(dataset.path), None, fetch_local(path, folder, dataset), state)
 
 
-def from_zip(path, folder, include, exclude):
-    """Unpack the images of the zip at `path`; return the files ignored, by kind."""
+def fetch_zip(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
+    """Unpack the images of the zip at `path` to `folder`; return the ignored files by kind."""
     with open_zip(path) as opened:
         entries = opened.infolist()
-        names = [entry.filename for entry in entries if not entry.is_dir()]
-        targets, ignored = plan(
-            str(path), names, [e.filename for e in entries if e.is_dir()], include, exclude
-        )
-        unpack(opened, targets, folder)
-    return ignored
+        files = [entry.filename for entry in entries if not entry.is_dir()]
+        folders = [entry.filename for entry in entries if entry.is_dir()]
+        chosen = plan(str(path), files, folders, dataset.include, dataset.exclude)
+        unpack(opened, chosen.targets, folder)
+    return chosen.ignored
 
 
-def from_folder(path, folder, include, exclude):
-    """Copy the images below `path`; return the files ignored, by kind.
+def fetch_folder(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
+    """Copy the images below `path` to `folder`; return the ignored files by kind.
 
-    A copy and no link: the original stays as it is, whatever is done to data/raw. (DVC replaces the
-    copies by links to its cache where it is told to.)
+    They are copied, not linked: the originals stay as they are whatever is done to data/raw. (DVC
+    replaces the copies by links to its cache if configured so.)
     """
     if path.is_file():
         with open(path, "rb") as file:
-            kind = kind_of(file.read(LONGEST)) or "a file"
+            kind = kind_of(file.read(HEAD_LENGTH)) or "a file"
         raise StudyError(
             f"{path}: is {kind}, not a folder; unpack it and name the folder, or set source:"
             " archive for a zip"
         )
-    files, folders, special = walk(path)
-    targets, ignored = plan(str(path), files, folders, include, exclude)
-    progress = Progress("copy", len(targets), "files")
-    for done, (name, target) in enumerate(targets.items(), start=1):
+    tree = walk(path)
+    chosen = plan(str(path), tree.files, tree.folders, dataset.include, dataset.exclude)
+    progress = Progress("copy", len(chosen.targets), "files")
+    for done, (name, target) in enumerate(chosen.targets.items(), start=1):
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(path / name, folder / target)
         except (FileNotFoundError, PermissionError) as error:
             raise StudyError(
-                f"{path / name}: cannot be read ({error.strerror}); mend it, or leave it out with"
-                " dataset.exclude"
+                f"{path / name}: cannot be read ({error.strerror}); correct its permissions, or"
+                " leave it out with dataset.exclude"
             ) from None
         progress.update(done)
-    return ignored + Counter({"not a file": special} if special else {})
+    return chosen.ignored + Counter({"not a file": tree.special})
 
 
-def source_state(dataset: Dataset) -> dict[str, Any]:
-    """Return the state of the source, another one when the source changed: never a download, at
-    most one request. For flows/source.py.
+def source_state(dataset: Dataset) -> State:
+    """Return the state of the source without fetching it: at most one small request.
 
     Raises:
-        StudyError: the source is not there, or does not answer.
+        StudyError: the source is missing, or does not answer.
     """
     if dataset.source == "sample":
         return {"source": "sample"} | dataset.sample.model_dump()
     if dataset.source == "kaggle":
         from tasks.download.kaggle_source import latest_version
 
-        if dataset.version != "latest":
-            return kaggle_state(dataset, dataset.version)  # a version never changes
-        return kaggle_state(dataset, *latest_version(dataset.handle), asked=datetime.now(UTC))
+        handle, version = kaggle_version(dataset)
+        if version != "latest":
+            return kaggle_state(handle, version)  # a version never changes
+        found = latest_version(handle)
+        return kaggle_state(handle, found.number, found.updated, found.asked)
     return local_state(dataset)
 
 
-def local_state(dataset: Dataset) -> dict[str, Any]:
+def local_state(dataset: Dataset) -> State:
     """Return the state of a zip or folder on this machine.
 
     Raises:
-        StudyError: it is not there, or cannot be read.
+        StudyError: it is missing, or cannot be read.
     """
     try:
-        return {"source": dataset.source, "path": dataset.path} | state_of(
-            Path(dataset.path).expanduser()
-        )
+        state = asdict(state_of(local_path(dataset)))
     except FileNotFoundError as error:
         what = "file" if dataset.source == "archive" else "folder"
         raise StudyError(
@@ -143,28 +146,46 @@ def local_state(dataset: Dataset) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise StudyError(
-            f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to"
-            " read it"
+            f"{error.filename}: cannot be read ({error.strerror}); correct its permissions"
         ) from None
+    return {"source": dataset.source, "path": dataset.path, **state}
+
+
+def local_path(dataset: Dataset) -> Path:
+    assert dataset.path is not None  # Dataset requires it for these sources
+    return Path(dataset.path).expanduser()
+
+
+def kaggle_version(dataset: Dataset) -> tuple[str, int | str]:
+    """Return the handle, OWNER/NAME, and the version, a number or "latest"."""
+    assert dataset.handle is not None and dataset.version is not None  # Dataset requires both
+    return dataset.handle, dataset.version
 
 
 def kaggle_state(
-    dataset: Dataset, version: int, updated: str | None = None, asked: datetime | None = None
-) -> dict[str, Any]:
-    """Return the state of a version of a data set; `updated` is the ISO date of it, `asked` when
-    Kaggle gave an answer.
+    handle: str, version: int | str, updated: str | None = None, asked: datetime | None = None
+) -> State:
+    """Return the state of a version of a data set.
+
+    Args:
+        updated: ISO date of the version; None if unknown.
+        asked: when Kaggle answered; None if it was not asked.
     """
-    state = {
+    state: State = {
         "source": "kaggle",
-        "reference": dataset.handle,
+        "reference": handle,
         "version": version,
         "last_updated": updated,
     }
-    return state | ({"asked": asked.astimezone(UTC).isoformat(timespec="seconds")} if asked else {})
+    if asked:
+        state["asked"] = asked.astimezone(UTC).isoformat(timespec="seconds")
+    return state
 
 
-def refuse_own_output(path):
-    """data/raw/ is replaced as a whole, and its source must not go with it."""
+def refuse_own_output(path: Path) -> None:
+    """Raise a StudyError if the source lies in data/raw/ or around it: data/raw/ is replaced as a
+    whole.
+    """
     source, raw = path.resolve(), RAW.resolve()
     if source == raw or raw in source.parents or source in raw.parents:
         raise StudyError(
@@ -173,28 +194,24 @@ def refuse_own_output(path):
         )
 
 
-def describe(folder):
-    """Return images and photographs (counts), splits (images by split and class) and sha256 of
-    everything in `folder`.
-
-    The sha256 is over sorted lines "path, two spaces, sha256 of the file", as sha256sum prints
-    them.
-    """
+def contents_of(folder: Path) -> Contents:
+    """Count and hash everything in `folder`."""
     paths = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
-    whole, splits, progress = hashlib.sha256(), {}, Progress("checksum", len(paths), "files")
+    digest = hashlib.sha256()
+    splits: dict[str, dict[str, int]] = {}
+    progress = Progress("checksum", len(paths), "files")
     for done, path in enumerate(paths, start=1):
-        whole.update(f"{sha256_of(folder / path)}  {path}\n".encode())
+        digest.update(f"{sha256_of(folder / path)}  {path}\n".encode())
         if path.startswith("images/"):
             _, split, name, _ = path.split("/")
-            splits.setdefault(split, Counter()).update([name])
+            classes = splits.setdefault(split, {})
+            classes[name] = classes.get(name, 0) + 1
         progress.update(done)
-    images = sum(sum(classes.values()) for classes in splits.values())
-    photographs = sum(path.startswith("photographs/") for path in paths)
-    return {
-        "images": images,
-        "photographs": photographs,
-        "splits": splits,
-        "sha256": whole.hexdigest(),
-    }
+    return Contents(
+        images=sum(sum(classes.values()) for classes in splits.values()),
+        photographs=len([path for path in paths if path.startswith("photographs/")]),
+        splits=splits,
+        sha256=digest.hexdigest(),
+    )

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.fft import dct
 
 from hemotune.errors import StudyError
-from hemotune.file_kind import LONGEST, kind_of
+from hemotune.file_kind import HEAD_LENGTH, kind_of
 from hemotune.progress import Progress, cores
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -225,7 +225,7 @@ def why_unidentified(data: bytes) -> str:
     """Say what the bytes `data` are, which no decoder knows."""
     if not data:
         return "is empty"
-    kind = kind_of(data[:LONGEST])
+    kind = kind_of(data[:HEAD_LENGTH])
     if kind and kind.removeprefix("a ").removesuffix(" image").upper() in FORMATS:
         return f"is {kind} with a damaged header"
     wanted = "JPEG, PNG, WebP, TIFF or BMP image"

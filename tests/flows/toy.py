@@ -51,7 +51,7 @@ if name == "download":
     # The source is a file on this machine, and not behind a server that must be asked.
     if os.path.exists("local"):
         from hemotune.tree import state_of
-        state = {"path": "source.txt", **state_of(pathlib.Path("source.txt"))}
+        state = {"path": "source.txt", **vars(state_of(pathlib.Path("source.txt")))}
     pathlib.Path("data/state.json").write_text(json.dumps(state))
 note("end")
 """

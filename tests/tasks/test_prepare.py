@@ -10,7 +10,7 @@ import pytest
 
 from hemotune.errors import StudyError
 from hemotune.settings.split import Split
-from tasks.download.archive import plan
+from tasks.download.layout import plan
 from tasks.prepare import __main__ as prepare
 from tasks.prepare.protocols import PROTOCOLS, nearest_sum, parts_of
 from tests.conftest import commit_workspace, python, run, stand_in
@@ -255,7 +255,7 @@ def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
     for _ in range(300):
         paths, include, exclude = made_up_layout(random)
         try:
-            targets, _ = plan("source", paths, include=include, exclude=exclude)
+            targets = plan("source", paths, include=include, exclude=exclude).targets
         except StudyError as error:
             assert str(error).startswith("source: ")
             ends["source refused"] += 1

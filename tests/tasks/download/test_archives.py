@@ -83,7 +83,7 @@ def test_zip_bomb(bring, tmp_path):
 def test_zip_that_announces_a_giant(bring, tmp_path):
     path = make_zip(tmp_path / "giant.zip", pictures("A", "B"))
     path.write_bytes(patched(24, struct.pack("<L", 4_000_000_000))(path.read_bytes()))
-    refused(bring, "unpacks to 4.0 GB, of 1.0 GB allowed", source="archive", path=str(path))
+    refused(bring, "unpacks to 4.0 GB, the limit is 1.0 GB", source="archive", path=str(path))
 
 
 @pytest.mark.parametrize(
@@ -129,17 +129,18 @@ def test_truncated_zip_from_a_process(workspace, tmp_path):
     assert result.returncode == 1 and not (workspace / "data" / "raw").exists()
     assert (
         result.stderr
-        == f"error: {path}: is truncated ({path.stat().st_size} bytes, its table of contents at the"
-        " end is missing); fetch it again\n"
+        == f"error: {path}: is truncated ({path.stat().st_size} bytes, the table of contents at its"
+        " end is missing); download it again\n"
     )
 
 
 @pytest.mark.skipif(not REAL_ZIP.exists(), reason="the real images are not here")
 def test_the_real_zip_is_understood():
     """By its table of contents only: unpacking takes seconds."""
-    from tasks.download.archive import open_zip, plan
+    from tasks.download.archive import open_zip
+    from tasks.download.layout import plan
 
     with open_zip(REAL_ZIP) as opened:
-        targets, ignored = plan("real", [e.filename for e in opened.infolist() if not e.is_dir()])
-    assert (len(targets), ignored) == (12_881, {".xml": 343, ".csv": 2})
-    assert len({Path(target).parent for target in targets.values()}) == 13
+        real = plan("real", [e.filename for e in opened.infolist() if not e.is_dir()])
+    assert (len(real.targets), real.ignored) == (12_881, {".xml": 343, ".csv": 2})
+    assert len({Path(target).parent for target in real.targets.values()}) == 13

@@ -26,7 +26,7 @@ def test_broken_bodies_and_busy_servers_are_overcome(kaggle, server):
     first, *rest = parts_asked(server)
     assert first is None and all(re.fullmatch(r"bytes=\d{5}-", part) for part in rest)
     assert server.sent - len(server.versions[6]) < 1 << 14  # fetched twice: less than a block
-    assert "kaggle: going on at " in output
+    assert "kaggle: resuming at " in output
 
 
 def test_pauses_grow_and_the_last_status_is_told(kaggle, server, monkeypatch):
@@ -59,7 +59,7 @@ def test_a_pause_of_hours_is_not_waited_for(kaggle, server):
     server.faults["DownloadDataset"] += [{"status": 429, "headers": {"Retry-After": "7200"}}]
     fails(
         kaggle,
-        "too many requests (429); it asks for a pause of 7200 s",
+        "too many requests (429); the server asks for a pause of 7200 s",
         "try again later",
         status=TRY_AGAIN,
     )
@@ -97,7 +97,11 @@ def test_file_changed_between_two_parts(kaggle, server, zips):
     fails(kaggle, "gave up", status=TRY_AGAIN)
     server.versions[6] = zips[4]
     status, output, errors = kaggle()
-    assert status == 0 and "the server sends the whole anew" in output and arrived(kaggle, server)
+    assert (
+        status == 0
+        and "the server sends the whole file again" in output
+        and arrived(kaggle, server)
+    )
     assert (kaggle.raw / "images/TRAIN/A/0.jpeg").read_bytes() == picture("4TRAINA0", 1000)
 
 
@@ -123,22 +127,22 @@ def test_without_a_validator_the_whole_is_fetched_anew(kaggle, server, headers):
 def test_body_longer_than_announced_is_noticed(kaggle, server):
     server.faults["storage"] += [{"announce": -5000}]
     status, output, errors = kaggle()
-    assert status == 0 and "what came is damaged" in output and arrived(kaggle, server)
+    assert status == 0 and "the download is damaged" in output and arrived(kaggle, server)
 
 
 def test_body_shorter_than_announced_is_noticed(kaggle, server):
     server.faults["storage"] += [{"announce": 5000}]
     status, output, errors = kaggle()
-    assert status == 0 and "it broke off" in output and arrived(kaggle, server)
+    assert status == 0 and "it was lost" in output and arrived(kaggle, server)
 
 
 def test_body_that_never_gets_longer_is_given_up_and_what_came_is_kept(kaggle, server):
     server.faults["storage"] += [{"cut": 100_000}] + [{"cut": 0}] * 5
     fails(
         kaggle,
-        "it broke off",
+        "it was lost",
         "gave up after 6 attempts",
-        "the 98 kB that came are kept",
+        "the 98 kB that have arrived are kept",
         status=TRY_AGAIN,
     )
     assert (
@@ -171,8 +175,10 @@ def test_damaged_zip_is_fetched_anew_once(kaggle, server, zips):
     """The same size, a wrong byte in an image: only its CRC tells."""
     damaged = zips[6][:5000] + bytes([zips[6][5000] ^ 1]) + zips[6][5001:]
     server.versions[6] = damaged
-    output = fails(kaggle, "came damaged twice", status=TRY_AGAIN)
-    assert output.count("what came is damaged (the CRC of set/") == 2 and parts_asked(server) == [
+    output = fails(kaggle, "arrived damaged twice", status=TRY_AGAIN)
+    assert output.count("the download is damaged (the CRC of set/") == 2 and parts_asked(
+        server
+    ) == [
         None,
         None,
     ]

@@ -27,9 +27,9 @@ def test_private_and_no_token(kaggle, server):
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (403, "its rules wait for your consent"),
+        (403, "you must accept its rules"),
         (404, "correct dataset.handle or dataset.version"),
-        (407, "the proxy asks for a password"),
+        (407, "the proxy needs a password"),
         (418, "(418)"),
     ],
 )
@@ -52,7 +52,7 @@ def test_no_such_version(kaggle, server):
 
 def test_token_no_header_can_carry(kaggle, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET\u2026 ")
-    fails(kaggle, "the token holds characters that no token has")
+    fails(kaggle, "the token contains characters that no token has")
     # The client takes it for a path, one too long
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_SECRET" * 100)
     assert kaggle()[0] == 0
@@ -61,7 +61,7 @@ def test_token_no_header_can_carry(kaggle, monkeypatch):
 def test_kaggle_json_that_does_not_parse(kaggle):
     (kaggle.home / ".kaggle").mkdir()
     (kaggle.home / ".kaggle" / "kaggle.json").write_text('{"username": "SECRET"')
-    fails(kaggle, "kaggle.json: cannot be read, or is no JSON with username and key")
+    fails(kaggle, "kaggle.json: cannot be read, or is not JSON with username and key")
 
 
 def test_no_network(kaggle, monkeypatch):
@@ -89,14 +89,14 @@ def test_proxy_that_redirects_to_its_login_page(kaggle, server):
 
 def test_less_room_than_is_announced(kaggle, server):
     server.faults["storage"] += [{"announce": 10**15}]
-    fails(kaggle, "no room on the disk (1000 TB are still to come", "HEMOTUNE_CACHE")
+    fails(kaggle, "the disk is full (1000 TB are still to come", "HEMOTUNE_CACHE")
 
 
 def test_disk_that_fills_while_writing(kaggle, server):
     partial = zip_in(kaggle).with_name("blood-cells.zip.partial")
     partial.parent.mkdir(parents=True)
     partial.symlink_to("/dev/full")
-    fails(kaggle, "no room on the disk (No space left on device)")
+    fails(kaggle, "the disk is full (No space left on device)")
 
 
 def test_cache_that_cannot_be_written(kaggle, tmp_path, monkeypatch):
@@ -115,10 +115,9 @@ def test_dangerous_zip_is_refused_and_not_fetched_again(kaggle, server, tmp_path
 
 def test_latest_version_is_one_request(kaggle, server, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-    number, updated = latest_version(HANDLE)
-    assert (number, updated[:19]) == (6, "2018-04-21T21:06:30") and server.places() == [
-        "GetDataset"
-    ]
+    version = latest_version(HANDLE)
+    assert (version.number, version.updated[:19]) == (6, "2018-04-21T21:06:30")
+    assert server.places() == ["GetDataset"]
 
 
 @pytest.mark.parametrize(

@@ -106,5 +106,5 @@ def test_token_and_signed_link_appear_nowhere_in_prefect(kaggle, server, workspa
         texts |= {
             table: str(database.execute(f'SELECT * FROM "{table}"').fetchall()) for table in tables
         }
-    assert "was refused (403)" in texts["log"] and "going on at" in texts["log"]
+    assert "was refused (403)" in texts["log"] and "resuming at" in texts["log"]
     assert found_in([TOKEN, SIGNATURE], texts, workspace, kaggle.folder, kaggle.home) == []

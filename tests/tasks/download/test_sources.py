@@ -234,9 +234,8 @@ def test_the_pattern_that_a_refusal_names_leaves_the_folder_out(bring, tmp_path)
 
 def test_a_class_that_include_wants_must_have_images(bring, tmp_path):
     path = make_zip(tmp_path / "source.zip", SPLITS, folders=["set/TEST/D"])
-    refused(
-        bring, "the folder set/TEST/D/ stands", source="archive", path=str(path), include=["*.jpeg"]
-    )
+    expected = "the folder set/TEST/D/ is in the place of a class"
+    refused(bring, expected, source="archive", path=str(path), include=["*.jpeg"])
 
 
 @pytest.mark.parametrize(
