@@ -22,19 +22,17 @@ def main(*arguments: str) -> None:
     missing = [path for path in paths if not (raw / "images" / path).is_file()]
     if missing:
         raise StudyError(
-            f"{raw / 'images' / missing[0]} is in {inventory} but not there: run `dvc repro"
-            " validate` again"
+            f"{raw / 'images' / missing[0]} is in {inventory} but does not exist: rerun"
+            " `dvc repro validate`"
         )
     originals = sorted(path for path in raw.glob("photographs/*") if path.is_file())
     table = group([raw / "images" / path for path in paths], originals)
     table["path"] = paths
     with new_file("data/photographs.parquet") as temporary:
         table.to_parquet(temporary, index=False)
-    count = table["method"].value_counts()
-    found = ", ".join(
-        f"{count.get(method, 0)} {method}"
-        for method in ("matched", "clustered", "alone", "unknown")
-    )
+    counts = table["method"].value_counts()
+    methods = ("matched", "clustered", "alone", "unknown")
+    found = ", ".join(f"{counts.get(method, 0)} {method}" for method in methods)
     print(
         f"{len(table)} images of {table['photograph'].nunique()} photographs ({len(originals)}"
         f" originals): {found}"

@@ -15,9 +15,7 @@ from tests.conftest import ROOT, python
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """Images of the size the sample profile draws: 4 classes x 5 photographs x 5 copies, and
-    TEST_SIMPLE.
-    """
+    """4 classes x 5 photographs x 5 copies, of the sample profile's size, and TEST_SIMPLE."""
     folder = tmp_path_factory.mktemp("sample")
     truth = write_sample(
         folder, photographs=5, copies=5, width=160, height=120, seed=11, processes=1
@@ -26,9 +24,7 @@ def sample(tmp_path_factory):
 
 
 def precision_recall(truth, found):
-    """Of pairs of images: the share of those put together that belong together, and of those that
-    belong that are together.
-    """
+    """Return precision and recall over pairs of images that are in one group."""
     pairs = lambda groups: sum(comb(count, 2) for count in Counter(groups).values())  # noqa: E731
     both = pairs(zip(truth, found, strict=True))
     return both / max(pairs(found), 1), both / pairs(truth)
@@ -52,9 +48,8 @@ def test_photographs_are_found(sample, share):
     if share:
         assert matched.mean() >= 0.9 * share and right[matched].mean() >= 0.99
     else:
-        assert (
-            not matched.any() and table["photograph"].str.fullmatch(r"(group|single)-\d{5}").all()
-        )
+        assert not matched.any()
+        assert table["photograph"].str.fullmatch(r"(group|single)-\d{5}").all()
         assert (table["photograph"].str.startswith("single-") == (table["method"] == "alone")).all()
     assert table["path"].tolist() == [str(folder / "images" / path) for path in truth]
 
@@ -68,18 +63,15 @@ def test_one_image_per_photograph_is_alone(sample):
 
 
 def test_overlapping_photographs_count_as_one(tmp_path):
-    """One field taken twice: both names would let the same white cell into training and
-    validation.
-    """
+    """One field taken twice: with two names the same cell could be in train and validation."""
     scene = Image.fromarray(draw_photograph(np.random.default_rng(4), "NEUTROPHIL", 400, 300))
     scene.crop((0, 0, 360, 270)).save(tmp_path / "a.png")
     scene.crop((40, 30, 400, 300)).save(tmp_path / "b.png")
     table = group(
         [tmp_path / "b.png", tmp_path / "a.png"], [tmp_path / "a.png", tmp_path / "b.png"]
     )
-    assert table["photograph"].tolist() == ["a.png", "a.png"] and set(table["method"]) == {
-        "matched"
-    }
+    assert table["photograph"].tolist() == ["a.png", "a.png"]
+    assert set(table["method"]) == {"matched"}
 
 
 def test_bad_pictures_are_unknown_and_equal_ones_together(tmp_path):
@@ -110,36 +102,25 @@ def test_stage(sample, tmp_path):
     )
     done = run_group(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (
-        f"{len(paths)} images of 4 photographs (20 originals)" in done.stdout
-        and "%]" in done.stdout
-    )
+    assert f"{len(paths)} images of 4 photographs (20 originals)" in done.stdout
+    assert "%]" in done.stdout
     first = (tmp_path / "data/photographs.parquet").read_bytes()
     table = pd.read_parquet(tmp_path / "data/photographs.parquet")
-    assert table["path"].tolist() == paths and list(table.columns) == [
-        "path",
-        "photograph",
-        "method",
-    ]
+    assert table["path"].tolist() == paths
+    assert list(table.columns) == ["path", "photograph", "method"]
     assert table["photograph"].tolist() == [truth[path] for path in paths]
-    assert (
-        run_group(tmp_path).returncode == 0
-        and (tmp_path / "data/photographs.parquet").read_bytes() == first
-    )
+    assert run_group(tmp_path).returncode == 0
+    assert (tmp_path / "data/photographs.parquet").read_bytes() == first
 
 
 def test_missing_input_names_the_fix(tmp_path):
     done = run_group(tmp_path)
-    assert (
-        done.returncode == 1
-        and "inventory.parquet is missing" in done.stderr
-        and "Traceback" not in done.stderr
-    )
+    assert done.returncode == 1
+    assert "inventory.parquet is missing" in done.stderr
+    assert "Traceback" not in done.stderr
     (tmp_path / "data").mkdir()
     pd.DataFrame({"path": ["TRAIN/A/x.jpeg"]}).to_parquet(tmp_path / "data/inventory.parquet")
     done = run_group(tmp_path)
-    assert (
-        done.returncode == 1
-        and "TRAIN/A/x.jpeg" in done.stderr
-        and not (tmp_path / "data/photographs.parquet").exists()
-    )
+    assert done.returncode == 1
+    assert "TRAIN/A/x.jpeg" in done.stderr
+    assert not (tmp_path / "data/photographs.parquet").exists()
