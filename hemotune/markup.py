@@ -10,7 +10,7 @@ MARKS = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def escaped(text: object) -> str:
-    """Return `text` as one line that Markdown and HTML show as it is, whatever it holds.
+    """Return `text` as one line that Markdown and HTML show unchanged, whatever it holds.
 
     Marks become HTML entities, which both understand, in a table's cell too.
     """

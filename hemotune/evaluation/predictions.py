@@ -1,30 +1,44 @@
 """The predictions of a run, checked once and judged: per image, and per photograph."""
 
+from collections.abc import Iterable
+from typing import TypeAlias
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hemotune.errors import StudyError
 
 PREFIX = "probability_"
+# A table indexed by path and sorted by it, with JUDGED and a column probability_CLASS for each
+# class: what `judge` and `per_photograph` return.
+Judged: TypeAlias = pd.DataFrame
+JUDGED = [
+    "photograph",  # name; None in every row where photographs are unknown
+    "truth",  # class
+    "prediction",  # most probable class, of equal ones the first by name
+    "confidence",  # probability of the prediction
+    "correct",  # bool
+]
 
 
-def judge(predictions, split="test", images=None, photographs=None):
+def judge(
+    predictions: pd.DataFrame,
+    split: str = "test",
+    images: Iterable[str] | None = None,
+    photographs: pd.DataFrame | None = None,
+) -> Judged:
     """Check the predictions of one split and return them judged.
 
     Args:
-        predictions: DataFrame as in predictions.parquet: path, split, truth, probability_CLASS for
-            each class.
+        predictions: as in predictions.parquet: path, split, truth, probability_CLASS for each
+            class.
         split: which rows of it, by the column `split`.
         images: paths that must be there, each once, and no other; None skips that check.
-        photographs: DataFrame with path and photograph, or None where photographs are unknown.
-
-    Returns:
-        DataFrame indexed by path, sorted: photograph (None in every row if unknown), truth,
-            prediction (of equally probable classes the
-        first by name), confidence (its probability), correct (bool), probability_CLASS.
+        photographs: path and photograph, or None where photographs are unknown.
 
     Raises:
-        StudyError: an image is missing, twice there or unexpected, or has no photograph; a
+        StudyError: an image is missing, duplicated or unexpected, or has no photograph; a
             probability is missing, below 0, or they do not sum to one; a truth is none of the
             classes.
     """
@@ -43,19 +57,8 @@ def judge(predictions, split="test", images=None, photographs=None):
         refuse("without a prediction", set(images) - set(rows["path"]))
         refuse(f"predicted, though not in the split '{split}'", set(rows["path"]) - set(images))
     probability = rows[columns].to_numpy(dtype=np.float64)
-    refuse(
-        "with a missing or infinite probability",
-        rows["path"][~np.isfinite(probability).all(axis=1)],
-    )
-    # 1e-2: a softmax in bfloat16 is that coarse.
-    refuse(
-        "whose probabilities are negative or do not sum to one",
-        rows["path"][(probability.min(axis=1) < 0) | off_one(probability)],
-    )
     classes = np.array([c.removeprefix(PREFIX) for c in columns])
-    refuse(
-        f"whose truth is none of {', '.join(classes)}", rows["path"][~rows["truth"].isin(classes)]
-    )
+    check_values(rows, probability, classes)
 
     table = rows[["path", "truth", *columns]].copy()
     table["prediction"] = classes[probability.argmax(axis=1)]
@@ -68,38 +71,43 @@ def judge(predictions, split="test", images=None, photographs=None):
         refuse("with two photographs", known.index[known.index.duplicated()])
         table["photograph"] = table["path"].map(known)
         refuse("without a photograph", table["path"][table["photograph"].isna()])
-    return table.set_index("path").sort_index()[
-        ["photograph", "truth", "prediction", "confidence", "correct", *columns]
-    ]
+    return table.set_index("path").sort_index()[[*JUDGED, *columns]]
 
 
-def off_one(probability):
-    """Return which rows of `probability` (N, classes) do not sum to one, within 1e-2."""
-    return np.abs(probability.sum(axis=1) - 1) > 1e-2
+def check_values(
+    rows: pd.DataFrame, probability: NDArray[np.float64], classes: NDArray[np.str_]
+) -> None:
+    """Raise StudyError unless `probability` (N, classes) and the truths of `rows` (N) are valid."""
+    total = probability.sum(axis=1)
+    refuse("with a missing or infinite probability", rows.loc[~np.isfinite(total), "path"])
+    # 1e-2: a softmax in bfloat16 is that coarse.
+    wrong = (probability.min(axis=1) < 0) | (np.abs(total - 1) > 1e-2)
+    refuse("whose probabilities are negative or do not sum to one", rows.loc[wrong, "path"])
+    unknown = ~rows["truth"].isin(classes)
+    refuse(f"whose truth is none of {', '.join(classes)}", rows.loc[unknown, "path"])
 
 
-def refuse(what, paths):
+def refuse(problem: str, paths: Iterable[str]) -> None:
     """Raise StudyError if there are `paths`; the message counts them and names three."""
     paths = sorted(set(paths))
     if paths:
         raise StudyError(
-            f"predictions: {len(paths)} images {what}:"
+            f"predictions: {len(paths)} images {problem}:"
             f" {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}"
         )
 
 
-def photographs_known(table):
-    """Return whether the judged `table` says which photograph each image came from."""
+def photographs_known(table: Judged) -> bool:
+    """Return whether it is known which photograph each image came from."""
     return bool(table["photograph"].notna().all())
 
 
-def per_photograph(table):
-    """Return one judged row a photograph: the class that most of its images were given.
+def per_photograph(table: Judged) -> Judged:
+    """Return one judged row for each photograph: the class predicted for most of its images.
 
     Of classes with equally many images the one with the higher mean probability wins, then the
     first by name. A photograph whose images have two truths gives a row for each truth. The result
-    is a judged table too (index: photograph and truth; also `images`), so that `accuracy`,
-    `difference`, `mcnemar`, `per_class` and `confusion` take it.
+    is indexed by photograph and truth and has one more column, `images`.
 
     Raises:
         StudyError: photographs are unknown.
@@ -110,14 +118,12 @@ def per_photograph(table):
             " missing"
         )
     classes = classes_of(table)
-    columns = [PREFIX + c for c in classes]
     groups = table.groupby(["photograph", "truth"], sort=True)
-    mean = groups[columns].mean()
-    votes = pd.crosstab([table["photograph"], table["truth"]], table["prediction"])
-    votes = votes.reindex(index=mean.index, columns=classes, fill_value=0).to_numpy()
-    winner = np.where(votes == votes.max(axis=1, keepdims=True), mean.to_numpy(), -1.0).argmax(
-        axis=1
-    )
+    mean = groups[[PREFIX + c for c in classes]].mean()
+    counted = pd.crosstab([table["photograph"], table["truth"]], table["prediction"])
+    votes = counted.reindex(index=mean.index, columns=classes, fill_value=0).to_numpy()
+    most = votes == votes.max(axis=1, keepdims=True)
+    winner = np.where(most, mean.to_numpy(), -1.0).argmax(axis=1)
 
     result = mean.assign(
         images=groups.size(), confidence=mean.to_numpy()[np.arange(len(mean)), winner]
@@ -129,6 +135,6 @@ def per_photograph(table):
     return result.rename_axis(["of", "class"])
 
 
-def classes_of(table):
+def classes_of(table: Judged) -> list[str]:
     """Return the names of the classes, in the order of the columns: sorted."""
     return [c.removeprefix(PREFIX) for c in table.columns if c.startswith(PREFIX)]

@@ -1,104 +1,158 @@
-"""What the results are worth: accuracy with intervals, paired comparisons, calibration, effects of
-factors.
+"""What the results are worth: accuracy with intervals, paired comparisons, calibration.
 
 Images made of one photograph are copies, not independent observations. So every interval here
-resamples photographs (a cluster
-bootstrap: Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8), never
-images.
+resamples photographs, never images (a cluster bootstrap: Davison & Hinkley, Bootstrap Methods and
+their Application, 1997, section 3.8).
 
-Every table here is a judged one (hemotune/evaluation/predictions.py). Wherever a function takes
-`runs`, that is one judged table or a list of them: the repeats of one experiment on the same test
-images.
+`runs` is one judged table or a list of them: the repeats of one experiment on the same test images.
 """
 
-import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hemotune.errors import StudyError
-from hemotune.evaluation.predictions import classes_of, photographs_known
+from hemotune.evaluation.predictions import Judged, classes_of, photographs_known
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Runs = Judged | Sequence[Judged]
 
 FEW_PHOTOGRAPHS = 20  # below it the bootstrap's intervals are known to be too narrow
 BLOCK = 2_000_000  # numbers drawn at once: memory stays flat
 
 
-def accuracy(runs, resamples=10_000, seed=1, level=0.95):
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy, or a difference of two (fractions), with its interval.
+
+    low and high are None where there is no interval; units are images, or photographs after
+    `per_photograph`; photographs is None where they are unknown; notes are sentences on what
+    weakens the interval.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    units: int
+    photographs: int | None
+    repeats: int
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """Accuracy of the second minus that of the first, with the p of the sign-flip test.
+
+    The difference is significant where the interval excludes 0 and p < 1 - level.
+    """
+
+    p: float
+    significant: bool
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """How many each of two got right, and the two-sided p of McNemar's exact test."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over `repeats` repeats."""
+
+    mean: float
+    minimum: float
+    maximum: float
+    repeats: int
+
+
+def accuracy(runs: Runs, resamples: int = 10_000, seed: int = 1, level: float = 0.95) -> Estimate:
     """Return the accuracy, the mean over repeats, with its interval from resampling photographs.
 
-    The interval is the percentile one. With several repeats these are resampled too, so that it
-    covers what the seed does. Where every answer is right, or every one wrong, resampling would say
-    that nothing is uncertain; then the interval is the exact binomial one (Clopper & Pearson 1934)
-    with as many trials as there are photographs.
-
-    Returns:
-        dict: value, low, high (fractions; low and high None where there is no interval), units
-            (images, or photographs after
-        `per_photograph`), photographs (None if unknown), repeats, notes (list of sentences: what
-        weakens the interval).
+    The interval is the percentile one. Several repeats are resampled too, so that it covers the
+    choice of the seed. Where all answers are right, or all wrong, resampling would give an interval
+    of no width; then it is the exact binomial one (Clopper & Pearson 1934) with as many trials as
+    there are photographs.
     """
     runs = as_list(runs)
-    sums, sizes = sums_of(runs)
-    value = float(sums.sum(axis=0).mean() / sizes.sum())
+    right, sizes = right_answers(runs)
+    value = float(right.sum(axis=0).mean() / sizes.sum())
     low = high = None
     if len(sizes) > 1:
         if value in (0.0, 1.0):
             from statsmodels.stats.proportion import proportion_confint
 
-            low, high = proportion_confint(
+            exact = proportion_confint(
                 round(value * len(sizes)), len(sizes), alpha=1 - level, method="beta"
             )
+            low, high = (float(bound) for bound in exact)
         else:
-            (drawn,) = resample([sums], sizes, resamples, seed)
-            low, high = quantiles(drawn, level)
-    return {"value": value, "low": as_float(low), "high": as_float(high), **counts(runs, sizes)}
+            (resampled,) = resample([right], sizes, resamples, seed)
+            low, high = quantiles(resampled, level)
+    known = photographs_known(runs[0])
+    return Estimate(
+        value,
+        low,
+        high,
+        units=len(runs[0]),
+        photographs=len(sizes) if known else None,
+        repeats=len(runs),
+        notes=notes_on(known, len(sizes)),
+    )
 
 
-def difference(first, second, resamples=10_000, seed=1, level=0.95):
+def difference(
+    first: Runs, second: Runs, resamples: int = 10_000, seed: int = 1, level: float = 0.95
+) -> Difference:
     """Compare two runs, or two lists of repeats, on the same test images: accuracy of `second`
     minus that of `first`.
 
     Both are resampled with the same photographs (paired). p is that of the sign-flip test on the
     photographs' differences (scipy.stats.permutation_test; exact for few): unlike the interval it
-    stays honest where only a handful of photographs differ. The difference is called
-    distinguishable where the interval excludes 0 and p < 1 - level.
-
-    Returns:
-        dict: value, low, high, p, distinguishable (bool), and units, photographs, repeats, notes as
-            `accuracy` gives them.
+    stays valid where only a handful of photographs differ.
 
     Raises:
         StudyError: the two were tested on different images.
     """
     first, second = as_list(first), as_list(second)
     same_images([*first, *second])
-    (a, sizes), (b, _) = sums_of(first), sums_of(second)
+    (a, sizes), (b, _) = right_answers(first), right_answers(second)
     change = b.mean(axis=1) - a.mean(axis=1)
-    value = float(change.sum() / sizes.sum())
-    result = {
-        "value": value,
-        "low": None,
-        "high": None,
-        "p": sign_flip(change, seed),
-        "distinguishable": False,
-    }
+    p = sign_flip(change, seed)
+    low = high = None
+    significant = False
     if len(sizes) > 1:
-        drawn_a, drawn_b = resample([a, b], sizes, resamples, seed)
-        result["low"], result["high"] = quantiles(drawn_b - drawn_a, level)
-        result["distinguishable"] = bool(
-            (result["low"] > 0 or result["high"] < 0) and result["p"] < 1 - level
-        )
-    result.update(counts([*first, *second], sizes))
-    result["repeats"] = min(len(first), len(second))
-    if result["repeats"] == 1:
-        result["notes"].append(
-            "one training each: the interval does not cover the choice of the seed"
-        )
-    return result
+        resampled_a, resampled_b = resample([a, b], sizes, resamples, seed)
+        low, high = quantiles(resampled_b - resampled_a, level)
+        significant = (low > 0 or high < 0) and p < 1 - level
+    known, repeats = photographs_known(first[0]), min(len(first), len(second))
+    notes = notes_on(known, len(sizes))
+    if repeats == 1:
+        notes.append("one training each: the interval does not cover the choice of the seed")
+    return Difference(
+        float(change.sum() / sizes.sum()),
+        low,
+        high,
+        units=len(first[0]),
+        photographs=len(sizes) if known else None,
+        repeats=repeats,
+        notes=notes,
+        p=p,
+        significant=significant,
+    )
 
 
-def sign_flip(change, seed):
-    """Return the two-sided p that the mean of `change` (one number a photograph) is 0, from
+def sign_flip(change: Floats, seed: int) -> float:
+    """Return the two-sided p that the mean of `change` (one number for each photograph) is 0, from
     flipping signs at random.
     """
     from scipy.stats import permutation_test
@@ -107,8 +161,9 @@ def sign_flip(change, seed):
     if change.size < 2:  # with one photograph that differs, either sign is as far from 0
         return 1.0
 
-    def total(x, axis):
-        return x.sum(axis=axis)
+    def total(x: Floats, axis: int) -> Floats:
+        summed: Floats = x.sum(axis=axis)
+        return summed
 
     batch = max(1, BLOCK // change.size)
     rng = np.random.default_rng(seed)
@@ -119,16 +174,11 @@ def sign_flip(change, seed):
     )
 
 
-def mcnemar(first, second):
-    """McNemar's exact test of two judged tables on the same images, or of the same photographs
-    after `per_photograph`.
+def mcnemar(first: Judged, second: Judged) -> McNemar:
+    """Return McNemar's exact test of two judged tables on the same images or photographs.
 
-    On images it takes copies of one photograph for independent, and its p is then too small; on
-    photographs it is right.
-
-    Returns:
-        dict: both, only_first, only_second, neither (how many each got right), p (two-sided,
-            statsmodels).
+    It takes the rows for independent: on images that are copies of one photograph its p is too
+    small; on photographs (after `per_photograph`) it is right.
 
     Raises:
         StudyError: the two were tested on different images.
@@ -137,24 +187,15 @@ def mcnemar(first, second):
 
     same_images([first, second])
     a, b = first["correct"].to_numpy(dtype=bool), second["correct"].to_numpy(dtype=bool)
-    counted = [
-        [int((a & b).sum()), int((a & ~b).sum())],
-        [int((~a & b).sum()), int((~a & ~b).sum())],
-    ]
-    (both, only_first), (only_second, neither) = counted
-    p = float(test(counted, exact=True).pvalue)
-    return {
-        "both": both,
-        "only_first": only_first,
-        "only_second": only_second,
-        "neither": neither,
-        "p": p,
-    }
+    both, only_first = int((a & b).sum()), int((a & ~b).sum())
+    only_second, neither = int((~a & b).sum()), int((~a & ~b).sum())
+    p = float(test([[both, only_first], [only_second, neither]], exact=True).pvalue)
+    return McNemar(both, only_first, only_second, neither, p)
 
 
-def per_class(table):
-    """Return a row a class: precision, recall, f1 (NaN where undefined), units, photographs (None
-    if unknown), note (str).
+def per_class(table: Judged) -> pd.DataFrame:
+    """Return a row for each class: class, precision, recall, f1 (fractions, NaN where undefined),
+    units, photographs (None if unknown), note (text).
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -186,9 +227,9 @@ def per_class(table):
     return pd.DataFrame({**columns, "photographs": photographs, "note": notes})
 
 
-def confusion(table):
-    """Return the counts (classes, classes): a row a truth, a column a prediction, in the order of
-    names.
+def confusion(table: Judged) -> pd.DataFrame:
+    """Return the counts (classes, classes): a row for each truth, a column for each prediction, in
+    the order of names.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -201,9 +242,9 @@ def confusion(table):
     )
 
 
-def reliability(table, bins=15):
-    """Return a row a bin of confidence that holds images: low, high (bounds; low < confidence <=
-    high), images, confidence, accuracy.
+def reliability(table: Judged, bins: int = 15) -> pd.DataFrame:
+    """Return a row for each bin of confidence that holds images: low, high (bounds; low <
+    confidence <= high), images (how many), confidence, accuracy (means).
     """
     edges = np.linspace(0, 1, bins + 1)
     confidence, correct = table["confidence"].to_numpy(), table["correct"].to_numpy(dtype=float)
@@ -218,7 +259,7 @@ def reliability(table, bins=15):
     return pd.DataFrame({**names, "confidence": means[0], "accuracy": means[1]})
 
 
-def expected_calibration_error(table, bins=15):
+def expected_calibration_error(table: Judged, bins: int = 15) -> float:
     """Return the mean of |accuracy - confidence| over equal bins, weighted by images (Guo et al.
     2017), a fraction.
     """
@@ -228,130 +269,58 @@ def expected_calibration_error(table, bins=15):
     )
 
 
-def most_confident_errors(table, n=20):
-    """Return the `n` wrong rows of greatest confidence, the surest first, with `path` as a
-    column.
-    """
+def most_confident_errors(table: Judged, n: int = 20) -> pd.DataFrame:
+    """Return the `n` wrong rows of greatest confidence in descending order, `path` as a column."""
     wrong = table[~table["correct"].astype(bool)].reset_index()
     return wrong.sort_values(
         ["confidence", "path"], ascending=[False, True], ignore_index=True
     ).head(n)
 
 
-def spread(values):
-    """Return mean, minimum, maximum and repeats of one figure over repeats.
+def spread(values: Sequence[float]) -> Spread:
+    """Return mean, minimum and maximum of one figure over repeats.
 
     Raises:
         StudyError: there is no value, or one is not a number.
     """
-    values = np.asarray(values, dtype=float)
-    if values.size == 0 or not np.isfinite(values).all():
-        raise StudyError(
-            f"the spread of {values.size} repeats cannot be told: a value is missing or not a"
-            " number"
-        )
-    return {
-        "mean": float(values.mean()),
-        "minimum": float(values.min()),
-        "maximum": float(values.max()),
-        "repeats": int(values.size),
-    }
+    figures = np.asarray(values, dtype=float)
+    if figures.size == 0 or not np.isfinite(figures).all():
+        raise StudyError(f"no spread of {figures.size} repeats: a value is missing or not a number")
+    return Spread(float(figures.mean()), float(figures.min()), float(figures.max()), figures.size)
 
 
-def factor_effects(results, runs, factor, factors=("layers", "units", "learning_rate", "backbone")):
-    """Compare every two experiments of one protocol that differ in `factor` and in none of the
-    other `factors`.
-
-    Args:
-        results: DataFrame, a row a run: key, experiment, protocol, backbone, repeat, layers, units,
-            learning_rate, and learning_time_seconds if times are to be compared.
-        runs: dict of key to judged table.
-
-    Returns:
-        DataFrame, a row a pair: factor, protocol, first, second (the values compared, the smaller
-            first), first_experiment,
-        second_experiment, difference, low, high (accuracy of second minus first), p, verdict
-        ("higher", "lower" or "not distinguishable"), time_ratio (second / first, NaN if unknown),
-        notes. Empty where no two experiments differ in it alone.
-
-    Raises:
-        StudyError: the results name a run that has no predictions, or a pair was tested on
-            different images.
-    """
-    missing = sorted(set(results["key"]) - set(runs))
-    if missing:
-        raise StudyError(
-            f"data/results: no predictions of {', '.join(missing[:3])}: run the study again"
-        )
-    fixed = ["protocol", *(f for f in factors if f != factor)]
-    found = []
-    for alike, rows in results.groupby(fixed, sort=True):
-        groups = [group for _, group in rows.groupby([factor, "experiment"], sort=True)]
-        for a, b in itertools.combinations(groups, 2):
-            first, second = a[factor].iloc[0], b[factor].iloc[0]
-            if first == second:
-                continue
-            change = difference([runs[k] for k in a["key"]], [runs[k] for k in b["key"]])
-            verdict = (
-                ("higher" if change["value"] > 0 else "lower")
-                if change["distinguishable"]
-                else "not distinguishable"
-            )
-            time = "learning_time_seconds"
-            found.append(
-                {
-                    "factor": factor,
-                    "protocol": alike[0],
-                    "first": first,
-                    "second": second,
-                    "first_experiment": a["experiment"].iloc[0],
-                    "second_experiment": b["experiment"].iloc[0],
-                    "difference": change["value"],
-                    **{k: change[k] for k in ("low", "high", "p")},
-                    "verdict": verdict,
-                    "time_ratio": b[time].mean() / a[time].mean() if time in results else np.nan,
-                    "notes": change["notes"],
-                }
-            )
-    columns = ["factor", "protocol", "first", "second", "first_experiment", "second_experiment"]
-    return pd.DataFrame(
-        found,
-        columns=[*columns, "difference", "low", "high", "p", "verdict", "time_ratio", "notes"],
-    )
-
-
-def resample(sums, sizes, resamples, seed):
-    """Draw photographs with replacement, the same for every entry of `sums`, and repeats likewise,
+def resample(right: list[Floats], sizes: Counts, resamples: int, seed: int) -> list[Floats]:
+    """Draw photographs with replacement, the same for every entry of `right`, and repeats likewise,
     each entry its own.
 
     Args:
-        sums: list of arrays (photographs, repeats): right answers in each photograph.
+        right: arrays (photographs, repeats): right answers in each photograph.
         sizes: (photographs,) images in each.
 
     Returns:
-        list of arrays (resamples,): the accuracy of each entry in each resample, the mean over
-        repeats.
+        arrays (resamples,): the accuracy of each entry in each resample, the mean over repeats.
     """
     rng = np.random.default_rng(seed)
-    drawn = [np.empty(resamples) for _ in sums]
+    drawn = [np.empty(resamples) for _ in right]
     step = max(1, BLOCK // len(sizes))
     for start in range(0, resamples, step):
         block = slice(start, min(start + step, resamples))
-        chosen = rng.integers(len(sizes), size=(block.stop - start, len(sizes)))
-        images = sizes[chosen].sum(axis=1)
-        for entry, result in zip(sums, drawn, strict=True):
+        photographs = rng.integers(len(sizes), size=(block.stop - start, len(sizes)))
+        images = sizes[photographs].sum(axis=1)
+        for entry, result in zip(right, drawn, strict=True):
             repeats = entry.shape[1]
-            right = np.stack([entry[:, r][chosen].sum(axis=1) for r in range(repeats)], axis=1)
+            sums = np.stack([entry[:, r][photographs].sum(axis=1) for r in range(repeats)], axis=1)
             weights = (
-                rng.multinomial(repeats, np.full(repeats, 1 / repeats), size=len(right)) / repeats
+                rng.multinomial(repeats, np.full(repeats, 1 / repeats), size=len(sums)) / repeats
             )
-            result[block] = (right * weights).sum(axis=1) / images
+            result[block] = (sums * weights).sum(axis=1) / images
     return drawn
 
 
-def sums_of(runs):
-    """Return right answers (photographs, repeats) and images (photographs,); where photographs are
-    unknown each image is its own.
+def right_answers(runs: list[Judged]) -> tuple[Floats, Counts]:
+    """Return right answers (photographs, repeats) and images (photographs,).
+
+    Where photographs are unknown each image is its own.
     """
     same_images(runs)
     groups = runs[0]["photograph"] if photographs_known(runs[0]) else np.arange(len(runs[0]))
@@ -360,25 +329,21 @@ def sums_of(runs):
     return np.stack(sums, axis=1), np.bincount(place)
 
 
-def counts(runs, sizes):
-    """Return units, photographs, repeats and notes for a figure computed from `runs` with images
-    `sizes` in each photograph.
-    """
-    known, notes = photographs_known(runs[0]), []
+def notes_on(known: bool, photographs: int) -> list[str]:
+    """Return sentences on what weakens an interval from so many photographs, `known` or not."""
     if not known:
-        notes.append(
+        return [
             "photographs are unknown: the interval takes every image for independent and is too"
             " narrow if some are copies"
-        )
-    elif len(sizes) == 1:
-        notes.append("one photograph: no interval can be given")
-    elif len(sizes) < FEW_PHOTOGRAPHS:
-        notes.append(f"only {len(sizes)} photographs: the interval itself is uncertain")
-    photographs = len(sizes) if known else None
-    return {"units": len(runs[0]), "photographs": photographs, "repeats": len(runs), "notes": notes}
+        ]
+    if photographs == 1:
+        return ["one photograph: no interval can be given"]
+    if photographs < FEW_PHOTOGRAPHS:
+        return [f"only {photographs} photographs: the interval itself is uncertain"]
+    return []
 
 
-def same_images(runs):
+def same_images(runs: Sequence[Judged]) -> None:
     """Raise StudyError unless all judged tables hold the same images, of the same truth and
     photograph.
     """
@@ -399,13 +364,11 @@ def same_images(runs):
             )
 
 
-def as_list(runs):
+def as_list(runs: Runs) -> list[Judged]:
     return [runs] if isinstance(runs, pd.DataFrame) else list(runs)
 
 
-def as_float(value):
-    return None if value is None else float(value)
-
-
-def quantiles(values, level):
-    return tuple(float(q) for q in np.quantile(values, [(1 - level) / 2, (1 + level) / 2]))
+def quantiles(values: Floats, level: float) -> tuple[float, float]:
+    """Return the bounds that hold the middle share `level` of the values."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
-from hemotune.evaluation.leaks import THUMBNAIL, accuracies
+from hemotune.evaluation.leaks import THUMBNAIL, Controls
 from hemotune.files import read_json, write_json
 from hemotune.progress import Progress
 
@@ -202,7 +202,10 @@ def main(*arguments: str) -> None:
     for protocol, found in result.items():
         shared = found["shared_photographs"]
         print(
-            f"{protocol}: " + ", ".join(f"{c} {a:.2%}" for c, a in accuracies(found).items()),
+            f"{protocol}: "
+            + ", ".join(
+                f"{c} {a:.2%}" for c, a in Controls.model_validate(found).accuracies().items()
+            ),
             end="; ",
         )
         print(

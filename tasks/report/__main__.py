@@ -8,48 +8,36 @@ published where its licence does not reach
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from hemotune.command import ArgumentParser
-from hemotune.errors import StudyError, entry_point
-from hemotune.files import new_file, new_folder, read_json, write_text
+from hemotune.errors import entry_point
+from hemotune.evaluation import statistics
+from hemotune.evaluation.leaks import NAMES
+from hemotune.files import new_file, new_folder, write_text
 from hemotune.markup import code, escaped
-from tasks.report import figures
-from tasks.report.evidence import add_intervals, evidence_section
-from tasks.report.experiments import (
-    TABLE_HEAD,
-    basic_settings,
-    experiment_sections,
-    result_rows,
-    result_section,
-)
-from tasks.report.findings import findings_section
-from tasks.report.markdown import counted, listed, plain, plain_table, rate
-from tasks.report.mistakes import draw_mistakes, mistakes_section
+from tasks.report import evidence, experiments, figures, findings, mistakes, original
+from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
-from tasks.report.original import published_section
 from tasks.report.results import (
     TIMES,
+    FailedRun,
+    FinishedRun,
+    Summary,
     by_series,
     read_runs,
-    read_split,
     results_table,
     summaries_of,
 )
-from tasks.report.software import software_warnings
-from tasks.report.study import read_study
+from tasks.report.software import WARNING, different_software
+from tasks.report.study import Rule, Study, read_study
 from tasks.report.trust import warnings_of
 
-PROTOCOLS = {
-    "random": (
-        "`random` (TRAIN and TEST merged, then split at random, so copies of one photograph fall"
-        " on both sides)"
-    ),
-    "held-out": (
-        "`held-out` (the data set's own TEST is the test, validation is cut off TRAIN by"
-        " photograph)"
-    ),
-}
+Runs = Sequence[FinishedRun | FailedRun]
 
 
 @entry_point
@@ -65,266 +53,164 @@ def main(*arguments: str) -> None:
     )
     options = parser.parse_args(arguments)
 
-    root = Path(".")
+    root, reports = Path("."), Path("reports")
     study = read_study(root)
-    runs = read_runs(root, study.params, options.incomplete)
-    validation = read_validation(root)
-    source, controls = (
-        read_if_there(root / "data/raw/source.json"),
-        read_if_there(root / "data/controls.json"),
-    )
-    sizes = {protocol: sizes_of(read_split(root, protocol)) for protocol in study.params.protocols}
+    runs = read_runs(root, study, options.incomplete)
     summaries = summaries_of(runs)
-    say(0.1, "intervals")
-    add_intervals(summaries)
-    say(0.3, "figures")
-    warnings = warnings_of(summaries, controls)
-    warnings += software_warnings(runs)
+    finished = [summary for summary in summaries if summary.finished]
+    show(0.1, "intervals")
+    warnings = warnings_of(summaries, study.controls)
 
-    reports = root / "reports"
     with new_folder(reports / "figures") as folder:
-        links = draw_figures(folder, summaries)
-        say(0.6, "where the models err")
-        links |= draw_mistakes(folder, summaries, *read_images(root, options.without_images))
-    say(0.8, "comparisons")
-    page = None if options.without_images else "validation/index.html"
-    text = write_study(study, summaries, validation, page, source, sizes, controls, warnings, links)
+        show(0.3, "figures")
+        draw_figures(folder, finished)
+        show(0.6, "errors of the models")
+        draw_mistakes(folder, finished, options.without_images)
+    show(0.8, "comparisons")
+    text = write_study(study, runs, summaries, warnings, not options.without_images)
     write_text(reports / "study.md", text)
-    held_out = warnings_of(
-        [summary for summary in summaries if summary["protocol"] == "held-out"], controls
+    held_out = [summary for summary in summaries if summary.protocol == "held-out"]
+    card = write_card(study, held_out, warnings_of(held_out, study.controls))
+    write_text(reports / "model_card.md", card)
+    results = results_table(runs)
+    write_csv(reports / "results.csv", results[results.columns.difference([*TIMES], sort=False)])
+    write_csv(reports / "times.csv", results[["key", *TIMES]])
+
+    text = summary_of(study, runs, summaries, warnings)
+    write_text(reports / "summary.txt", text)
+    print(f"\n{text}", end="")
+
+
+def show(share: float, step: str) -> None:
+    """Print the progress, in the form that flows/ reads; a full report takes half a minute on two
+    slow cores.
+    """
+    print(f"[{share:4.0%}] report: {step}", flush=True)
+
+
+def write_csv(path: Path, values: pd.DataFrame) -> None:
+    with new_file(path) as temporary:
+        values.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def draw_figures(folder: Path, finished: Sequence[Summary]) -> None:
+    """Draw the curves of each experiment and series, and the comparison, into `folder`."""
+    for summary in finished:
+        name = f"{summary.experiment}-{figures.name_of(summary)}"
+        figures.draw_curves(folder / name, summary.finished, summary.series)
+    for series, group in by_series(finished).items():
+        runs = [summary.finished[0] for summary in group]
+        name = f"validation-{figures.name_of(group[0])}"
+        figures.draw_validation_curves(folder / name, runs, series)
+    if finished:
+        figures.draw_comparison(folder / "result.png", finished)
+
+
+def draw_mistakes(folder: Path, finished: Sequence[Summary], without_images: bool) -> None:
+    """Draw the figures of section 7 into `folder`, with images of the data set where they are to be
+    shown.
+    """
+    paths = pd.read_parquet("data/inventory.parquet", columns=["path"])["path"].to_list()
+    path = Path("data/images.npy")
+    images = None if without_images or not path.exists() else np.load(path, mmap_mode="r")
+    mistakes.draw_mistakes(folder, finished, paths, images)
+
+
+def write_study(
+    study: Study,
+    runs: Runs,
+    summaries: Sequence[Summary],
+    warnings: Sequence[str],
+    with_images: bool,
+) -> str:
+    """Return the text of study.md, without images of the data set and links to any if these are not
+    to be shown.
+    """
+    finished = [summary for summary in summaries if summary.finished]
+    finished_runs = [run for summary in finished for run in summary.finished]
+    by_experiment = {
+        name: [summary for summary in summaries if summary.experiment == name]
+        for name in study.params.experiments
+    }
+    return render(
+        "study.md.j2",
+        study=study,
+        runs=runs,
+        finished_runs=finished_runs,
+        summaries=summaries,
+        finished=finished,
+        by_experiment=by_experiment,
+        axes=[
+            a for a in ("protocol", "backbone", "repeat") if len(getattr(study.params, f"{a}s")) > 1
+        ],
+        warnings=warnings,
+        failures=failures_of(runs),
+        broken_rules=broken_rules(study.rules),
+        rules_off=[rule.rule for rule in study.rules if rule.severity == "off"],
+        software=different_software(summaries),
+        software_warning=WARNING,
+        machine={
+            name: sorted({escaped(getattr(run.metrics, name)) for run in finished_runs})
+            for name in ("processor", "threads", "device", "precision")
+        },
+        rows=original.read_original(),
+        siblings=original.read_siblings(),
+        effects=findings.effects_of(finished),
+        controls=NAMES,
+        with_images=with_images,
+        by_series=by_series,
+        different_software=different_software,
+        table=table,
+        evidence=evidence,
+        experiments=experiments,
+        figures=figures,
+        findings=findings,
+        mistakes=mistakes,
+        original=original,
+        statistics=statistics,
     )
-    write_text(
-        reports / "model_card.md", write_card(study, summaries, controls, source, sizes, held_out)
-    )
-    table = results_table(runs)
-    for name, columns in (
-        ("results.csv", table.columns.difference(TIMES, sort=False)),
-        ("times.csv", ["key", *TIMES]),
-    ):
-        with new_file(reports / name) as temporary:
-            table[columns].to_csv(temporary, index=False, lineterminator="\n")
-
-    summary = summarise(study, summaries, runs, warnings)
-    write_text(reports / "summary.txt", summary)
-    print(f"\n{summary}", end="")
 
 
-def summarise(study, summaries, runs, warnings):
-    """Return the results tables and where the report lies, as plain text for a terminal."""
+def failures_of(runs: Runs) -> list[str]:
+    """Return a line for each run without results."""
+    return [f"`{run.key}`: {escaped(run.failed)}" for run in runs if isinstance(run, FailedRun)]
+
+
+def broken_rules(rules: Sequence[Rule]) -> list[str]:
+    """Return a line for each rule that the data breaks, with some of the files, or why the rule
+    could not be judged.
+    """
+    lines = []
+    for rule in rules:
+        if rule.passed or rule.severity == "off":
+            continue
+        names = [code(path) for path in rule.offenders[:3]]
+        more = ", …" if len(rule.offenders) > 3 else ""
+        found = f"{rule.count} found: {listed(names)}{more}" if rule.count else escaped(rule.found)
+        lines.append(f"{rule.severity}: {escaped(rule.description)} ({found})")
+    return lines
+
+
+def summary_of(
+    study: Study, runs: Runs, summaries: Sequence[Summary], warnings: Sequence[str]
+) -> str:
+    """Return the results tables and where the report is, as plain text for a terminal."""
     lines = []
     for name, group in by_series(summaries).items():
         lines += [
-            name + (" (sample: drawn images)" if is_sample(study) else ""),
-            plain_table(TABLE_HEAD, result_rows(group)),
+            name + (" (sample: drawn images)" if study.is_sample else ""),
+            plain_table(experiments.TABLE_HEAD, experiments.result_rows(group)),
             "",
         ]
-    lines += [plain(f"failed: {reason}") for reason in failures(runs)]
+    lines += [plain(f"failed: {reason}") for reason in failures_of(runs)]
     lines += [plain(warning) for warning in warnings]
-    lines += [
+    if software := different_software(summaries):
+        lines.append(plain(f"{WARNING}\n{bullets(software)}"))
+    lines.append(
         "The report is reports/study.md, its numbers are reports/results.csv, its figures"
         " reports/figures/"
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def say(share, what):
-    """Tell how far the report is, in the form that flows/ reads; a full one takes half a minute on
-    two slow cores.
-    """
-    print(f"[{share:4.0%}] report: {what}", flush=True)
-
-
-def read_validation(root):
-    path = root / "reports/validation/result.json"
-    if not path.exists():
-        raise StudyError(f"{path.relative_to(root)} is missing: run `dvc repro validate`")
-    return read_json(path)
-
-
-def read_if_there(path):
-    return read_json(path) if path.exists() else {}
-
-
-def read_images(root, without):
-    """Return the paths of the inventory, and the memory-mapped images in the same order (None if
-    they are not to be shown).
-    """
-    import numpy
-    import pandas
-
-    paths = list(pandas.read_parquet(root / "data/inventory.parquet", columns=["path"])["path"])
-    path = root / "data/images.npy"
-    return paths, None if without or not path.exists() else numpy.load(path, mmap_mode="r")
-
-
-def sizes_of(images):
-    """Return the numbers of train, validation and test images of what results.read_split
-    returned.
-    """
-    return (
-        images.attrs["train"],
-        int((images["split"] == "validation").sum()),
-        int((images["split"] == "test").sum()),
     )
-
-
-def is_sample(study):
-    return study.profile.dataset.source == "sample"
-
-
-def failures(runs):
-    return [f"`{run['key']}`: {escaped(run['failed'])}" for run in runs if run["failed"]]
-
-
-def draw_figures(folder, summaries):
-    """Draw all figures into `folder` and return their links, relative to study.md.
-
-    The keys are (experiment, series) for the curves of an experiment, (None, series) for the curves
-    of a whole series, "comparison".
-    """
-    links, done = {}, [summary for summary in summaries if summary["runs"]]
-    for summary in done:
-        name = f"{summary['experiment']}-{summary['protocol']}-{summary['backbone']}.png"
-        figures.draw_curves(folder / name, summary["runs"], summary["series"])
-        links[summary["experiment"], summary["series"]] = f"figures/{name}"
-    for series, group in by_series(done).items():
-        name = f"validation-{group[0]['protocol']}-{group[0]['backbone']}.png"
-        figures.draw_validation_curves(
-            folder / name, [summary["runs"][0] for summary in group], series
-        )
-        links[None, series] = f"figures/{name}"
-    if done:
-        intervals = {
-            (summary["series"], summary["experiment"]): summary["per_image"] for summary in done
-        }
-        figures.draw_comparison(folder / "result.png", done, intervals)
-        links["comparison"] = "figures/result.png"
-    return links
-
-
-def write_study(study, summaries, validation, page, source, sizes, controls, warnings, links):
-    """Return the text of study.md.
-
-    Args:
-        page: path of the validation's page, None where it is not to be shown: it holds images of
-            the data set.
-        links: the figures' paths, as draw_figures and draw_mistakes return them.
-    """
-    params = study.params
-    runs = [run for summary in summaries for run in summary["every"]]
-    sections = [
-        (
-            f"# {listed(params.backbones)} fine-tuned on"
-            f" {'drawn blood cells (sample)' if is_sample(study) else 'blood cells'}"
-        ),
-        *notices(study, runs, validation, page, warnings),
-        "## 1. What was run",
-        what_was_run(study, source, sizes, runs),
-        f"## 2. {listed(params.backbones)}: basic settings",
-        basic_settings(study),
-        *experiment_sections(study, summaries, links),
-        f"## 3. The result of {listed(params.backbones)} fine-tuning",
-        *result_section(study, summaries, links),
-        "## 4. Published beside reproduced",
-        *published_section(study, summaries, sizes),
-        "## 5. What the accuracies are worth",
-        *evidence_section(study, summaries, controls),
-        "## 6. Findings by factor",
-        *findings_section(summaries),
-        "## 7. Where the models err",
-        *mistakes_section(summaries, links),
-        "## 8. Model card",
-        (
-            "The best held-out model is described in [model_card.md](model_card.md)."
-            if any(run["protocol"] == "held-out" and not run["failed"] for run in runs)
-            else "No model was tested on held-out photographs, so there is none."
-        ),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def notices(study, runs, validation, page, warnings):
-    """Return what a reader must know before any number, a block of quoted Markdown each."""
-    found = []
-    if is_sample(study):
-        found.append(
-            "**This is the sample.** Its images are drawn by a generator, small and few. The"
-            " figures show that the study runs from end to end; they say nothing about blood cells"
-            f" or about what {listed(study.params.backbones)} can do."
-        )
-    scale = study.profile.training.learning_rate_scale
-    if scale != 1:
-        found.append(
-            f"**Learning rates are scaled.** The profile multiplies every rate by {scale:g}: where"
-            f" a table says 1e-5, {rate(1e-5 * scale)} was applied."
-        )
-    found += warnings
-    if missing := failures(runs):
-        found.append(
-            f"**Incomplete: {len(missing)} of {len(runs)} runs have no results.**\n"
-            + "\n".join(f"- {line}" for line in missing)
-        )
-    broken = [
-        rule for rule in validation["rules"] if not rule["passed"] and rule["severity"] != "off"
-    ]
-    if broken:
-        lines = [
-            f"- {rule['severity']}: {escaped(rule['description'])} ({what_broke(rule)})"
-            for rule in broken
-        ]
-        where = f" ([all of them]({page}))" if page else ""
-        found.append(f"**The data's validation found something**{where}:\n" + "\n".join(lines))
-    if off := [f"`{rule['rule']}`" for rule in validation["rules"] if rule["severity"] == "off"]:
-        found.append(f"**Rules of the validation that are turned off:** {listed(off)}.")
-    return ["> " + text.replace("\n- ", "\n>\n> - ", 1).replace("\n- ", "\n> - ") for text in found]
-
-
-def what_broke(rule: dict) -> str:
-    """Return how many files break a rule and some of them, or why it could not be judged."""
-    if not rule["count"]:
-        return escaped(rule["found"])
-    return f"{rule['count']} found: {few(rule['offenders'])}"
-
-
-def few(paths, most=3):
-    """Name at most `most` files."""
-    names = [code(path) for path in paths[:most]]
-    return listed(names) + (", …" if len(paths) > most else "")
-
-
-def what_was_run(study, source, sizes, runs):
-    params, profile = study.params, study.profile
-    done = [run for run in runs if not run["failed"]]
-    lines = [
-        f"- Profile: `{params.profile}`" + (" (sample: drawn images)" if is_sample(study) else "")
-    ]
-    if source:
-        version = f", version {escaped(source['version'])}" if source.get("version") else ""
-        where = f"`{source['source']}`, {escaped(source['reference'])}{version}"
-        lines += [
-            f"- Data: {where}; {source['images']:,} images, sha256 `{source['sha256'][:16]}…`"
-        ]
-    for protocol, (train, validation, test) in sizes.items():
-        lines.append(
-            f"- Protocol {PROTOCOLS[protocol]}: {train:,} train, {validation:,} validation,"
-            f" {test:,} test images"
-        )
-    lines += [
-        f"- Images: decoded to {profile.images.size} × {profile.images.size} pixels",
-        (
-            f"- Runs: {counted(len(params.experiments), 'experiment')} ×"
-            f" {counted(len(params.protocols), 'protocol')} ×"
-            f" {counted(len(params.backbones), 'backbone')} ×"
-            f" {counted(len(params.repeats), 'repeat')}, {len(done)} of {len(runs)} with results"
-        ),
-    ]
-    for name in ("processor", "threads", "device", "precision"):
-        if values := sorted({escaped(run[name]) for run in done}):
-            lines.append(f"- {name.capitalize()}: {listed(values)}")
-    if done:
-        speeds = [run["images_per_second"] for run in done]
-        lines.append(f"- Training speed: {min(speeds):,.1f} to {max(speeds):,.1f} images/s")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,21 @@
-"""The report's figures. The same numbers give the same bytes; no line is told from another by its
-colour alone.
+"""The report's figures. The same numbers give the same bytes; no two lines differ in their colour
+alone.
 """
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from hemotune.files import new_file
 from tasks.report.markdown import origin, rate
+from tasks.report.results import Experiment, FinishedRun, Summary
 
 # Okabe and Ito's palette, safe for colour-blind readers (https://jfly.uni-koeln.de/color/), its
 # yellow left out: too pale on white.
@@ -15,7 +24,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1))]
 
 
-def style(number):
+def style(number: int) -> dict[str, Any]:  # Any: keyword arguments of Axes.plot
     """Return colour, marker and line style of the series with this number."""
     return {
         "color": PALETTE[number % len(PALETTE)],
@@ -24,15 +33,14 @@ def style(number):
     }
 
 
-def new_figure(width, height, rows=1, columns=1, margins=None, **layout):
-    """Return a figure of `width` x `height` inches and its axes, in matplotlib's own defaults
-    whatever the user's are.
+def new_figure(width: float, height: float, margins: dict[str, float] | None = None) -> Figure:
+    """Return a figure of `width` x `height` inches in matplotlib's own defaults, whatever the
+    user's are.
 
     Where the caller knows the `margins` (of subplots_adjust) they save the search for a layout,
     half of the drawing time.
     """
     import matplotlib
-    from matplotlib.figure import Figure
 
     matplotlib.rcdefaults()
     matplotlib.rcParams.update(
@@ -55,53 +63,45 @@ def new_figure(width, height, rows=1, columns=1, margins=None, **layout):
         figure.subplots_adjust(**margins)
     else:
         figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
-    return figure, figure.subplots(rows, columns, **layout)
+    return figure
 
 
-def save(figure, path):
+def save(figure: Figure, path: Path) -> None:
     """Write `figure` as PNG without anything that changes from run to run."""
     with new_file(path) as temporary:
         figure.savefig(temporary, metadata={"Software": None}, facecolor="white")
 
 
-def begin_at_zero(axes):
+def begin_at_zero(axes: Axes) -> None:
     """Show a loss from zero on, its highest marker whole: matplotlib's own margin is a share of the
     range of the data, not of the axis.
     """
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1.05 * axes.dataLim.y1)
 
 
-def whole_epochs(axes, epochs):
-    """Tick whole epochs only, from the first to the last."""
+def whole_epochs(axes: Axes, runs: Iterable[FinishedRun]) -> None:
+    """Tick whole epochs only, from the first to the last of all runs."""
     from matplotlib.ticker import MaxNLocator
 
+    epochs = max(run.history["epoch"].max() for run in runs)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(0.9 if epochs <= 10 else 0, max(epochs, 2) + 0.02 * epochs + 0.1)
 
 
-def draw_curves(path, runs, series):
-    """Draw loss and accuracy over epochs, train and validation, of one experiment's runs (its
-    repeats, one line each).
-
-    Args:
-        path: the PNG to write.
-        runs: list of runs of results.read_runs, none of them failed.
-        series: their protocol (and backbone), for the title.
+def draw_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
+    """Draw loss and accuracy over epochs, train and validation, of one experiment's repeats, a line
+    for each, to the PNG `path`.
     """
-    figure, both = new_figure(
-        9,
-        3.4,
-        1,
-        2,
-        margins={"left": 0.065, "right": 0.985, "bottom": 0.145, "top": 0.91, "wspace": 0.17},
-    )
+    margins = {"left": 0.065, "right": 0.985, "bottom": 0.145, "top": 0.91, "wspace": 0.17}
+    figure = new_figure(9, 3.4, margins)
+    both = figure.subplots(1, 2)
     for axes, name in zip(both, ("loss", "accuracy"), strict=True):
         for number, (column, label) in enumerate(
             ((name, "train (dropout on)"), (f"validation_{name}", "validation"))
         ):
             for order, run in enumerate(runs):
-                history = run["history"]
+                history = run.history
                 mark = {} if len(history) <= 30 else {"markevery": len(history) // 15}
                 axes.plot(
                     history["epoch"],
@@ -112,33 +112,38 @@ def draw_curves(path, runs, series):
                 )
         axes.set_title(f"{name.capitalize()}, {series}")
         axes.set_ylabel(name)
-        whole_epochs(axes, max(run["history"]["epoch"].max() for run in runs))
+        whole_epochs(axes, runs)
     begin_at_zero(both[0])
     both[1].set_ylim(0, 1.02)
     both[0].legend()
     save(figure, path)
 
 
-def describe_experiment(run):
+def name_of(experiment: Experiment) -> str:
+    """Return the end of the names of a series' figures, `PROTOCOL-BACKBONE.png`."""
+    return f"{experiment.protocol}-{experiment.backbone}.png"
+
+
+def label_of(experiment: Experiment) -> str:
     """Return an experiment's name and factors in two short lines."""
-    layers = f"D({run['units']})" if run["layers"] == 1 else f"{run['layers']} × D({run['units']})"
-    return f"{run['experiment']}\n{layers}, {rate(run['learning_rate'])}"
+    units = f"D({experiment.units})"
+    layers = units if experiment.layers == 1 else f"{experiment.layers} × {units}"
+    return f"{experiment.experiment}\n{layers}, {rate(experiment.learning_rate)}"
 
 
-def draw_validation_curves(path, runs, series):
-    """Draw the validation loss and accuracy of all experiments of one protocol and backbone, the
-    first repeat of each.
-    """
-    figure, both = new_figure(9, 4.4, 1, 2)
+def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
+    """Draw validation loss and accuracy over epochs to the PNG `path`, a line for each run."""
+    figure = new_figure(9, 4.4)
+    both = figure.subplots(1, 2)
     for axes, name in zip(both, ("loss", "accuracy"), strict=True):
         for number, run in enumerate(runs):
-            history = run["history"]
+            history = run.history
             mark = (
                 {}
                 if len(history) <= 30
                 else {"markevery": (number % 5, max(len(history) // 12, 1))}
             )
-            label = describe_experiment(run).replace("\n", ": ")
+            label = label_of(run).replace("\n", ": ")
             axes.plot(
                 history["epoch"],
                 history[f"validation_{name}"],
@@ -148,7 +153,7 @@ def draw_validation_curves(path, runs, series):
             )
         axes.set_title(f"Validation {name}, {series}")
         axes.set_ylabel(name)
-        whole_epochs(axes, max(run["history"]["epoch"].max() for run in runs))
+        whole_epochs(axes, runs)
     begin_at_zero(both[0])
     both[1].set_ylim(0, 1.02)
     handles, labels = both[0].get_legend_handles_labels()
@@ -158,44 +163,36 @@ def draw_validation_curves(path, runs, series):
     save(figure, path)
 
 
-def draw_comparison(path, rows, intervals):
-    """Draw test accuracy and learning time of every experiment, a mark for each series (protocol
-    and backbone).
-
-    Args:
-        path: the PNG to write.
-        rows: list of dicts with experiment, layers, units, learning_rate, series, accuracy (share),
-            seconds; top to bottom.
-        intervals: mapping from (series, experiment) to what statistics.accuracy returns.
+def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
+    """Draw test accuracy with its interval and learning time of every experiment, top to bottom, a
+    mark for each series, to the PNG `path`.
     """
-    experiments = list(dict.fromkeys(row["experiment"] for row in rows))
-    series = list(dict.fromkeys(row["series"] for row in rows))
-    names = {row["experiment"]: describe_experiment(row) for row in rows}
-    figure, (left, right) = new_figure(
-        9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments), 1, 2, sharey=True
-    )
-    for row in rows:
-        number = series.index(row["series"])
+    names = {summary.experiment: label_of(summary) for summary in summaries}
+    experiments = list(names)
+    series = list(dict.fromkeys(summary.series for summary in summaries))
+    figure = new_figure(9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for summary in summaries:
+        number = series.index(summary.series)
         look = style(number) | {"linestyle": "none", "markersize": 8}
-        height = experiments.index(row["experiment"]) + (
-            number - (len(series) - 1) / 2
-        ) * 0.6 / max(len(series), 2)
-        bounds = intervals[row["series"], row["experiment"]]
-        if bounds["low"] is not None:
+        offset = (number - (len(series) - 1) / 2) * 0.6 / max(len(series), 2)
+        height = experiments.index(summary.experiment) + offset
+        bounds = summary.per_image
+        if bounds.low is not None and bounds.high is not None:
             left.plot(
-                [100 * bounds["low"], 100 * bounds["high"]],
+                [100 * bounds.low, 100 * bounds.high],
                 [height, height],
                 color=look["color"],
                 linewidth=1.8,
                 zorder=1,
             )
-        named = row["series"] in left.get_legend_handles_labels()[1]
-        left.plot(100 * row["accuracy"], height, label=None if named else row["series"], **look)
-        right.plot(row["seconds"] / 60, height, **look)
-    left.set_yticks(range(len(experiments)), [names[name] for name in experiments], fontsize=9)
+        named = summary.series in left.get_legend_handles_labels()[1]
+        left.plot(100 * summary.accuracy, height, label=None if named else summary.series, **look)
+        right.plot(summary.seconds / 60, height, **look)
+    left.set_yticks(range(len(experiments)), list(names.values()), fontsize=9)
     left.set_ylim(len(experiments) - 0.4, -0.6)
     left.set_xlim(0, 102)
-    right.set_xlim(0, 1.06 * max(row["seconds"] for row in rows) / 60)
+    right.set_xlim(0, 1.06 * max(summary.seconds for summary in summaries) / 60)
     left.set_title("Test accuracy, 95 % interval")
     left.set_xlabel("%")
     right.set_title("Learning time")
@@ -207,13 +204,13 @@ def draw_comparison(path, rows, intervals):
     save(figure, path)
 
 
-def draw_confusions(path, matrices):
+def draw_confusions(path: Path, matrices: Sequence[tuple[str, pd.DataFrame]]) -> None:
     """Draw confusion matrices side by side, counts as numbers, the share of each true class as a
     shade.
 
     Args:
         path: the PNG to write.
-        matrices: list of (title, DataFrame of counts: a row a truth, a column a prediction).
+        matrices: titles and counts: a row for each truth, a column for each prediction.
     """
     columns = min(len(matrices), 4)
     rows = -(-len(matrices) // columns)
@@ -222,41 +219,45 @@ def draw_confusions(path, matrices):
     margin = 0.06 * max(map(len, lines))  # inches that the longest line takes
     side = max(1.8, 0.12 * len(lines))
     width, height = side * columns + margin + 0.5, (side + margin + 0.3) * rows + 0.5
-    figure, grid = new_figure(max(width, 3.4), height, rows, columns, sharey=True, squeeze=False)
+    figure = new_figure(max(width, 3.4), height)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, (title, counts) in zip(grid.flat, matrices, strict=False):
-        counts = counts.to_numpy()
-        shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.grid(False)
+        draw_matrix(axes, counts.to_numpy(), classes)
         axes.set_title(shortened(title, 28), fontsize=10)
-        ticks = range(len(classes))
-        axes.set_xticks(ticks, classes, rotation=90, fontsize=7)
-        axes.set_yticks(ticks, classes, fontsize=7)
-        if len(classes) <= 8:
-            for i in ticks:
-                for j in ticks:
-                    axes.text(
-                        j,
-                        i,
-                        counts[i, j],
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color="white" if shares[i, j] > 0.5 else "black",
-                    )
-    for position, axes in enumerate(grid.flat):
-        if position >= len(matrices):
-            axes.set_axis_off()
+    for axes in grid.flat[len(matrices) :]:
+        axes.set_axis_off()
     figure.supxlabel("prediction", fontsize=10)
     figure.supylabel("truth", fontsize=10)
     save(figure, path)
 
 
-def draw_reliability(path, curve):
-    """Draw accuracy over confidence, and how many images each bin holds; `curve` is what
-    statistics.reliability returns.
+def draw_matrix(axes: Axes, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Draw one confusion matrix."""
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(False)
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(classes)), classes, fontsize=7)
+    if len(classes) > 8:
+        return
+    for (truth, prediction), count in np.ndenumerate(counts):
+        axes.text(
+            prediction,
+            truth,
+            str(count),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if shares[truth, prediction] > 0.5 else "black",
+        )
+
+
+def draw_reliability(path: Path, curve: pd.DataFrame) -> None:
+    """Draw accuracy over confidence, and how many images each bin holds, to the PNG `path`; `curve`
+    is what statistics.reliability returns.
     """
-    figure, (upper, lower) = new_figure(5, 5, 2, 1, sharex=True, height_ratios=[3, 1])
+    figure = new_figure(5, 5)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 100], [0, 100], color="#888888", linestyle=":", label="perfectly calibrated")
     upper.plot(100 * curve["confidence"], 100 * curve["accuracy"], label="model", **style(0))
     upper.set_ylabel("accuracy, %")
@@ -277,25 +278,23 @@ def draw_reliability(path, curve):
     save(figure, path)
 
 
-def draw_errors(path, errors, images):
-    """Draw wrongly classified images, the surest first, with truth, prediction, confidence and
+def draw_errors(path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Draw wrongly classified images in order of confidence, with truth, prediction, confidence and
     photograph.
 
     Args:
         path: the PNG to write.
-        errors: DataFrame of statistics.most_confident_errors.
-        images: list of uint8 arrays (size, size, 3), in the same order.
+        errors: rows of statistics.most_confident_errors.
+        images: (size, size, 3) each, in the same order.
     """
     columns = min(len(images), 5)
     rows = -(-len(images) // columns)
     # All pictures in one pair of axes, each one unit wide: twenty pairs of axes take ten times as
     # long.
     wide, high, gap = 1.06, 1.42, 0.03
-    figure, axes = new_figure(
-        2.1 * columns,
-        2.1 * high / wide * rows,
-        margins={"left": 0, "right": 1, "bottom": 0, "top": 1},
-    )
+    margins = {"left": 0.0, "right": 1.0, "bottom": 0.0, "top": 1.0}
+    figure = new_figure(2.1 * columns, 2.1 * high / wide * rows, margins)
+    axes = figure.subplots()
     for number, (error, picture) in enumerate(zip(errors.to_dict("records"), images, strict=True)):
         left, top = number % columns * wide, number // columns * high
         axes.imshow(

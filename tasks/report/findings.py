@@ -1,22 +1,26 @@
-"""Section 6 of the report: what each factor did to accuracy and time, said only where the data
-support it.
+"""Section 6 of the report: the effect of each factor on accuracy and time, as a finding only where
+the data support it.
 """
 
-from hemotune.evaluation.statistics import factor_effects
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hemotune.evaluation.statistics import Difference, difference
 from hemotune.markup import escaped
 from tasks.report.markdown import (
+    Row,
     bold,
-    bullets,
+    format_difference,
     listed,
     names_of,
     percent,
     points,
-    points_between,
     table,
 )
-from tasks.report.results import FACTORS, best_of, by_series, results_table
+from tasks.report.results import FACTORS, Summary, best_of, by_series
 
-# What may differ between two experiments, in the order in which it is told, and between two series.
+# The factors in the order of the report: three of an experiment, then what tells series apart.
 TITLES = {
     "units": "Units of the hidden layers",
     "layers": "Hidden layers",
@@ -26,45 +30,86 @@ TITLES = {
 LEVEL = 0.05
 
 
-def effects_of(summaries):
-    """Return one dict for each pair of experiments of a series that differ in one factor alone, and
-    of backbones in a protocol.
+@dataclass(frozen=True)
+class Effect:
+    """Two experiments of a series that differ in one factor alone; of backbones, in a protocol."""
 
-    Keys: those of statistics.factor_effects, series, and adjusted: p after Holm's correction for
-    all pairs of the series (two dozen comparisons at 5 % each would give a false finding in most
-    studies).
+    factor: str
+    series: str
+    first: Summary
+    second: Summary  # the one with the greater value of the factor
+    change: Difference  # accuracy of the second minus the first
+    adjusted: float  # p after Holm's correction for all pairs of the series
+
+    @property
+    def supported(self) -> bool:
+        """Whether the interval excludes 0 and p stays below LEVEL after the correction."""
+        return self.change.significant and self.adjusted < LEVEL
+
+    @property
+    def verdict(self) -> str:
+        if self.supported:
+            return "higher" if self.change.value > 0 else "lower"
+        return "not after correction" if self.change.significant else "not distinguishable"
+
+    @property
+    def time_ratio(self) -> float:
+        """Learning time of the second over that of the first."""
+        return self.second.seconds / self.first.seconds
+
+    @property
+    def values(self) -> str:
+        """The factor's two values, e.g. `8 → 16`."""
+        wording = FACTORS[self.factor].wording if self.factor in FACTORS else str
+        first, second = (getattr(one, self.factor) for one in (self.first, self.second))
+        return f"{wording(first)} → {wording(second)}"
+
+
+def effects_of(summaries: Sequence[Summary]) -> list[Effect]:
+    """Return the effects of all pairs of experiments that differ in one factor alone.
+
+    p is corrected within a series: two dozen comparisons at 5 % each would give a false finding in
+    most studies.
     """
-    runs = [run for summary in summaries for run in summary["runs"]]
-    judged = {run["key"]: run["judged"] for run in runs}
-    done = by_series([summary for summary in summaries if summary["runs"]])
-    factors = [factor for factor in TITLES if factor in FACTORS]
-    asked = [
-        (name, [run for summary in group for run in summary["runs"]], factors)
-        for name, group in done.items()
-    ]
-    if len({run["backbone"] for run in runs}) > 1:
-        for protocol in dict.fromkeys(run["protocol"] for run in runs):
-            asked.append(
-                (protocol, [run for run in runs if run["protocol"] == protocol], ["backbone"])
-            )
+    finished = [summary for summary in summaries if summary.finished]
     effects = []
-    for series, members, factors in asked:
-        table_of = results_table(members).astype(
-            {"learning_time_seconds": float, "learning_rate": float}
-        )
-        found = [
-            row
-            for factor in factors
-            for row in factor_effects(table_of, judged, factor).to_dict("records")
-        ]
-        effects += [
-            row | {"series": series, "adjusted": p}
-            for row, p in zip(found, holm([row["p"] for row in found]), strict=True)
-        ]
+    factors = [factor for factor in TITLES if factor in FACTORS]
+    for series, group in by_series(finished).items():
+        pairs = [(factor, *pair) for factor in factors for pair in pairs_of(group, factor)]
+        effects += compared(series, pairs)
+    for protocol in dict.fromkeys(summary.protocol for summary in finished):
+        group = [summary for summary in finished if summary.protocol == protocol]
+        pairs = [("backbone", *pair) for pair in pairs_of(group, "backbone")]
+        effects += compared(protocol, pairs)
     return effects
 
 
-def holm(ps):
+def pairs_of(summaries: Iterable[Summary], factor: str) -> list[tuple[Summary, Summary]]:
+    """Return the pairs that differ in `factor` and in no other, the smaller value first."""
+    others = [name for name in (*FACTORS, "backbone") if name != factor]
+
+    def fixed(summary: Summary) -> list[object]:
+        return [getattr(summary, name) for name in others]
+
+    ordered = sorted(summaries, key=lambda one: (*fixed(one), getattr(one, factor), one.experiment))
+    return [
+        (first, second)
+        for first, second in itertools.combinations(ordered, 2)
+        if fixed(first) == fixed(second) and getattr(first, factor) != getattr(second, factor)
+    ]
+
+
+def compared(series: str, pairs: Sequence[tuple[str, Summary, Summary]]) -> list[Effect]:
+    """Return the effects of `pairs`, a factor and two summaries each, with p corrected."""
+    changes = [difference(first.judged, second.judged) for _, first, second in pairs]
+    adjusted = holm([change.p for change in changes])
+    return [
+        Effect(factor, series, first, second, change, p)
+        for (factor, first, second), change, p in zip(pairs, changes, adjusted, strict=True)
+    ]
+
+
+def holm(ps: list[float]) -> list[float]:
     """Return p-values corrected for their number (Holm 1979)."""
     if not ps:
         return []
@@ -73,90 +118,49 @@ def holm(ps):
     return [float(p) for p in multipletests(ps, alpha=LEVEL, method="holm")[1]]
 
 
-def supported(effect):
-    """Whether the interval excludes 0 and the p stays below 5 % after the correction."""
-    return effect["verdict"] != "not distinguishable" and effect["adjusted"] < LEVEL
-
-
-def values_of(effect):
-    wording = FACTORS[effect["factor"]][2] if effect["factor"] in FACTORS else str
-    return f"{wording(effect['first'])} → {wording(effect['second'])}"
-
-
-def sentences(effects):
-    """Return one sentence or more for each series and factor, phrased from the numbers; no finding
-    where the interval forbids it.
+def sentences(effects: Iterable[Effect]) -> list[str]:
+    """Return the findings on each factor in each series, and that there is none where the data do
+    not support one.
     """
     found = []
-    for series in dict.fromkeys(effect["series"] for effect in effects):
-        for factor in dict.fromkeys(
-            effect["factor"] for effect in effects if effect["series"] == series
-        ):
-            pairs = [
-                effect
-                for effect in effects
-                if effect["series"] == series and effect["factor"] == factor
-            ]
-            name = TITLES[factor]
-            held = [effect for effect in pairs if supported(effect)]
-            told = [
-                f"{values_of(effect)} {'raised' if effect['difference'] > 0 else 'lowered'}"
-                f" accuracy by {abs(100 * effect['difference']):.2f} points (95 % interval"
-                f" {points(effect['low'])} to {points(effect['high'])})"
-                for effect in held
-            ]
-            open_pairs = [values_of(effect) for effect in pairs if not supported(effect)]
-            text = f"**{name}, {series}:** " + (
-                "; ".join(told) + "."
-                if told
-                else "no finding on accuracy: the data do not support one."
-            )
-            if told and open_pairs:
-                text += f" Not told apart: {listed(open_pairs)}."
-            found.append(f"{text} {time_sentence(pairs)}".strip())
+    by_factor: dict[tuple[str, str], list[Effect]] = {}
+    for effect in effects:
+        by_factor.setdefault((effect.series, effect.factor), []).append(effect)
+    for (series, factor), group in by_factor.items():
+        findings = [finding(effect) for effect in group if effect.supported]
+        others = [effect.values for effect in group if not effect.supported]
+        text = "; ".join(findings) or "no finding on accuracy: the data do not support one"
+        if findings and others:
+            text += f". Not told apart: {listed(others)}"
+        found.append(f"**{TITLES[factor]}, {series}:** {text}. {time_sentence(group)}")
     return found
 
 
-def time_sentence(pairs):
-    """Return what the factor did to the learning time, from its smallest to its largest value."""
-    widest = (
-        max(pairs, key=lambda effect: effect["second"])
-        if pairs[0]["factor"] == "backbone"
-        else max(pairs, key=lambda effect: effect["second"] - effect["first"])
+def finding(effect: Effect) -> str:
+    """Return what a supported effect did to the accuracy, with its interval."""
+    change = effect.change
+    bounds = [points(bound) for bound in (change.low, change.high) if bound is not None]
+    return (
+        f"{effect.values} {'raised' if change.value > 0 else 'lowered'} accuracy by"
+        f" {abs(100 * change.value):.2f} points (95 % interval {' to '.join(bounds)})"
     )
-    return f"Learning time, {values_of(widest)}: × {widest['time_ratio']:.2f}."
 
 
-def findings_section(summaries):
-    """Return the blocks of section 6."""
-    effects = effects_of(summaries)
-    if not effects:
-        return ["No two experiments differ in one factor alone, so no factor's effect can be told."]
-    rows = []
-    for effect in effects:
-        change = {"value": effect["difference"], "low": effect["low"], "high": effect["high"]}
-        p = [f"{effect['p']:.3g}", f"{effect['adjusted']:.3g}"]
-        name, where = (
-            TITLES[effect["factor"]],
-            escaped(f"{effect['first_experiment']} → {effect['second_experiment']}"),
+def time_sentence(effects: Sequence[Effect]) -> str:
+    """Return the ratio of learning times between the smallest and the largest value of a factor."""
+    factor = effects[0].factor
+    if factor == "backbone":  # names, of which the first and the last are compared
+        widest = max(effects, key=lambda effect: effect.second.backbone)
+    else:
+        widest = max(
+            effects,
+            key=lambda effect: getattr(effect.second, factor) - getattr(effect.first, factor),
         )
-        corrected = (
-            effect["verdict"]
-            if supported(effect) or effect["verdict"] == "not distinguishable"
-            else "not after correction"
-        )
-        rows.append(
-            [
-                name,
-                effect["series"],
-                values_of(effect),
-                where,
-                points_between(change),
-                *p,
-                corrected,
-                f"{effect['time_ratio']:.2f}",
-            ]
-        )
+    return f"Learning time, {widest.values}: × {widest.time_ratio:.2f}."
+
+
+def effects_table(effects: Iterable[Effect]) -> str:
+    """Return a table of all pairs."""
     head = [
         "Factor",
         "Series",
@@ -168,32 +172,25 @@ def findings_section(summaries):
         "Verdict",
         "Time ratio",
     ]
-    return [
-        (
-            "A finding is written only where the paired 95 % interval excludes 0 and p stays below"
-            " 0.05 after Holm's correction for all pairs of the series. Learning times have no"
-            " interval: they are what this machine took."
-        ),
-        bullets(sentences(effects)),
-        "All pairs that differ in one factor alone:",
-        table(head, rows, left=4),
-        *backbone_overview(summaries),
+    rows = [
+        [
+            TITLES[effect.factor],
+            effect.series,
+            effect.values,
+            escaped(f"{effect.first.experiment} → {effect.second.experiment}"),
+            format_difference(effect.change),
+            f"{effect.change.p:.3g}",
+            f"{effect.adjusted:.3g}",
+            effect.verdict,
+            f"{effect.time_ratio:.2f}",
+        ]
+        for effect in effects
     ]
+    return table(head, rows, left=4)
 
 
-def backbone_overview(summaries):
-    """Return a table of backbones by accuracy, time and parameters, where more than one was run."""
-    done = [summary for summary in summaries if summary["runs"]]
-    if len({summary["backbone"] for summary in done}) < 2:
-        return []
-    rows = []
-    for series, group in by_series(done).items():
-        best = best_of(group)
-        mean = sum(summary["accuracy"] for summary in group) / len(group)
-        seconds = sum(summary["seconds"] for summary in group) / len(group)
-        parameters = f"{best[0]['runs'][0]['parameters'] / 1e6:.1f} million"
-        top = f"{percent(best[0]['accuracy'])} ({names_of(best)})"
-        rows.append([bold(series), top, percent(mean), f"{seconds:.1f} s", parameters])
+def backbones_table(summaries: Iterable[Summary]) -> str:
+    """Return a table of the series by accuracy, time and parameters."""
     head = [
         "Backbone, protocol",
         "Best accuracy",
@@ -201,4 +198,17 @@ def backbone_overview(summaries):
         "Mean learning time",
         "Parameters",
     ]
-    return ["### 6.1. Backbones", table(head, rows)]
+    rows: list[Row] = []
+    for series, group in by_series(summaries).items():
+        best = best_of(group)
+        names = names_of([one.experiment for one in best])
+        rows.append(
+            [
+                bold(series),
+                f"{percent(best[0].accuracy)} ({names})",
+                percent(sum(summary.accuracy for summary in group) / len(group)),
+                f"{sum(summary.seconds for summary in group) / len(group):.1f} s",
+                f"{best[0].finished[0].metrics.parameters / 1e6:.1f} million",
+            ]
+        )
+    return table(head, rows)

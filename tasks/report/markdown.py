@@ -1,34 +1,71 @@
-"""The wording of numbers and tables: the report, the model card and the terminal say them in the
-same way.
+"""The format of numbers, tables and templates: the same in the report, the model card and the
+terminal.
 """
 
+import functools
 import html
 import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from hemotune.markup import escaped
+import jinja2
+
+from hemotune.evaluation.statistics import Estimate
+from hemotune.markup import code, escaped
+
+Row = Sequence[object]  # of a table: its cells; an empty one separates groups
 
 
-def duration(seconds):
+@functools.cache
+def templates() -> jinja2.Environment:
+    """Return the templates beside this file; their filters are functions of this module.
+
+    Nothing is escaped that a template does not pass through `escaped` or `code`: jinja2's own
+    escaping is HTML's, which leaves Markdown's marks.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    filters = (
+        *(bold, bullets, code, duration, escaped, format_interval, listed, percent, rate),
+        *(sentence, thousands),
+    )
+    environment.filters.update({function.__name__: function for function in filters})
+    environment.globals.update(counted=counted, image=image)
+    return environment
+
+
+def render(template: str, **values: object) -> str:
+    """Return the Markdown that a template gives, with one empty line between blocks."""
+    text = templates().get_template(template).render(**values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def duration(seconds: float) -> str:
     """Return seconds as h:mm:ss.ffffff, e.g. 1:00:08.099976."""
     minutes, micro = divmod(round(seconds * 1_000_000), 60_000_000)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{micro // 1_000_000:02}.{micro % 1_000_000:06}"
 
 
-def seconds_of(text):
+def seconds_of(text: str) -> float:
     """Return the seconds that `h:mm:ss.ffffff` stands for."""
     hours, minutes, seconds = text.split(":")
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
-def milliseconds(seconds):
-    """Return whole milliseconds, cut off and not rounded: the published table does so
+def milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, cut off and not rounded: as in the original's table
     (1:00:08.099976 is 3608099).
     """
     return round(seconds * 1_000_000) // 1000
 
 
-def rate(value):
+def rate(value: float) -> str:
     """Return a learning rate as the study writes it: 1e-5, 3e-4, 0.01."""
     if value >= 0.01:
         return f"{value:g}"
@@ -36,25 +73,24 @@ def rate(value):
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def percent(share):
+def percent(share: float) -> str:
     return f"{100 * share:.2f}%"
 
 
-def points(difference):
+def points(difference: float) -> str:
     """Return a difference of two shares in percentage points, with its sign."""
     return f"{100 * difference:+.2f}"
 
 
-def listed(words):
+def listed(words: Iterable[object]) -> str:
     """Join words for a sentence: `a`, `a and b`, `a, b and c`."""
-    words = [str(word) for word in words]
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+    texts = [str(word) for word in words]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)
 
 
-def names_of(rows: list[dict]) -> str:
-    """Return the names of rows that tie, or how many they are."""
-    names = [escaped(row["experiment"]) for row in rows]
-    return listed(names) if len(names) <= 3 else f"{len(names)} rows tie"
+def names_of(tied: Sequence[str]) -> str:
+    """Return the names of experiments that tie, or how many there are."""
+    return listed(map(escaped, tied)) if len(tied) <= 3 else f"{len(tied)} rows tie"
 
 
 def origin(photograph: str | None) -> str:
@@ -68,40 +104,46 @@ def origin(photograph: str | None) -> str:
     return f"photograph {photograph}"
 
 
-def counted(number, thing):
+def counted(number: int, thing: str) -> str:
     """Return e.g. `1 repeat`, `2 repeats`."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
 
 
-def between(interval):
-    """Return an accuracy with its interval, e.g. `94.79% [92.10, 97.05]`; what
-    hemotune/evaluation/statistics.py returns, shares.
-    """
-    if interval["low"] is None:
-        return percent(interval["value"])
-    return (
-        f"{percent(interval['value'])} [{100 * interval['low']:.2f}, {100 * interval['high']:.2f}]"
-    )
+def thousands(number: int) -> str:
+    """Return e.g. `12,500`."""
+    return f"{number:,}"
 
 
-def points_between(change):
+def sentence(text: str) -> str:
+    """Return `text` with a capital first letter and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def format_interval(estimate: Estimate) -> str:
+    """Return an accuracy with its interval, e.g. `94.79% [92.10, 97.05]`."""
+    if estimate.low is None or estimate.high is None:
+        return percent(estimate.value)
+    return f"{percent(estimate.value)} [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"
+
+
+def format_difference(change: Estimate) -> str:
     """Return a difference of accuracies in percentage points with its interval, e.g. `+0.24 [-0.31,
     +0.80]`.
     """
-    if change["low"] is None:
-        return points(change["value"])
-    return f"{points(change['value'])} [{points(change['low'])}, {points(change['high'])}]"
+    if change.low is None or change.high is None:
+        return points(change.value)
+    return f"{points(change.value)} [{points(change.low)}, {points(change.high)}]"
 
 
-def bullets(sentences):
+def bullets(sentences: Iterable[object]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def bold(text):
+def bold(text: object) -> str:
     return f"**{escaped(text)}**" if str(text) else ""
 
 
-def image(alt, path):
+def image(alt: object, path: str) -> str:
     return f"![{escaped(alt)}]({path})"
 
 
@@ -110,23 +152,25 @@ def plain(text: str) -> str:
     return html.unescape(text.replace("**", ""))
 
 
-def cell(value):
-    """Text that cannot break out of its table cell."""
+def cell(value: object) -> str:
+    """Return text that cannot break out of its table cell."""
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
-def table(head, rows, left=1):
+def table(head: Row, rows: Iterable[Row], left: int = 1) -> str:
     """Return a Markdown table; the first `left` columns are aligned to the left, the others
     centred. An empty row separates groups.
     """
+    blank = [""] * len(head)
     lines = [head, [":--" if column < left else ":-:" for column in range(len(head))]]
-    lines += [row or [""] * len(head) for row in rows]
+    lines += [row or blank for row in rows]
     return "\n".join("| " + " | ".join(cell(value) for value in line) + " |" for line in lines)
 
 
-def plain_table(head, rows):
+def plain_table(head: Row, rows: Iterable[Row]) -> str:
     """Return the same table in columns for a terminal, without marks."""
-    lines = [[plain(str(value)) for value in row or [""] * len(head)] for row in [head, *rows]]
+    blank = [""] * len(head)
+    lines = [[plain(str(value)) for value in row or blank] for row in [head, *rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()

@@ -1,109 +1,67 @@
-"""Section 7 of the report: where the models err. Classes, confusions, calibration, the most
+"""Section 7 of the report: the errors of the models. Classes, confusions, calibration, the most
 confident errors.
 """
 
-import numpy
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from hemotune.evaluation.predictions import photographs_known
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hemotune.evaluation.predictions import Judged, photographs_known
 from hemotune.evaluation.statistics import (
     confusion,
-    expected_calibration_error,
     most_confident_errors,
     per_class,
     reliability,
 )
 from hemotune.markup import code, escaped
 from tasks.report import figures
-from tasks.report.markdown import bold, image, origin, percent, table
-from tasks.report.results import by_series, chosen
+from tasks.report.markdown import Row, bold, origin, percent, table
+from tasks.report.results import FinishedRun, Summary, best_by_validation, by_series
 
-ERRORS = 20
+ERRORS = 20  # that are shown
 
 
-def draw_mistakes(folder, summaries, inventory, images):
-    """Draw the figures of this section into `folder` and return {(kind, series): link}.
+def draw_mistakes(
+    folder: Path,
+    finished: Iterable[Summary],
+    inventory: Sequence[str],
+    images: NDArray[np.uint8] | None,
+) -> None:
+    """Draw the figures confusion-NAME, reliability-NAME and errors-NAME of each series into
+    `folder`, NAME as figures.name_of gives it.
 
     Args:
-        folder: where the PNGs go.
-        summaries: what results.summaries_of returns.
         inventory: paths in the order of `images`.
-        images: uint8 (N, size, size, 3), memory-mapped, or None: then no image of the data set is
-            drawn.
+        images: (N, size, size, 3), memory-mapped, or None: then no image of the data set is drawn.
     """
-    links = {}
-    for series, group in by_series([summary for summary in summaries if summary["runs"]]).items():
-        runs = [chosen(summary["runs"]) for summary in group]
-        best = chosen(runs)["judged"]
-        name = f"{group[0]['protocol']}-{group[0]['backbone']}.png"
-        figures.draw_confusions(
-            folder / f"confusion-{name}",
-            [(run["experiment"], confusion(run["judged"])) for run in runs],
-        )
+    places = {path: row for row, path in enumerate(inventory)}
+    for group in by_series(finished).values():
+        runs = [best_by_validation(summary.finished) for summary in group]
+        best = best_run(group).judged
+        name = figures.name_of(group[0])
+        matrices = [(run.experiment, confusion(run.judged)) for run in runs]
+        figures.draw_confusions(folder / f"confusion-{name}", matrices)
         figures.draw_reliability(folder / f"reliability-{name}", reliability(best))
-        links["confusion", series], links["reliability", series] = (
-            f"figures/confusion-{name}",
-            f"figures/reliability-{name}",
-        )
         errors = most_confident_errors(best, ERRORS)
         if images is not None and len(errors):
-            place = {path: row for row, path in enumerate(inventory)}
-            figures.draw_errors(
-                folder / f"errors-{name}", errors, [images[place[path]] for path in errors["path"]]
-            )
-            links["errors", series] = f"figures/errors-{name}"
-    return links
+            pictures = [images[places[path]] for path in errors["path"]]
+            figures.draw_errors(folder / f"errors-{name}", errors, pictures)
 
 
-def mistakes_section(summaries, links):
-    """Return the blocks of section 7; `links` is what draw_mistakes returned."""
-    blocks = [
-        "Of each series the model that validation prefers (best validation accuracy, then least"
-        " loss) is looked at closely: the test images have no say in the choice."
-    ]
-    done = by_series([summary for summary in summaries if summary["runs"]])
-    for number, (series, group) in enumerate(done.items(), 1):
-        best = chosen([run for summary in group for run in summary["runs"]])
-        judged = best["judged"]
-        blocks += [
-            f"### 7.{number}. {series}",
-            f"Closely looked at: {bold(best['experiment'])}, `{best['key']}`.",
-            class_table(judged),
-        ]
-        blocks += ["F1 of each class in all rows:", f1_table(group)]
-        blocks.append(image(f"Confusion matrices, {series}", links["confusion", series]))
-        blocks.append(
-            "Rows of a matrix are the truth, columns the prediction; shades are shares of the row."
-        )
-        error = percent(expected_calibration_error(judged))
-        blocks.append(
-            f"Expected calibration error of {escaped(best['experiment'])}: {error} (15 bins)."
-        )
-        blocks.append(
-            image(
-                f"Reliability curve of {best['experiment']}, {series}", links["reliability", series]
-            )
-        )
-        errors = most_confident_errors(judged, ERRORS)
-        if errors.empty:
-            blocks.append("It errs on no test image.")
-        elif ("errors", series) in links:
-            blocks.append(f"Its {len(errors)} most confident errors:")
-            blocks.append(
-                image(
-                    f"Most confident errors of {best['experiment']}, {series}",
-                    links["errors", series],
-                )
-            )
-        else:
-            blocks += [f"Its {len(errors)} most confident errors:", error_table(errors)]
-    return blocks
+def best_run(group: Iterable[Summary]) -> FinishedRun:
+    """Return the run with the best validation accuracy of one series."""
+    return best_by_validation([run for summary in group for run in summary.finished])
 
 
-def class_table(judged):
-    rows = []
+def class_table(judged: Judged) -> str:
+    """Return a table of precision, recall and F1 of each class."""
+    rows: list[Row] = []
     for row in per_class(judged).to_dict("records"):
         scores = [
-            "undefined" if numpy.isnan(row[name]) else percent(row[name])
+            "undefined" if np.isnan(row[name]) else percent(row[name])
             for name in ("precision", "recall", "f1")
         ]
         photographs = int(row["photographs"]) if photographs_known(judged) else "unknown"
@@ -113,31 +71,28 @@ def class_table(judged):
     )
 
 
-def f1_table(group):
+def f1_table(group: Sequence[Summary]) -> str:
+    """Return a table of the F1 of each class in every row of one series."""
     rows = []
     for summary in group:
-        scores = per_class(chosen(summary["runs"])["judged"])
+        scores = per_class(best_by_validation(summary.finished).judged)
         # A class that is never predicted has no precision; its F1 counts as 0 in the mean, as
         # scikit-learn's does. Of a class without test images nothing was measured.
         values = scores["f1"].fillna(0.0).where(scores["units"] > 0)
-        cells = ["no test image" if numpy.isnan(value) else percent(value) for value in values]
-        rows.append([bold(summary["experiment"]), *cells, percent(values.mean())])
+        cells = ["no test image" if np.isnan(value) else percent(value) for value in values]
+        rows.append([bold(summary.experiment), *cells, percent(values.mean())])
     return table(["Model", *map(escaped, scores["class"]), "Mean (macro)"], rows)
 
 
-def error_table(errors):
+def error_table(errors: pd.DataFrame) -> str:
+    """Return a table of errors, rows of statistics.most_confident_errors."""
     rows = [
         [
             code(row["path"]),
-            *map(
-                escaped,
-                (
-                    row["truth"],
-                    row["prediction"],
-                    percent(row["confidence"]),
-                    origin(row["photograph"]),
-                ),
-            ),
+            escaped(row["truth"]),
+            escaped(row["prediction"]),
+            percent(row["confidence"]),
+            escaped(origin(row["photograph"])),
         ]
         for row in errors.to_dict("records")
     ]

@@ -1,65 +1,207 @@
-"""Read what the fine-tunes left, as far as the axes in params.yaml name it, into one sorted table:
-a row a run.
+"""The results of the fine-tunes that the axes of params.yaml name, and the repeats of an experiment
+taken together.
 """
 
 import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from hemotune.errors import StudyError
-from hemotune.evaluation.predictions import judge
+from hemotune.evaluation.predictions import Judged, judge, per_photograph, photographs_known
+from hemotune.evaluation.statistics import Estimate, accuracy
 from hemotune.files import read_json
+from hemotune.settings.params import Params
 from tasks.report.markdown import duration, milliseconds, percent, rate
-from tasks.report.software import software_of
+from tasks.report.study import Rows, Study
 
-SPLITS = ("train", "validation", "test")
-# The factors of an experiment, in the order in which they are told: column of the table, phrase of
-# a section's title, wording of a value.
+
+class Factor(NamedTuple):
+    column: str  # of the results table
+    phrase: str  # in a section's title
+    wording: Callable[[Any], str]  # Any: of a value, which is an int, a float or a name
+
+
+# The factors of an experiment in the order of the report; the keys are fields of Experiment.
 FACTORS = {
-    "layers": ("Hidden Layer", "the number of hidden layers", str),
-    "units": ("Dense Count", "dense value", str),
-    "learning_rate": ("Learning Rate", "learning rate value", rate),
+    "layers": Factor("Hidden Layer", "the number of hidden layers", str),
+    "units": Factor("Dense Count", "dense value", str),
+    "learning_rate": Factor("Learning Rate", "learning rate value", rate),
 }
-
-
-# What two runs of the same thing on the same machine do not share; the rest of the table is the
-# same bytes.
+SPLITS = ("train", "validation", "test")
+# Columns of results.csv that hold a value of metrics.json.
+DETAILS = (
+    "epochs",
+    "parameters",
+    "device",
+    "processor",
+    "threads",
+    "precision",
+    "software",
+    "seed",
+)
+# Columns of times.csv. They differ between two runs of the same thing on the same machine, those of
+# results.csv do not.
 TIMES = ("learning_time_seconds", "learning_time", "learning_time_ms", "images_per_second")
 
 
-def runs_of(params):
-    """Return a list of dicts, one for each run that the axes of params.yaml name, sorted by
-    protocol, backbone, experiment, repeat.
+class Figures(BaseModel):
+    """Loss, accuracy (fraction) and number of images of one split."""
 
-    Experiments, protocols and backbones keep the order in which params.yaml lists them.
+    model_config = ConfigDict(frozen=True)
+
+    loss: float
+    accuracy: float
+    images: int
+
+
+class Software(BaseModel):
+    """What decides a training besides its settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    versions: dict[str, str]
+    precision: str
+
+    def __str__(self) -> str:
+        """Return e.g. `keras 3.10.0, tensorflow 2.19.0, float32`."""
+        libraries = sorted(name for name in self.versions if name != "python")
+        return ", ".join([*(f"{name} {self.versions[name]}" for name in libraries), self.precision])
+
+
+class Metrics(Software):
+    """The contents of metrics.json that the report shows. The factors are those of the training."""
+
+    layers: int
+    units: int
+    learning_rate: float
+    learning_rate_applied: float  # times the profile's learning_rate_scale
+    train: Figures
+    validation: Figures
+    test: Figures
+    learning_time_seconds: float
+    epochs: int
+    parameters: int
+    images_per_second: float
+    device: str
+    processor: str
+    threads: int
+    seed: int
+    pretraining: Software | None = None
+
+    @property
+    def software(self) -> str:
+        """The software of the training, and that of the pre-training if it was another."""
+        own, before = str(self), self.pretraining and str(self.pretraining)
+        return own if before in (None, own) else f"{own} (pre-trained with {before})"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row of the study in one protocol, with one backbone."""
+
+    experiment: str
+    protocol: str
+    backbone: str
+    layers: int
+    units: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Run(Experiment):
+    """One training of an experiment that params.yaml names: a repeat."""
+
+    key: str  # names its folder below data/results
+    repeat: int
+
+
+@dataclass(frozen=True)
+class FailedRun(Run):
+    """A run without results."""
+
+    failed: str  # the reason
+
+
+@dataclass(frozen=True)
+class FinishedRun(Run):
+    """A run with results: history.csv, a row for each epoch, and the test's predictions."""
+
+    metrics: Metrics
+    history: pd.DataFrame
+    judged: Judged
+
+
+@dataclass(frozen=True)
+class Summary(Experiment):
+    """The repeats of an experiment. What is computed of `finished` needs one or more."""
+
+    series: str  # protocol, and backbone if there are several, in tables and figures
+    runs: list[FinishedRun | FailedRun]
+
+    @cached_property
+    def finished(self) -> list[FinishedRun]:
+        return [run for run in self.runs if isinstance(run, FinishedRun)]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean test accuracy, a fraction."""
+        return sum(run.metrics.test.accuracy for run in self.finished) / len(self.finished)
+
+    @property
+    def seconds(self) -> float:
+        """Mean learning time."""
+        return sum(run.metrics.learning_time_seconds for run in self.finished) / len(self.finished)
+
+    @property
+    def judged(self) -> list[Judged]:
+        return [run.judged for run in self.finished]
+
+    @cached_property
+    def per_image(self) -> Estimate:
+        """Test accuracy over images, with its interval."""
+        return accuracy(self.judged)
+
+    @cached_property
+    def per_photograph(self) -> Estimate | None:
+        """Test accuracy over photographs; None where they are unknown."""
+        if not photographs_known(self.judged[0]):
+            return None
+        return accuracy([per_photograph(one) for one in self.judged])
+
+
+def runs_of(params: Params) -> list[Run]:
+    """Return the runs that the axes of params.yaml name, by protocol, backbone, experiment and
+    repeat, each in the order in which params.yaml lists them.
     """
     axes = itertools.product(
         params.protocols, params.backbones, params.experiments.items(), params.repeats
     )
     return [
-        {
-            "key": f"{name}-{protocol}-{backbone}-{repeat}",
-            "experiment": name,
-            "protocol": protocol,
-            "backbone": backbone,
-            "repeat": repeat,
-            "layers": experiment.layers,
-            "units": experiment.units,
-            "learning_rate": experiment.learning_rate,
-        }
+        Run(
+            experiment=name,
+            protocol=protocol,
+            backbone=backbone,
+            layers=experiment.layers,
+            units=experiment.units,
+            learning_rate=experiment.learning_rate,
+            key=f"{name}-{protocol}-{backbone}-{repeat}",
+            repeat=repeat,
+        )
         for protocol, backbone, (name, experiment), repeat in axes
     ]
 
 
-def read_runs(root, params, incomplete=False):
-    """Return `runs_of(params)` with the figures of each run, its history and its predictions added.
-
-    A run has "failed" (None, or the reason why it has no results), the keys of metrics.json
-    flattened ("test_accuracy"), "history" (DataFrame, a row an epoch) and "judged" (the test
-    images' predictions, see hemotune/evaluation/predictions.py).
+def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[FinishedRun | FailedRun]:
+    """Return the runs that params.yaml names, with their results.
 
     Args:
         root: the repository's top folder.
-        params: settings.params.Params.
         incomplete: report a missing run as failed, with the reason; without it a missing run is an
             error.
 
@@ -67,240 +209,184 @@ def read_runs(root, params, incomplete=False):
         StudyError: a run is missing, belongs to other settings than params.yaml, or its predictions
             do not fit the split.
     """
-    root = Path(root)
-    images = {protocol: read_split(root, protocol) for protocol in params.protocols}
-    photographs = read_photographs(root)
-    runs = []
-    for run in runs_of(params):
-        folder = root / "data/results" / run["key"]
+    inventory = root / "data/inventory.parquet"
+    if not inventory.exists():
+        raise StudyError("data/inventory.parquet is missing: run `dvc repro validate`")
+    classes = pd.read_parquet(inventory, columns=["path", "class"])
+    images = {protocol: expected_images(classes, rows) for protocol, rows in study.splits.items()}
+    known = root / "data/photographs.parquet"
+    photographs = pd.read_parquet(known) if known.exists() else None
+    runs: list[FinishedRun | FailedRun] = []
+    for run in runs_of(study.params):
+        folder = root / "data/results" / run.key
         missing = [
             name
             for name in ("metrics.json", "history.csv", "predictions.parquet")
             if not (folder / name).exists()
         ]
         if not missing:
-            runs.append(read_run(folder, run, images[run["protocol"]], photographs))
+            runs.append(read_run(folder, run, images[run.protocol], photographs))
             continue
-        failure = root / ".study/failures" / f"{run['key']}.json"
+        failure = root / f".study/failures/{run.key}.json"
         reason = " ".join(read_json(failure)["reason"].split()) if failure.exists() else None
         if not incomplete:
             raise StudyError(
-                f"data/results/{run['key']}/{missing[0]} is missing"
+                f"data/results/{run.key}/{missing[0]} is missing"
                 + (f" (the run failed: {reason})" if reason else "")
-                + f": run `dvc repro finetune@{run['key']}`, or report what is there with `python"
+                + f": run `dvc repro finetune@{run.key}`, or report what is there with `python"
                 " -m tasks.report --incomplete`"
             )
-        runs.append(run | {"failed": reason or "not run"})
+        runs.append(FailedRun(**vars(run), failed=reason or "not run"))
     return runs
 
 
-def read_run(folder, run, images, photographs):
-    """Return `run` with what the three files in `folder` say.
+def read_run(
+    folder: Path, run: Run, images: dict[str, "pd.Series[str]"], photographs: pd.DataFrame | None
+) -> FinishedRun:
+    """Return `run` with the results in `folder`, data/results/KEY.
 
     Args:
-        folder: data/results/KEY.
-        run: an entry of runs_of.
-        images: what read_split returns for the run's protocol.
-        photographs: DataFrame of path and photograph, or None where photographs are unknown.
+        images: what expected_images returns for the run's protocol.
+        photographs: path and photograph, or None where photographs are unknown.
     """
-    import pandas
-
-    metrics = read_json(folder / "metrics.json")
+    metrics = Metrics.model_validate(read_json(folder / "metrics.json"))
     for factor in FACTORS:
-        if metrics[factor] != run[factor]:
+        trained, wanted = getattr(metrics, factor), getattr(run, factor)
+        if trained != wanted:
             raise StudyError(
-                f"data/results/{run['key']}/metrics.json: {factor} is {metrics[factor]}, but"
-                f" params.yaml says {run[factor]} for {run['experiment']}: the results are older"
+                f"data/results/{run.key}/metrics.json: {factor} is {trained}, but"
+                f" params.yaml has {wanted} for {run.experiment}: the results are older"
                 " than params.yaml; run `dvc repro`"
             )
     try:
-        predictions = pandas.read_parquet(folder / "predictions.parquet")
-        judged = {
-            part: judge_part(predictions, part, images, photographs, metrics)
-            for part in ("validation", "test")
-        }
+        predictions = pd.read_parquet(folder / "predictions.parquet")
+        judge_split(predictions, "validation", images, photographs, metrics.validation)
+        judged = judge_split(predictions, "test", images, photographs, metrics.test)
     except (StudyError, OSError) as error:
-        place = f"data/results/{run['key']}"
+        place = f"data/results/{run.key}"
         raise StudyError(
             f"{place}/predictions.parquet: {error}; or delete {place} and run `dvc repro` to train"
             " it again"
         ) from None
-    figures = {
-        f"{split}_{name}": metrics[split][name]
-        for split in SPLITS
-        for name in ("loss", "accuracy", "images")
-    }
-    rest = {
-        name: value for name, value in metrics.items() if name not in SPLITS and name not in run
-    }
-    history = pandas.read_csv(folder / "history.csv")
-    return run | {"failed": None} | figures | rest | {"history": history, "judged": judged["test"]}
+    history = pd.read_csv(folder / "history.csv")
+    return FinishedRun(**vars(run), metrics=metrics, history=history, judged=judged)
 
 
-def judge_part(predictions, part, images, photographs, metrics):
-    """Return the judged predictions of one part if they hold exactly its images, with their truth,
-    and give the accuracy in `metrics`.
+def expected_images(inventory: pd.DataFrame, rows: Rows) -> dict[str, "pd.Series[str]"]:
+    """Return the truth by path, sorted, of the images that a run must predict, for each split."""
+    return {
+        split: inventory.iloc[part].set_index("path")["class"].sort_index()
+        for split, part in (("validation", rows.validation), ("test", rows.test))
+    }
+
+
+def judge_split(
+    predictions: pd.DataFrame,
+    split: str,
+    images: dict[str, "pd.Series[str]"],
+    photographs: pd.DataFrame | None,
+    recorded: Figures,
+) -> Judged:
+    """Return the judged predictions of one split.
+
+    Raises:
+        StudyError: they do not hold exactly its images, with their truth, or do not give the
+            accuracy that is recorded in metrics.json.
     """
-    expected = images[images["split"] == part].set_index("path")["truth"].sort_index()
-    judged = judge(predictions, part, list(expected.index), photographs)
-    wrong = judged["truth"].astype(str) != expected.astype(str)
-    if wrong.any():
-        path = wrong.idxmax()
+    expected = images[split]
+    judged = judge(predictions, split, list(expected.index), photographs)
+    wrong = judged.index[judged["truth"].astype(str) != expected.astype(str)]
+    if not wrong.empty:
+        path = wrong[0]
         raise StudyError(
             f"the truth of {path} is {judged['truth'][path]}, but {expected[path]} in"
             " data/inventory.parquet: run the study again"
         )
-    accuracy, told = float(judged["correct"].mean()), metrics[part]["accuracy"]
-    if abs(accuracy - told) > 0.5 / len(judged):
+    computed = float(judged["correct"].mean())
+    if abs(computed - recorded.accuracy) > 0.5 / len(judged):
         raise StudyError(
-            f"they give a {part} accuracy of {accuracy:.4f}, but metrics.json says {told:.4f}: run"
-            " the fine-tune again"
+            f"they give a {split} accuracy of {computed:.4f}, but metrics.json has"
+            f" {recorded.accuracy:.4f}: run the fine-tune again"
         )
     return judged
 
 
-def read_split(root, protocol):
-    """Return the images that a run of `protocol` must have predicted, as a DataFrame: path, split,
-    truth; and `train`, the number of training images, in its attrs."""
-    import pandas
-
-    path = Path(root) / "data/splits" / f"{protocol}.json"
-    inventory_path = Path(root) / "data/inventory.parquet"
-    for needed, stage in ((path, "prepare"), (inventory_path, "validate")):
-        if not needed.exists():
-            raise StudyError(f"{needed.relative_to(root)} is missing: run `dvc repro {stage}`")
-    split, inventory = (
-        read_json(path),
-        pandas.read_parquet(inventory_path, columns=["path", "class"]),
-    )
-    parts = [inventory.iloc[split[part]].assign(split=part) for part in ("validation", "test")]
-    images = pandas.concat(parts).rename(columns={"class": "truth"})
-    images.attrs = {"train": len(split["train"]), "classes": split["classes"]}
-    return images
-
-
-def read_photographs(root):
-    """Return data/photographs.parquet, or None where nothing is known of photographs."""
-    import pandas
-
-    path = Path(root) / "data/photographs.parquet"
-    return pandas.read_parquet(path) if path.exists() else None
-
-
-def results_table(runs):
-    """Return the runs as one DataFrame, a row a run, without histories and predictions: what
-    results.csv and times.csv hold.
-    """
-    import pandas
-
-    columns = [
-        "key",
-        "experiment",
-        "protocol",
-        "backbone",
-        "repeat",
-        *FACTORS,
-        "learning_rate_applied",
-        "failed",
-    ]
-    columns += [f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy", "images")]
-    columns += [
-        "epochs",
-        "parameters",
-        "device",
-        "processor",
-        "threads",
-        "precision",
-        "software",
-        "seed",
-        *TIMES,
-    ]
+def results_table(runs: Iterable[FinishedRun | FailedRun]) -> pd.DataFrame:
+    """Return the columns of results.csv and times.csv, a row for each run."""
+    figures = [f"{split}_{name}" for split in SPLITS for name in Figures.model_fields]
+    columns = ["key", "experiment", "protocol", "backbone", "repeat", *FACTORS]
+    columns += ["learning_rate_applied", "failed", *figures, *DETAILS, *TIMES]
     rows = []
     for run in runs:
-        seconds = run.get("learning_time_seconds")
-        made = {} if run["failed"] else {"software": software_of(run)}
-        timed = (
-            {}
-            if seconds is None
-            else {"learning_time": duration(seconds), "learning_time_ms": milliseconds(seconds)}
-        )
-        rows.append({column: (run | made | timed).get(column) for column in columns})
-    return pandas.DataFrame(rows, columns=columns).convert_dtypes()
+        values = dict(vars(run))
+        if isinstance(run, FinishedRun):
+            metrics, seconds = run.metrics, run.metrics.learning_time_seconds
+            values |= metrics.model_dump()
+            values |= {f"{s}_{n}": value for s in SPLITS for n, value in getattr(metrics, s)}
+            values["software"] = metrics.software
+            values["learning_time"] = duration(seconds)
+            values["learning_time_ms"] = milliseconds(seconds)
+        rows.append({column: values.get(column) for column in columns})
+    return pd.DataFrame(rows, columns=columns).convert_dtypes()
 
 
-def changed_factors(experiment, first):
-    """Return the factors in which `experiment` differs from `first`, both mappings with the keys of
-    FACTORS.
-    """
-    return tuple(factor for factor in FACTORS if experiment[factor] != first[factor])
+def changed_factors(experiment: Experiment, first: Experiment) -> tuple[str, ...]:
+    """Return the factors in which `experiment` differs from `first`."""
+    return tuple(name for name in FACTORS if getattr(experiment, name) != getattr(first, name))
 
 
-def groups_of(experiments):
-    """Return lists of experiment dicts: those that change the same factors of the first experiment
-    stand together.
+def groups_of(summaries: Sequence[Summary]) -> list[list[Summary]]:
+    """Return the summaries in groups that change the same factors of the first experiment.
 
     The first group holds the first experiment (and any equal to it); groups come in order of their
     first member.
     """
-    groups = {}
-    for experiment in experiments:
-        groups.setdefault(changed_factors(experiment, experiments[0]), []).append(experiment)
+    groups: dict[tuple[str, ...], list[Summary]] = {}
+    for summary in summaries:
+        groups.setdefault(changed_factors(summary, summaries[0]), []).append(summary)
     return list(groups.values())
 
 
-def summaries_of(runs):
-    """Return one dict for each protocol, backbone and experiment, its repeats averaged.
-
-    Keys: the axes and factors, series (how tables and figures call protocol and backbone), every
-    (its runs), runs (those that did not fail), and, None where every repeat failed, accuracy (mean
-    test accuracy, a share), seconds (mean learning time), time (the same as text).
-    """
-    several = len({run["backbone"] for run in runs}) > 1
-    summaries = {}
+def summaries_of(runs: Sequence[FinishedRun | FailedRun]) -> list[Summary]:
+    """Return a summary for each protocol, backbone and experiment, in order."""
+    several = len({run.backbone for run in runs}) > 1
+    repeats: dict[Experiment, list[FinishedRun | FailedRun]] = {}
     for run in runs:
-        empty = {name: run[name] for name in ("experiment", "protocol", "backbone", *FACTORS)} | {
-            "every": [],
-            "runs": [],
-        }
-        empty["series"] = f"{run['backbone']}, {run['protocol']}" if several else run["protocol"]
-        summary = summaries.setdefault((run["protocol"], run["backbone"], run["experiment"]), empty)
-        summary["every"].append(run)
-        if not run["failed"]:
-            summary["runs"].append(run)
-    for summary in summaries.values():
-        done = summary["runs"]
-        summary["accuracy"] = (
-            sum(run["test_accuracy"] for run in done) / len(done) if done else None
+        of = Experiment(**{field.name: getattr(run, field.name) for field in fields(Experiment)})
+        repeats.setdefault(of, []).append(run)
+    return [
+        Summary(
+            **vars(of),
+            series=f"{of.backbone}, {of.protocol}" if several else of.protocol,
+            runs=same,
         )
-        summary["seconds"] = (
-            sum(run["learning_time_seconds"] for run in done) / len(done) if done else None
-        )
-        summary["time"] = duration(summary["seconds"]) if done else None
-    return list(summaries.values())
+        for of, same in repeats.items()
+    ]
 
 
-def by_series(summaries):
+def by_series(summaries: Iterable[Summary]) -> dict[str, list[Summary]]:
     """Return {series: its summaries}, in order."""
-    series = {}
+    series: dict[str, list[Summary]] = {}
     for summary in summaries:
-        series.setdefault(summary["series"], []).append(summary)
+        series.setdefault(summary.series, []).append(summary)
     return series
 
 
-def best_of(summaries: list[dict]) -> list[dict]:
+def best_of(summaries: Iterable[Summary]) -> list[Summary]:
     """Return the summaries with the best test accuracy as it is printed: several where they tie,
-    none where nothing ran.
+    none where none has results.
     """
-    done = [summary for summary in summaries if summary["runs"]]
-    best = max((summary["accuracy"] for summary in done), default=0)
-    return [summary for summary in done if percent(summary["accuracy"]) == percent(best)]
+    finished = [summary for summary in summaries if summary.finished]
+    best = max((summary.accuracy for summary in finished), default=0)
+    return [summary for summary in finished if percent(summary.accuracy) == percent(best)]
 
 
-def chosen(runs):
-    """Return the run that validation prefers: the best validation accuracy, of equal ones the least
-    validation loss.
+def best_by_validation(runs: Iterable[FinishedRun]) -> FinishedRun:
+    """Return the run with the best validation accuracy, of equal ones that of least validation
+    loss.
 
-    The test images have no say in it, so the chosen run's test figures are not flattered by the
-    choice.
+    The test images play no part in the choice, so the test figures of the run are not biased by it.
     """
-    return max(runs, key=lambda run: (run["validation_accuracy"], -run["validation_loss"]))
+    return max(
+        runs, key=lambda run: (run.metrics.validation.accuracy, -run.metrics.validation.loss)
+    )

@@ -1,8 +1,13 @@
-"""What the report reads of params.yaml and of the profile."""
+"""What the report reads besides the runs: settings, source, splits, validation and controls."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from hemotune.errors import StudyError
+from hemotune.evaluation.leaks import Controls
+from hemotune.files import read_json
 from hemotune.settings.backbone import Backbone
 from hemotune.settings.dataset import Dataset
 from hemotune.settings.images import Images
@@ -12,7 +17,10 @@ from hemotune.settings.split import Split
 from hemotune.settings.training import Training
 
 
-class Profile(NamedTuple):
+@dataclass(frozen=True)
+class Profile:
+    """The sections of the profile that the report names."""
+
     dataset: Dataset
     images: Images
     split: Split
@@ -20,17 +28,67 @@ class Profile(NamedTuple):
     training: Training
 
 
-class Study(NamedTuple):
+class Source(BaseModel):
+    """Where the images came from, of data/raw/source.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    reference: str
+    version: str | int | None
+    images: int
+    sha256: str
+
+
+class Rule(BaseModel):
+    """One rule's outcome, of reports/validation/result.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rule: str
+    severity: str  # error, warning, off
+    description: str
+    passed: bool
+    found: str
+    count: int  # how many files break it
+    offenders: list[str]  # some of their paths
+
+
+class Rows(BaseModel):
+    """The images of each part of a split as rows of the inventory, of data/splits/PROTOCOL.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the report shows but the runs; source is None and controls is empty where the
+    file is missing.
+    """
+
     params: Params
     profile: Profile
+    rules: list[Rule]
+    source: Source | None
+    controls: dict[str, Controls]  # by protocol
+    splits: dict[str, Rows]  # by protocol
+
+    @property
+    def is_sample(self) -> bool:
+        return self.profile.dataset.source == "sample"
 
 
-def read_study(root: str | Path = ".") -> Study:
-    """Read both files below the folder `root`.
+def read_study(root: Path) -> Study:
+    """Read the settings and what the stages before the fine-tunes left below the folder `root`.
 
     Raises:
-        StudyError: see hemotune.settings.reading.read.
+        StudyError: a file is missing or invalid; see hemotune.settings.reading.read too.
     """
+    params = read_params("", Params, root)
     profile = Profile(
         dataset=read_profile("dataset", Dataset, root),
         images=read_profile("images", Images, root),
@@ -38,4 +96,21 @@ def read_study(root: str | Path = ".") -> Study:
         backbone=read_profile("backbone", Backbone, root),
         training=read_profile("training", Training, root),
     )
-    return Study(read_params("", Params, root), profile)
+    splits = {protocol: root / f"data/splits/{protocol}.json" for protocol in params.protocols}
+    validation = root / "reports/validation/result.json"
+    for path, stage in (*((path, "prepare") for path in splits.values()), (validation, "validate")):
+        if not path.exists():
+            raise StudyError(f"{path.relative_to(root)} is missing: run `dvc repro {stage}`")
+    source, controls = root / "data/raw/source.json", root / "data/controls.json"
+    return Study(
+        params=params,
+        profile=profile,
+        rules=TypeAdapter(list[Rule]).validate_python(read_json(validation)["rules"]),
+        source=Source.model_validate(read_json(source)) if source.exists() else None,
+        controls=(
+            TypeAdapter(dict[str, Controls]).validate_python(read_json(controls))
+            if controls.exists()
+            else {}
+        ),
+        splits={name: Rows.model_validate(read_json(path)) for name, path in splits.items()},
+    )

@@ -1,11 +1,13 @@
-"""What a reader must know of a series before its accuracies: what was counted in its split, then
-what needs no training.
+"""Warnings about a series, which stand before its accuracies: shared photographs, and controls that
+come near the models.
 """
 
-from hemotune.evaluation.leaks import MOST_SHARED, NAMES, accuracies, known_share
+from collections.abc import Iterable, Mapping
+
+from hemotune.evaluation.leaks import MOST_SHARED, NAMES, Controls, known_share
 from hemotune.evaluation.predictions import classes_of
 from tasks.report.markdown import names_of, percent
-from tasks.report.results import best_of, by_series
+from tasks.report.results import Summary, best_of, by_series
 
 NEAR = 5  # percentage points between a control and the model up to which the report warns
 COMPARED = {
@@ -14,30 +16,22 @@ COMPARED = {
 }
 
 
-def warnings_of(summaries: list[dict], controls: dict) -> list[str]:
+def warnings_of(summaries: Iterable[Summary], controls: Mapping[str, Controls]) -> list[str]:
     """Return Markdown sentences for the top of the report, series by series.
-
-    Args:
-        summaries: what results.summaries_of returns, after evidence.add_intervals.
-        controls: data/controls.json, or {}.
+    `controls` are by protocol; a series without has no warnings.
     """
-    found = []
+    found: list[str] = []
     for series, group in by_series(summaries).items():
-        best, control = best_of(group), controls.get(group[0]["protocol"])
+        best, control = best_of(group), controls.get(group[0].protocol)
         if best and control:
             found += warnings_of_series(series, best, control)
     return found
 
 
-def warnings_of_series(series: str, best: list[dict], control: dict) -> list[str]:
-    """Return the warnings of one series.
-
-    Args:
-        best: the summaries with the best test accuracy.
-        control: the entry of the series' protocol in data/controls.json.
-    """
-    shared, scores = known_share(control["shared_photographs"]), accuracies(control)
-    reached = f"{percent(best[0]['accuracy'])} ({names_of(best)})"
+def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> list[str]:
+    """Return the warnings of one series; `best` are the summaries with the best test accuracy."""
+    shared, scores = known_share(controls.shared_photographs), controls.accuracies()
+    reached = f"{percent(best[0].accuracy)} ({names_of([one.experiment for one in best])})"
     copies = []
     if shared is not None and shared > MOST_SHARED:
         copies.append(
@@ -52,7 +46,7 @@ def warnings_of_series(series: str, best: list[dict], control: dict) -> list[str
             " learnt nothing that this test can show."
         )
         return [chance, *copies]
-    margin = best[0]["accuracy"] - NEAR / 100 - 1e-9
+    margin = best[0].accuracy - NEAR / 100 - 1e-9
     return copies + [
         near(series, name, score, reached, shared)
         for name, score in scores.items()
@@ -60,20 +54,21 @@ def warnings_of_series(series: str, best: list[dict], control: dict) -> list[str
     ]
 
 
-def at_chance(summary: dict, majority: float) -> bool:
+def at_chance(summary: Summary, majority: float) -> bool:
     """Return whether the interval of an accuracy reaches down to what a guess scores."""
-    guess = max(majority, 1 / len(classes_of(summary["runs"][0]["judged"])))
-    interval = summary["per_image"]
-    return (interval["value"] if interval["low"] is None else interval["low"]) <= guess
+    guess = max(majority, 1 / len(classes_of(summary.judged[0])))
+    reached = summary.per_image
+    return (reached.value if reached.low is None else reached.low) <= guess
 
 
 def near(series: str, name: str, score: float, reached: str, shared: float | None) -> str:
     """Return the warning that a control without training comes near the best model, or beats it.
 
     Args:
-        name: a key of controls.NAMES; score: its accuracy.
-        reached: the best model's accuracy, in words.
-        shared: what controls.known_share returns.
+        name: a key of leaks.NAMES.
+        score: the control's accuracy.
+        reached: the best model's accuracy as text.
+        shared: what leaks.known_share returns.
     """
     scores = f"scores {percent(score)} on this split; the best model reaches {reached}."
     if name == "majority_class":

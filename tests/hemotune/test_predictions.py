@@ -93,7 +93,7 @@ def test_the_majority_of_copies_decides_and_ties_go_to_the_mean_probability():
     # a: two of three say B although the mean says A; b: a tie, the mean of A is 0.65; c: a tie, the
     # mean of B is 0.65
     assert table["prediction"].tolist() == ["B", "A", "B"]
-    assert statistics.accuracy(table)["value"] == pytest.approx(2 / 3)
+    assert statistics.accuracy(table).value == pytest.approx(2 / 3)
     assert table["images"].tolist() == [3, 2, 2]
 
 
@@ -103,7 +103,7 @@ def test_a_photograph_of_two_truths_counts_once_for_each():
         judge(predictions, photographs=grouped.assign(photograph="the only one"))
     )
     assert table["truth"].tolist() == CLASSES
-    assert statistics.accuracy(table)["low"] is None
+    assert statistics.accuracy(table).low is None
 
 
 def test_per_photograph_needs_photographs():

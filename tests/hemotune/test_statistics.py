@@ -20,10 +20,10 @@ def test_the_interval_agrees_with_scipy_on_equal_photographs():
     expected = scipy.stats.bootstrap(
         (means,), np.mean, n_resamples=10_000, method="percentile", rng=2
     ).confidence_interval
-    assert got["value"] == pytest.approx(means.mean())
-    assert got["low"] == pytest.approx(expected.low, abs=0.01)
-    assert got["high"] == pytest.approx(expected.high, abs=0.01)
-    assert (got["units"], got["photographs"], got["repeats"], got["notes"]) == (240, 40, 1, [])
+    assert got.value == pytest.approx(means.mean())
+    assert got.low == pytest.approx(expected.low, abs=0.01)
+    assert got.high == pytest.approx(expected.high, abs=0.01)
+    assert (got.units, got.photographs, got.repeats, got.notes) == (240, 40, 1, [])
     assert statistics.accuracy(table) == got
 
 
@@ -31,9 +31,9 @@ def test_the_interval_of_copies_is_wider_than_that_of_images():
     predictions, grouped = drawn()
     by_photograph = statistics.accuracy(judge(predictions, photographs=grouped))
     by_image = statistics.accuracy(judge(predictions))
-    assert by_photograph["high"] - by_photograph["low"] > 1.3 * (by_image["high"] - by_image["low"])
-    assert by_image["photographs"] is None
-    assert "photographs are unknown" in by_image["notes"][0]
+    assert by_photograph.high - by_photograph.low > 1.3 * (by_image.high - by_image.low)
+    assert by_image.photographs is None
+    assert "photographs are unknown" in by_image.notes[0]
 
 
 def test_one_image_a_photograph_gives_the_plain_binomial_interval():
@@ -41,9 +41,9 @@ def test_one_image_a_photograph_gives_the_plain_binomial_interval():
     alone = statistics.accuracy(table_of(correct, [f"p{i:03}" for i in range(500)]))
     plain = statistics.accuracy(table_of(correct))
     low, high = scipy.stats.binom.ppf([0.025, 0.975], 500, correct.mean()) / 500
-    assert (alone["low"], alone["high"]) == (plain["low"], plain["high"])
-    assert (alone["low"], alone["high"]) == pytest.approx((low, high), abs=0.003)
-    assert alone["notes"] == []
+    assert (alone.low, alone.high) == (plain.low, plain.high)
+    assert (alone.low, alone.high) == pytest.approx((low, high), abs=0.003)
+    assert alone.notes == []
 
 
 def test_photographs_of_unequal_size_against_every_possible_resample():
@@ -53,26 +53,24 @@ def test_photographs_of_unequal_size_against_every_possible_resample():
         sums[list(c)].sum() / sizes[list(c)].sum() for c in itertools.product(range(4), repeat=4)
     ]
     got = statistics.accuracy(table, resamples=40_000)
-    assert (got["low"], got["high"]) == pytest.approx(
+    assert (got.low, got.high) == pytest.approx(
         np.quantile(exact, [0.025, 0.975], method="inverted_cdf"), abs=1e-9
     )
-    assert got["notes"] == ["only 4 photographs: the interval itself is uncertain"]
+    assert got.notes == ["only 4 photographs: the interval itself is uncertain"]
 
 
 def test_all_right_is_not_certain():
     got = statistics.accuracy(table_of([1] * 60, np.arange(60) // 2))
-    assert got["high"] == 1.0
-    assert got["low"] == pytest.approx(
-        scipy.stats.binomtest(30, 30).proportion_ci(method="exact").low
-    )
-    assert statistics.accuracy(table_of([0] * 60, np.arange(60) // 2))["high"] == pytest.approx(
-        1 - got["low"]
+    assert got.high == 1.0
+    assert got.low == pytest.approx(scipy.stats.binomtest(30, 30).proportion_ci(method="exact").low)
+    assert statistics.accuracy(table_of([0] * 60, np.arange(60) // 2)).high == pytest.approx(
+        1 - got.low
     )
 
 
 def test_one_photograph_gives_no_interval():
     got = statistics.accuracy(table_of([1, 0, 1], list("aaa")))
-    assert (got["low"], got["high"], got["notes"]) == (
+    assert (got.low, got.high, got.notes) == (
         None,
         None,
         ["one photograph: no interval can be given"],
@@ -90,7 +88,7 @@ def test_the_interval_holds_the_true_accuracy_as_often_as_it_says():
             1_000,
             seed=trial,
         )
-        held += got["low"] <= 0.8 <= got["high"]
+        held += got.low <= 0.8 <= got.high
     assert 0.88 <= held / 120 <= 0.995
 
 
@@ -98,9 +96,9 @@ def test_repeats_are_averaged_and_widen_the_interval():
     photographs = np.arange(200) // 2
     runs = [table_of(np.arange(200) % 10 < right, photographs) for right in (4, 6, 8)]
     together, alone = statistics.accuracy(runs), statistics.accuracy(runs[1])
-    assert together["value"] == pytest.approx(0.6)
-    assert together["repeats"] == 3
-    assert together["high"] - together["low"] > alone["high"] - alone["low"]
+    assert together.value == pytest.approx(0.6)
+    assert together.repeats == 3
+    assert together.high - together.low > alone.high - alone.low
 
 
 def test_the_paired_difference_agrees_with_scipy_and_a_sign_flip_by_hand():
@@ -115,18 +113,18 @@ def test_the_paired_difference_agrees_with_scipy_and_a_sign_flip_by_hand():
     expected = scipy.stats.bootstrap(
         (change,), np.mean, n_resamples=10_000, method="percentile", rng=2
     ).confidence_interval
-    assert got["value"] == pytest.approx(change.mean())
-    assert (got["low"], got["high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert got.value == pytest.approx(change.mean())
+    assert (got.low, got.high) == pytest.approx((expected.low, expected.high), abs=0.01)
     signs = np.random.default_rng(4).choice([-1, 1], (20_000, len(change)))
-    assert got["p"] == pytest.approx(
+    assert got.p == pytest.approx(
         (np.abs((signs * change).mean(axis=1)) >= abs(change.mean()) - 1e-12).mean(), abs=0.02
     )
-    assert got["notes"] == ["one training each: the interval does not cover the choice of the seed"]
+    assert got.notes == ["one training each: the interval does not cover the choice of the seed"]
 
 
-def test_the_same_run_twice_is_not_distinguishable():
+def test_the_same_run_twice_is_not_significantly_different():
     got = statistics.difference(judged(), judged())
-    assert (got["value"], got["low"], got["high"], got["p"], got["distinguishable"]) == (
+    assert (got.value, got.low, got.high, got.p, got.significant) == (
         0,
         0,
         0,
@@ -135,11 +133,11 @@ def test_the_same_run_twice_is_not_distinguishable():
     )
 
 
-def test_a_clear_difference_is_distinguishable_and_its_sign_is_that_of_the_second():
+def test_a_clear_difference_is_significant_and_its_sign_is_that_of_the_second():
     worse, better = judged(skill=0.2), judged(skill=3)
-    assert statistics.difference(worse, better)["low"] > 0
-    assert statistics.difference(better, worse)["high"] < 0
-    assert statistics.difference(worse, better)["distinguishable"]
+    assert statistics.difference(worse, better).low > 0
+    assert statistics.difference(better, worse).high < 0
+    assert statistics.difference(worse, better).significant
 
 
 @pytest.mark.parametrize(("differing", "p"), [(1, 1), (4, 2 / 16)])
@@ -148,8 +146,8 @@ def test_few_photographs_that_differ_prove_nothing(differing, p):
     before = np.ones(142)
     before[: 2 * differing] = 0
     got = statistics.difference(table_of(before, photographs), table_of(np.ones(142), photographs))
-    assert got["p"] == pytest.approx(p)
-    assert not got["distinguishable"]
+    assert got.p == pytest.approx(p)
+    assert not got.significant
 
 
 def test_runs_on_different_images_are_not_compared():
@@ -165,13 +163,11 @@ def test_mcnemar_is_the_exact_binomial_test_of_the_discordant():
     first, second = judged(trained=0), judged(trained=1, skill=1.0)
     for a, b in ((first, second), (per_photograph(first), per_photograph(second))):
         got = statistics.mcnemar(a, b)
-        assert got["both"] + got["only_first"] + got["only_second"] + got["neither"] == len(a)
-        assert got["both"] + got["only_first"] == a["correct"].sum()
-        discordant = got["only_first"] + got["only_second"]
-        assert got["p"] == pytest.approx(
-            scipy.stats.binomtest(got["only_first"], discordant).pvalue
-        )
-    assert statistics.mcnemar(first, first)["p"] == 1.0
+        assert got.both + got.only_first + got.only_second + got.neither == len(a)
+        assert got.both + got.only_first == a["correct"].sum()
+        discordant = got.only_first + got.only_second
+        assert got.p == pytest.approx(scipy.stats.binomtest(got.only_first, discordant).pvalue)
+    assert statistics.mcnemar(first, first).p == 1.0
 
 
 def test_per_class_and_confusion_against_counting():
@@ -251,74 +247,10 @@ def test_the_most_confident_errors_come_first():
 
 
 def test_the_spread_over_repeats():
-    assert statistics.spread([0.8, 0.9, 0.7]) == {
-        "mean": pytest.approx(0.8),
-        "minimum": 0.7,
-        "maximum": 0.9,
-        "repeats": 3,
-    }
+    assert statistics.spread([0.8, 0.9, 0.7]) == statistics.Spread(pytest.approx(0.8), 0.7, 0.9, 3)
     for bad in ([], [0.8, np.nan]):
         with pytest.raises(StudyError, match="spread"):
             statistics.spread(bad)
-
-
-def results_and_runs(skill_of):
-    rows, runs = [], {}
-    grid = [
-        ("e1", 1, 8, 1e-5),
-        ("e2", 1, 16, 1e-5),
-        ("e3", 2, 8, 1e-5),
-        ("e4", 1, 8, 1e-4),
-        ("e5", 3, 32, 1e-3),
-    ]
-    for number, (name, layers, units, rate) in enumerate(grid):
-        for repeat in (1, 2):
-            key = f"{name}-held-out-ResNet50-{repeat}"
-            row = {
-                "key": key,
-                "experiment": name,
-                "protocol": "held-out",
-                "backbone": "ResNet50",
-                "repeat": repeat,
-            }
-            rows.append(
-                {
-                    **row,
-                    "layers": layers,
-                    "units": units,
-                    "learning_rate": rate,
-                    "learning_time_seconds": 10.0 * layers,
-                }
-            )
-            runs[key] = judged(skill=skill_of(layers, units, rate), trained=10 * number + repeat)
-    return pd.DataFrame(rows), runs
-
-
-def test_the_effect_of_a_factor_compares_what_differs_in_it_alone():
-    results, runs = results_and_runs(lambda layers, units, rate: 4.0 if layers == 2 else 0.3)
-    layers = statistics.factor_effects(results, runs, "layers")
-    assert layers[["first_experiment", "second_experiment"]].to_numpy().tolist() == [["e1", "e3"]]
-    row = layers.iloc[0]
-    assert (row["first"], row["second"], row["verdict"], row["time_ratio"]) == (1, 2, "higher", 2.0)
-    assert 0 < row["low"] <= row["difference"] <= row["high"]
-    expected = [
-        runs[f"{e}-held-out-ResNet50-{r}"]["correct"].mean() for e in ("e3", "e1") for r in (1, 2)
-    ]
-    assert row["difference"] == pytest.approx(np.mean(expected[:2]) - np.mean(expected[2:]))
-    assert row["notes"] == []
-    units = statistics.factor_effects(results, runs, "units")
-    assert units[["first", "second", "verdict"]].to_numpy().tolist() == [
-        [8, 16, "not distinguishable"]
-    ]
-    assert units["low"].item() < 0 < units["high"].item()
-    assert statistics.factor_effects(results, runs, "backbone").empty
-
-
-def test_a_run_without_predictions_is_named():
-    results, runs = results_and_runs(lambda *_: 1.0)
-    del runs["e2-held-out-ResNet50-1"]
-    with pytest.raises(StudyError, match="e2-held-out-ResNet50-1"):
-        statistics.factor_effects(results, runs, "units")
 
 
 def test_ten_thousand_resamples_of_the_real_size_take_seconds_and_little_memory():

@@ -6,8 +6,9 @@ import shutil
 import numpy
 import pandas
 
+from hemotune.settings.params import Params
+from hemotune.settings.reading import read_params
 from tasks.report.results import runs_of
-from tasks.report.study import read_study
 from tests.conftest import ROOT
 
 CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
@@ -95,11 +96,11 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         root / "reports/validation/result.json",
         {"verdict": "warnings", "rules": rules, "great_expectations": {}},
     )
-    for number, run in enumerate(runs_of(read_study(root).params)):
-        accuracy = ACCURACIES[run["protocol"]][
-            list(read_study(root).params.experiments).index(run["experiment"]) % 7
-        ]
-        write_run(root, run, number, accuracy, inventory, splits[run["protocol"]], random, classes)
+    params = read_params("", Params, root)
+    names = list(params.experiments)
+    for number, run in enumerate(runs_of(params)):
+        accuracy = ACCURACIES[run.protocol][names.index(run.experiment) % 7]
+        write_run(root, run, number, accuracy, inventory, splits[run.protocol], random, classes)
 
 
 def some(experiments, protocols, backbones="[ResNet50]", repeats="[1]"):
@@ -140,7 +141,7 @@ def write_json(path, value):
 
 
 def write_run(root, run, number, accuracy, inventory, split, random, classes):
-    folder = root / "data/results" / run["key"]
+    folder = root / "data/results" / run.key
     folder.mkdir(parents=True)
     frames = []
     for part in ("validation", "test"):
@@ -181,20 +182,9 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
         probability = frame[[f"probability_{name}" for name in classes]].to_numpy()
         right = float((numpy.array(classes)[probability.argmax(1)] == frame["truth"]).mean())
         figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
-    factors = {
-        name: run[name]
-        for name in (
-            "experiment",
-            "protocol",
-            "backbone",
-            "repeat",
-            "layers",
-            "units",
-            "learning_rate",
-        )
-    }
+    factors = {name: value for name, value in vars(run).items() if name != "key"}
     rest = {
-        "learning_rate_applied": run["learning_rate"] * 10,
+        "learning_rate_applied": run.learning_rate * 10,
         "learning_time_seconds": 60.0 + 1.234567 * number,
         "epochs": 12,
         "parameters": 23_600_000,

@@ -186,10 +186,14 @@ def test_distinct_pictures_without_originals_are_not_suspected():
     photographs["photograph"] = [f"single-{row:05}" for row in range(len(photographs))]
     photographs["method"] = "alone"
     got = controls.shared_photographs(splits()["random"], inventory, photographs)
-    assert (got["share"], got["not_found"]) == (0, 0) and leaks.known_share(got) == 0
+    assert (got["share"], got["not_found"]) == (0, 0) and leaks.known_share(
+        leaks.SharedPhotographs(**got)
+    ) == 0
     photographs["method"] = "unknown"
     got = controls.shared_photographs(splits()["random"], inventory, photographs)
-    assert (got["share"], got["not_found"]) == (0, 40) and leaks.known_share(got) is None
+    assert (got["share"], got["not_found"]) == (0, 40) and leaks.known_share(
+        leaks.SharedPhotographs(**got)
+    ) is None
 
 
 @pytest.mark.parametrize(
@@ -265,4 +269,4 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     ],
 )
 def test_a_share_is_known_only_where_enough_photographs_were_found(shared, known):
-    assert leaks.known_share(shared) == known
+    assert leaks.known_share(shared and leaks.SharedPhotographs(**shared)) == known

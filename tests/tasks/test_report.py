@@ -7,26 +7,35 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pandas
 import pytest
 from markdown_it import MarkdownIt
 
 from hemotune.errors import StudyError
+from hemotune.evaluation.leaks import Controls, SharedPhotographs
+from hemotune.evaluation.statistics import Difference
 from tasks.report import __main__ as report
-from tasks.report import findings
-from tasks.report import original as published
-from tasks.report.evidence import add_intervals
+from tasks.report import findings, original
 from tasks.report.experiments import result_rows
 from tasks.report.figures import class_labels
 from tasks.report.markdown import duration, milliseconds, origin, rate, seconds_of
 from tasks.report.mistakes import f1_table
-from tasks.report.model_card import how_chosen, origin_of_test
-from tasks.report.results import best_of, chosen, read_runs
+from tasks.report.model_card import explain_choice, origin_of_test
+from tasks.report.results import (
+    Figures,
+    FinishedRun,
+    Metrics,
+    best_by_validation,
+    best_of,
+    read_runs,
+    summaries_of,
+)
 from tasks.report.study import read_study
 from tasks.report.trust import warnings_of
 from tests.conftest import ROOT, python
-from tests.hemotune.drawn_predictions import table_of
+from tests.hemotune.drawn_predictions import judged, table_of
 from tests.tasks.made_up_study import control, some, write_json, write_study
 
 HOSTILE = ["$x_$ \\frac{ _g_", "<img src=x onerror=alert(1)>", "`tick` ~~f~~", "a|b* [c](d) *e"]
@@ -115,26 +124,54 @@ def test_findings_only_where_the_interval_allows(study):
         r" interval -",
         text,
     )
-    low = {
-        "factor": "units",
-        "series": "s",
-        "first": 8,
-        "second": 16,
-        "difference": 0.02,
-        "low": 0.001,
-        "high": 0.04,
-        "time_ratio": 1.5,
-    }
-    certain, corrected = (
-        low | {"verdict": "higher", "adjusted": 0.01},
-        low | {"verdict": "higher", "adjusted": 0.2},
-    )
+    change = Difference(0.02, 0.001, 0.04, 240, 40, 1, [], p=0.01, significant=True)
+    first, second = summary_of(0.95, units=8, seconds=10), summary_of(0.95, units=16, seconds=15)
+    certain = findings.Effect("units", "s", first, second, change, adjusted=0.01)
+    corrected = replace(certain, adjusted=0.2)
     assert "8 → 16 raised accuracy by 2.00 points" in findings.sentences([certain])[0]
     assert (
         "no finding" in findings.sentences([corrected])[0]
         and "× 1.50" in findings.sentences([corrected])[0]
     )
     assert findings.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_an_effect_compares_what_differs_in_one_factor_alone():
+    grid = [
+        ("e1", 1, 8, 1e-5),
+        ("e2", 1, 16, 1e-5),
+        ("e3", 2, 8, 1e-5),
+        ("e4", 1, 8, 1e-4),
+        ("e5", 3, 32, 1e-3),
+    ]
+    runs = [
+        run_of(
+            judged(skill=4.0 if layers == 2 else 0.3, trained=10 * number + repeat),
+            name,
+            layers=layers,
+            units=units,
+            learning_rate=rate,
+            repeat=repeat,
+            seconds=10.0 * layers,
+        )
+        for number, (name, layers, units, rate) in enumerate(grid)
+        for repeat in (1, 2)
+    ]
+    units, layers, rates = findings.effects_of(summaries_of(runs))
+    assert [effect.factor for effect in (units, layers, rates)] == [
+        "units",
+        "layers",
+        "learning_rate",
+    ]
+    assert (layers.first.experiment, layers.second.experiment) == ("e1", "e3")
+    assert (layers.values, layers.verdict, layers.time_ratio) == ("1 → 2", "higher", 2.0)
+    assert 0 < layers.change.low <= layers.change.value <= layers.change.high
+    expected = [run.judged["correct"].mean() for run in runs]  # e1 twice, e2 twice, e3 twice, ...
+    difference = sum(expected[4:6]) / 2 - sum(expected[:2]) / 2
+    assert layers.change.value == pytest.approx(difference)
+    assert layers.change.notes == []
+    assert (units.values, units.verdict) == ("8 → 16", "not distinguishable")
+    assert units.change.low < 0 < units.change.high
 
 
 def test_model_card_is_of_the_model_that_validation_prefers(study):
@@ -235,20 +272,27 @@ def rendered(markdown):
     return texts, heads
 
 
-def summary_of(accuracy, name="narrow", **changes):
-    """A summary of one run that got the share `accuracy` of 40 photographs of two classes right."""
-    judged = table_of(
-        [place < 40 * accuracy for place in range(40)], [f"p{place}" for place in range(40)]
+def run_of(judged=None, name="narrow", test=0.5, validation=(0.5, 0.4), seconds=60.0, **experiment):
+    """A run with these test accuracy, validation accuracy and loss, learning time and factors."""
+    metrics = Metrics.model_construct(
+        validation=Figures(accuracy=validation[0], loss=validation[1], images=40),
+        test=Figures(accuracy=test, loss=0.4, images=40),
+        learning_time_seconds=seconds,
     )
-    summary = {
-        "experiment": name,
-        "series": "random",
-        "protocol": "random",
-        "accuracy": accuracy,
-        "runs": [{"judged": judged}],
-    }
-    add_intervals([summary])
-    return summary | changes
+    of = {"protocol": "random", "backbone": "ResNet50", "layers": 1, "units": 8}
+    of = of | {"learning_rate": 1e-5, "repeat": 1} | experiment
+    key = f"{name}-{of['protocol']}-{of['backbone']}-{of['repeat']}"
+    return FinishedRun(experiment=name, key=key, metrics=metrics, history=None, judged=judged, **of)
+
+
+def summary_of(accuracy, name="narrow", photographs=40, **run):
+    """A summary of one run that got the share `accuracy` of the photographs of two classes
+    right.
+    """
+    right = [place < photographs * accuracy for place in range(photographs)]
+    judged = table_of(right, [f"p{place}" for place in range(photographs)])
+    (summary,) = summaries_of([run_of(judged, name, accuracy, **run)])
+    return summary
 
 
 @pytest.mark.parametrize(
@@ -302,7 +346,8 @@ def summary_of(accuracy, name="narrow", **changes):
     ],
 )
 def test_warnings_follow_what_was_counted(accuracy, control, told):
-    found = warnings_of([summary_of(accuracy)], {"random": control})
+    controls = {"random": Controls.model_validate(control)}
+    found = warnings_of([summary_of(accuracy)], controls)
     assert len(found) == len(told) and all(
         part in warning for part, warning in zip(told, found, strict=True)
     ), found
@@ -311,9 +356,9 @@ def test_warnings_follow_what_was_counted(accuracy, control, told):
 def test_a_constant_answer_that_comes_near_is_named():
     often = control(0.5, 0.0)
     often["majority_class"]["accuracy"] = 0.7
-    (found,) = warnings_of(
-        [summary_of(0.75) | {"per_image": {"value": 0.75, "low": 0.72}}], {"random": often}
-    )
+    summary = summary_of(0.75, photographs=800)
+    assert summary.per_image.low > 0.7
+    (found,) = warnings_of([summary], {"random": Controls.model_validate(often)})
     assert (
         "add little to a constant answer.** Always answering the most frequent class scores 70.00%"
         in found
@@ -323,41 +368,30 @@ def test_a_constant_answer_that_comes_near_is_named():
 def test_rows_that_tie_are_all_named():
     rows = [summary_of(0.5, name) for name in "abcdefg"]
     worse = summary_of(0.4, "worse")
-    assert [row["experiment"] for row in best_of([worse, *rows])] == list("abcdefg")
-    assert (
-        "is 50.00% (7 rows tie);" in warnings_of([worse, *rows], {"random": control(0.9, 0.0)})[0]
-    )
-    assert (
-        "is 50.00% (a and b);" in warnings_of([worse, *rows[:2]], {"random": control(0.9, 0.0)})[0]
-    )
+    assert [row.experiment for row in best_of([worse, *rows])] == list("abcdefg")
+    controls = {"random": Controls.model_validate(control(0.9, 0.0))}
+    assert "is 50.00% (7 rows tie);" in warnings_of([worse, *rows], controls)[0]
+    assert "is 50.00% (a and b);" in warnings_of([worse, *rows[:2]], controls)[0]
     runs = [
-        {
-            "experiment": name,
-            "validation_accuracy": 0.5,
-            "validation_loss": loss,
-            "test_accuracy": 0.5,
-        }
-        for name, loss in (("a", 1.0), ("b", 1.0), ("c", 2.0))
+        run_of(name=name, validation=(0.5, loss)) for name, loss in (("a", 1), ("b", 1), ("c", 2))
     ]
     told = (
         "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the"
         " first of them."
     )
-    assert how_chosen(chosen(runs), runs).endswith(
+    assert explain_choice(best_by_validation(runs), runs).endswith(
         f"{told} Its test accuracy is the highest, as that of 2 others."
     )
-    runs[2]["test_accuracy"] = 0.6
-    assert how_chosen(chosen(runs), runs).endswith(
+    runs[2] = run_of(name="c", validation=(0.5, 2), test=0.6)
+    assert explain_choice(best_by_validation(runs), runs).endswith(
         "The highest test accuracy, 60.00% (c), had no say."
     )
 
 
 def test_a_class_without_test_images_does_not_lower_the_mean():
-    judged = table_of([1, 1, 1])  # of A; there is no image of B
-    run = {"validation_accuracy": 1.0, "validation_loss": 0.1, "judged": judged}
-    assert "| **narrow** | 100.00% | no test image | 100.00% |" in f1_table(
-        [{"experiment": "narrow", "runs": [run]}]
-    )
+    # Of A; there is no image of B.
+    (summary,) = summaries_of([run_of(table_of([1, 1, 1]))])
+    assert "| **narrow** | 100.00% | no test image | 100.00% |" in f1_table([summary])
 
 
 def test_groups_that_were_found_are_not_called_photographs():
@@ -496,7 +530,7 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
                     "probability_NEUTROPHIL": "probability_MONOCYTE",
                 }
             ),
-            "metrics.json says",
+            "metrics.json has",
         ),
     ],
 )
@@ -507,7 +541,7 @@ def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, complai
     path = root / "data/results" / key / "predictions.parquet"
     spoil(pandas.read_parquet(path).reset_index(drop=True)).to_parquet(path)
     with pytest.raises(StudyError, match=complaint) as error:
-        read_runs(root, read_study(root).params)
+        read_runs(root, read_study(root))
     assert key in str(error.value)
 
 
@@ -515,28 +549,31 @@ def test_results_older_than_params_are_refused(small, tmp_path):
     root = tmp_path / "older"
     shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
     (root / "params.yaml").write_text(some(3, "[held-out]").replace("units: 32", "units: 64"))
-    with pytest.raises(StudyError, match="units is 32, but params.yaml says 64 for mn_resultset3"):
-        read_runs(root, read_study(root).params)
+    with pytest.raises(StudyError, match="units is 32, but params.yaml has 64 for mn_resultset3"):
+        read_runs(root, read_study(root))
 
 
-def summaries_of_published(rows):
-    return [
-        row
-        | {
-            "experiment": row["model"],
-            "series": "random",
-            "accuracy": row["test_acc"],
-            "runs": [row],
-        }
-        for row in rows
-    ]
+def summaries_of_original(rows):
+    return summaries_of(
+        [
+            run_of(
+                name=row.model,
+                layers=row.layers,
+                units=row.units,
+                learning_rate=row.learning_rate,
+                test=row.accuracy["test"],
+                seconds=row.seconds,
+            )
+            for row in rows
+        ]
+    )
 
 
-def test_groups_and_marks_are_the_published_ones():
-    """Our rules on the published figures give the published table, but for row 3's time and the
+def test_groups_and_marks_are_those_of_the_original():
+    """Our rules on the original's figures give its table, but for row 3's time and the
     mark of row 5's accuracy.
     """
-    rows = result_rows(summaries_of_published(published.read_published()))
+    rows = result_rows(summaries_of_original(original.read_original()))
     assert rows == [
         ["**mn_resultset1**", "1", "8", "1e-5", "99.48%", "3608099"],
         [],
@@ -552,9 +589,9 @@ def test_groups_and_marks_are_the_published_ones():
 
 
 def test_an_eighth_experiment_joins_its_group():
-    rows = published.read_published()
-    eighth = rows[1] | {"model": "wide", "units": 64}
-    names = [row[0] if row else "" for row in result_rows(summaries_of_published([*rows, eighth]))]
+    rows = original.read_original()
+    eighth = replace(rows[1], model="wide", units=64)
+    names = [row[0] if row else "" for row in result_rows(summaries_of_original([*rows, eighth]))]
     assert names[2:6] == ["**mn_resultset2**", "**mn_resultset3**", "**wide**", ""]
 
 
@@ -574,9 +611,9 @@ def test_wording_of_numbers():
     ]
 
 
-def test_what_is_wrong_inside_the_published_table_is_found():
-    rows = published.read_published()
-    found = published.table_findings(rows)
+def test_what_is_wrong_inside_the_original_table_is_found():
+    rows = original.read_original()
+    found = original.table_findings(rows)
     assert len(found) == 2
     assert (
         "Row 3" in found[0]
@@ -584,47 +621,48 @@ def test_what_is_wrong_inside_the_published_table_is_found():
         in found[0]
     )
     assert "Row 6" in found[1] and "./graph/6.png" in found[1]
-    # Mended, nothing is found: the findings come from the numbers.
-    rows[2]["table_learning_time_ms"], rows[5]["figure"] = "3541862", "./Graph/6.png"
-    assert published.table_findings(rows) == []
+    # Once they are corrected nothing is found: the findings come from the numbers.
+    rows[2] = replace(rows[2], table_learning_time_ms=3541862)
+    rows[5] = replace(rows[5], figure="./Graph/6.png")
+    assert original.table_findings(rows) == []
 
 
-def test_how_many_images_the_published_figures_fit():
-    rows, siblings = published.read_published(), published.read_published("siblings")
-    assert published.exact_size([row["test_acc"] for row in rows]) == 2500
-    assert published.exact_size([row["val_acc"] for row in rows]) == 2000
-    assert published.fitting_sizes([row["test_acc"] for row in rows + siblings]) == [2500]
-    assert not all(published.fits(row["test_acc"], 2487) for row in rows)
+def test_how_many_images_the_original_figures_fit():
+    rows, siblings = original.read_original(), original.read_siblings()
+    assert original.exact_size([row.accuracy["test"] for row in rows]) == 2500
+    assert original.exact_size([row.accuracy["val"] for row in rows]) == 2000
+    assert original.fitting_sizes([row.accuracy["test"] for row in rows + siblings]) == [2500]
+    assert not all(original.fits(row.accuracy["test"], 2487) for row in rows)
 
 
 def test_impossible_and_absent_figures_of_the_sister_studies():
-    found = published.impossible_figures(published.read_published("siblings"))
+    found = original.impossible_figures(original.read_siblings())
     assert len(found) == 2
     assert "mn_resultset1: the train accuracy is not given" in found[0]
     assert (
         "MobileNet mn_resultset5: a validation loss of 0.2070 cannot go with an accuracy of 0.4835"
         in found[1]
     )
-    assert published.impossible_figures(published.read_published()) == []
+    assert original.impossible_figures(original.read_original()) == []
 
 
 @pytest.mark.parametrize(
     ("shared", "told"),
     [
         (None, "of which nobody knows whether they come from the same photographs as TRAIN"),
-        ({"share": 0.0, "not_found": 0}, "made from other photographs than TRAIN"),
+        ({"share": 0.0, "images": 40, "not_found": 0}, "made from other photographs than TRAIN"),
         (
-            {"share": 0.0, "not_found": 40},
+            {"share": 0.0, "images": 40, "not_found": 40},
             (
                 "none of them known to share a photograph with train; the photograph of 40 was not"
                 " found"
             ),
         ),
         (
-            {"share": 0.0245, "not_found": 0},
+            {"share": 0.0245, "images": 40, "not_found": 0},
             "2.45% of them made from a photograph that is in train too",
         ),
     ],
 )
 def test_model_card_tells_what_is_known_of_the_test(shared, told):
-    assert origin_of_test({"shared_photographs": shared}) == told
+    assert origin_of_test(shared and SharedPhotographs(**shared)) == told
