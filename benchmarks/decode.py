@@ -31,9 +31,10 @@ from hemotune.settings.reading import read
 from hemotune.settings.split import Split
 from hemotune.settings.validation import Validation
 from tasks.prepare import protocols
-from tasks.validate.expectations import judge, load_great_expectations, rules_for, tables_of
+from tasks.validate.expectations import judge, load_great_expectations
 from tasks.validate.inventory import list_images, take_inventory
-from tasks.validate.summary import common_size
+from tasks.validate.rules import rules_for
+from tasks.validate.tables import common_size, tables_of
 
 SIZE = 64  # px
 # Bytes more in the environment: one page, after which the stack lies as at first
@@ -62,7 +63,7 @@ def ours(folder, paths, folders):
     with tempfile.TemporaryDirectory() as scratch:
         inventory = take_inventory(folder, paths, SIZE, Path(scratch, "images.npy"))
         tables = tables_of(inventory, folders, rules.near_duplicate_bits)
-        judge(tables, rules_for(rules, common_size(tables["decoded"])))
+        judge(tables, rules_for(rules, common_size(tables.decoded)))
         photographs = pd.Series(inventory["path"])
         for make in protocols.PROTOCOLS.values():
             make(inventory, photographs, Split())

@@ -127,6 +127,12 @@ def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
     ) - EXEMPT
 
 
+def test_a_stage_depends_on_its_templates():
+    for file in ROOT.glob("tasks/*/**/*.html"):
+        stage = file.relative_to(ROOT / "tasks").parts[0]
+        assert file.parent.relative_to(ROOT).as_posix() in STAGES[stage]["deps"], file
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A repository in which DVC holds every stage for done; its profile names every key that there

@@ -1,12 +1,12 @@
-"""Stage validate: look at every image once, judge them all, and stop the study where they must not
-be trained on.
+"""Inspect every image once, judge all of them, and stop the study if they must not be trained on.
 
-Writes data/inventory.parquet (a row an image), data/images.npy (their pixels), data/images.json
-(how files become pixels) and reports/validation/ (a page and result.json).
+Writes data/inventory.parquet (a row for each image), data/images.npy (their pixels),
+data/images.json (how files become pixels) and reports/validation/ (a page and result.json).
 """
 
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,12 @@ from hemotune.files import new_file, new_folder, write_json
 from hemotune.settings.images import Images
 from hemotune.settings.reading import read_profile
 from hemotune.settings.validation import Validation
-from tasks.validate.expectations import judge, load_great_expectations, rules_for, tables_of
+from tasks.validate.expectations import Result, judge, load_great_expectations
 from tasks.validate.inventory import list_images, recipe, take_inventory
 from tasks.validate.page import write_page
-from tasks.validate.summary import IMAGES, REPORT, common_size, told
+from tasks.validate.rules import rules_for
+from tasks.validate.summary import IMAGES, REPORT, describe_broken_rules
+from tasks.validate.tables import Tables, common_size, tables_of
 
 INVENTORY = Path("data/inventory.parquet")
 PIXELS = Path("data/images.npy")
@@ -30,7 +32,8 @@ RECIPE = Path("data/images.json")
 @entry_point
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
-    size, rules_of = read_profile("images", Images).size, read_profile("validation", Validation)
+    size: int = read_profile("images", Images).size
+    settings: Validation = read_profile("validation", Validation)
     paths, folders = list_images(IMAGES)
     if not paths:
         raise StudyError(
@@ -40,25 +43,31 @@ def main(*arguments: str) -> None:
     with ExitStack() as outputs:
         pixels = outputs.enter_context(new_file(PIXELS))
         table = outputs.enter_context(new_file(INVENTORY))
-        # The other processes decode meanwhile, and the import takes as long as they do.
+        # The import takes as long as the other processes need to decode.
         inventory = take_inventory(IMAGES, paths, size, pixels, meanwhile=load_great_expectations)
-        tables = tables_of(inventory, folders, rules_of.near_duplicate_bits)
-        result = judge(tables, rules_for(rules_of, common_size(tables["decoded"])))
+        tables = tables_of(inventory, folders, settings.near_duplicate_bits)
+        result = judge(tables, rules_for(settings, common_size(tables.decoded)))
         with new_folder(REPORT) as report:
-            write_json(report / "result.json", result)
+            write_json(report / "result.json", asdict(result))
             write_page(report / "index.html", result, tables, np.load(pixels, mmap_mode="r"))
-        if result["verdict"] == "failed":
-            raise StudyError(told(result, "error"))
+        if result.verdict == "failed":
+            raise StudyError(describe_broken_rules(result, "error"))
         inventory.to_parquet(table)
     write_json(RECIPE, recipe(size))
-    if result["verdict"] == "warnings":
-        print(f"warning: {told(result, 'warning')}")
-    off = [rule["rule"] for rule in result["rules"] if rule["severity"] == "off"]
-    unreadable = len(inventory) - len(tables["decoded"])
-    counted = f"{len(tables['decoded']):,} images of {tables['decoded']['class'].nunique()} classes"
+    if result.verdict == "warnings":
+        print(f"warning: {describe_broken_rules(result, 'warning')}")
+    print(summarize(result, tables))
+
+
+def summarize(result: Result, tables: Tables) -> str:
+    """Return how many images there are, and the verdict, in one line."""
+    decoded = tables.decoded
+    unreadable = len(tables.images) - len(decoded)
+    off = [rule.rule for rule in result.rules if rule.severity == "off"]
+    counted = f"{len(decoded):,} images of {decoded['class'].nunique()} classes"
     left_out = f" ({unreadable:,} more left out as unreadable)" if unreadable else ""
     turned_off = f"; turned off: {', '.join(off)}" if off else ""
-    print(f"{counted}{left_out}: {result['verdict']}{turned_off}")
+    return f"{counted}{left_out}: {result.verdict}{turned_off}"
 
 
 if __name__ == "__main__":

@@ -1,62 +1,69 @@
-"""Images that show the same: the same bytes, or nearly the same picture by perceptual hash."""
+"""Images that show the same: the same bytes, or perceptual hashes that hardly differ."""
+
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 # The hash is 16 words of 16 bits, low frequencies first. The first three hardly differ within one
 # data set; two hashes that differ in at most MOST_BITS bits have one of the other 13 words in
-# common, so only such pairs are compared.
+# common, so that only such pairs are compared.
 WORDS = slice(3, 16)
 MOST_BITS = 12
-# Pairs further apart than this in a run of equal words are not compared: thousands of nearly blank
-# images stay affordable.
+# Pairs further apart than this in a run of equal words are not compared, which limits the time for
+# thousands of nearly blank images.
 LONGEST_RUN = 200
 
 
-def same_bytes(inventory):
-    """For each image find another one with the same bytes.
+class Partners(NamedTuple):
+    """For each image the path of another one that shows the same, or None."""
+
+    across: list[str | None]
+    within: list[str | None]
+
+
+def same_bytes(inventory: pd.DataFrame) -> Partners:
+    """Find for each image another one with the same bytes.
 
     Args:
-        inventory: DataFrame with path, split, class, sha256.
+        inventory: with path, split, class and sha256.
 
     Returns:
-        Two lists of paths, a value a row, None where there is none: the first such image in another
-            split or class, and the
-        first in the same split and class.
+        The first such image in another split or class, and the first in the same split and class.
     """
-    across, within = [None] * len(inventory), [None] * len(inventory)
-    # Numbers: the texts would need a hundred bytes each
+    found = Partners([None] * len(inventory), [None] * len(inventory))
+    # Numbers in place of texts, which would need a hundred bytes each
     contents = inventory["sha256"].factorize()[0]
     files = inventory[["path", "split", "class"]].assign(
         content=contents, row=np.arange(len(inventory))
     )
     files = files[(files["content"] >= 0) & files["content"].duplicated(keep=False)]
-    by_content = {}
-    for path, split, cell_class, content, row in files.itertuples(index=False, name=None):
-        by_content.setdefault(content, {}).setdefault((split, cell_class), []).append((path, row))
-    for by_place in by_content.values():
+    # By content and by (split, class): the paths and rows of the images
+    groups: dict[int, dict[tuple[str, str], list[tuple[str, int]]]] = {}
+    for path, split, name, content, row in files.itertuples(index=False, name=None):
+        groups.setdefault(content, {}).setdefault((split, name), []).append((path, row))
+    for by_place in groups.values():
         for place, here in by_place.items():
             elsewhere = next(
                 (there[0][0] for other, there in by_place.items() if other != place), None
             )
             for path, row in here:
-                across[row] = elsewhere
+                found.across[row] = elsewhere
                 if len(here) > 1:
-                    within[row] = next(other for other, _ in here if other != path)
-    return across, within
+                    found.within[row] = next(other for other, _ in here if other != path)
+    return found
 
 
-def nearly_same(inventory, bits):
-    """For each image find the one that looks most like it, by perceptual hash; images with the same
-    bytes are left out.
+def nearly_same(inventory: pd.DataFrame, bits: int) -> Partners:
+    """Find for each image the most similar one by perceptual hash, other than copies of the same
+    bytes.
 
     Args:
-        inventory: DataFrame with path, split, sha256, phash (256 bits in hexadecimal, null where
-            unreadable).
+        inventory: with path, split, sha256 and phash (256 bits in hexadecimal, null if unreadable).
         bits: how many of the 256 bits may differ, at most MOST_BITS.
 
     Returns:
-        Two lists of paths, a value a row, None where there is none: an image of another split, and
-            one of the same split.
+        The most similar image of another split, and of the same split.
     """
     hashed = np.flatnonzero(inventory["phash"].notna())
     digests = bytes.fromhex("".join(inventory["phash"].iloc[hashed].tolist()))
@@ -64,8 +71,8 @@ def nearly_same(inventory, bits):
     longs = np.frombuffer(digests, np.uint64).reshape(-1, 4)
     split = inventory["split"].iloc[hashed].factorize()[0]
     content = inventory["sha256"].iloc[hashed].factorize()[0]
-    # Distance and row of the best partner in one number, so that the order of comparing does not
-    # matter; 0: another split, 1: the same.
+    # Distance and row of the best partner in one number, so that the order of comparisons does not
+    # matter. First row: partners in another split, second: in the same.
     none = (MOST_BITS + 1) * len(hashed)
     best = np.full((2, len(hashed)), none)
     for word in words.T[WORDS]:
@@ -85,7 +92,7 @@ def nearly_same(inventory, bits):
             np.minimum.at(best, (kind, left), differing * len(hashed) + right)
             np.minimum.at(best, (kind, right), differing * len(hashed) + left)
     paths = inventory["path"].to_numpy()
-    found = [[None] * len(inventory), [None] * len(inventory)]
+    found = Partners([None] * len(inventory), [None] * len(inventory))
     for kind, row in zip(*np.nonzero(best < none), strict=True):
         found[kind][hashed[row]] = paths[hashed[best[kind, row] % len(hashed)]]
     return found

@@ -63,7 +63,7 @@ def test_damaged_files_get_a_row_and_no_crash(odd):
     rows, pixels = odd
     expected = {
         "cut.jpeg": "truncated",
-        "text.jpeg": "is no JPEG",
+        "text.jpeg": "is not a JPEG",
         "gif.jpeg": "is a GIF image, not a JPEG",
         "packed.png": "is a 7z archive, not a JPEG",
         "later.jpeg": "is a JPEG 2000 image, not a JPEG",
@@ -98,9 +98,10 @@ def test_modes_and_formats_are_told_as_stored(odd):
 
 
 def read(path, size=4):
-    """Return the row of the image file at `path` and its pixels, uint8 (size, size, 3)."""
-    pixels, grey = np.zeros((size, size, 3), np.uint8), bytearray(inventory.GREY_SIDE**2)
-    return inventory.read_image(path, size, memoryview(pixels).cast("B"), memoryview(grey)), pixels
+    """Return the facts of the image file at `path` and its pixels, uint8 (size, size, 3)."""
+    pixels = np.zeros((size, size, 3), np.uint8)
+    grey = np.zeros((inventory.GREY_SIDE, inventory.GREY_SIDE), np.uint8)
+    return inventory.read_image(path, pixels, grey), pixels
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -109,9 +110,9 @@ def test_grey_levels_of_no_fixed_range_are_refused(tmp_path, mode):
     Image.new(mode, (8, 8), 1).save(path)
     row, _ = read(path)
     assert (
-        not row["readable"]
-        and row["error"]
-        == f"mode {mode} has grey levels of no fixed range; save it with 8 or 16 bits"
+        not row.readable
+        and row.error
+        == f"mode {mode} has grey levels without a fixed range; save it with 8 or 16 bits"
     )
 
 
@@ -123,7 +124,7 @@ def test_16_bit_levels_that_count_from_white_are_refused(tmp_path):
         tiffinfo={inventory.PHOTOMETRIC: 0},
     )
     row, _ = read(tmp_path / "negative.tiff")
-    assert not row["readable"] and "count from white" in row["error"]
+    assert not row.readable and "count from white" in row.error
 
 
 def test_dark_ink_of_12_bits_is_refused(tmp_path):
@@ -149,8 +150,8 @@ def test_a_profile_may_allow_the_modes_that_can_be_read_and_no_others(tmp_path):
         except OSError:
             continue
         row, pixels = read(path)
-        if row["readable"]:
-            readable.add(row["mode"])
+        if row.readable:
+            readable.add(row.mode)
             assert (pixels > 250).all(), mode
     assert readable == set(get_args(Mode))
 
@@ -169,7 +170,7 @@ def test_transparent_pixels_are_white(tmp_path, mode):
         )
         options = {"transparency": (0, 0, 0) if mode == "RGB" else picture.getpixel((0, 0))}
     row, pixels = read(save(tmp_path, "half.png", picture, **options))
-    assert row["readable"] and (pixels[:, 0] == 255).all()
+    assert row.readable and (pixels[:, 0] == 255).all()
     assert (pixels[:, -1] == pixels[0, -1]).all() and (mode == "1" or (pixels[:, -1] < 130).all())
 
 
@@ -188,12 +189,12 @@ def test_16_bits_keep_the_upper_eight_and_are_refused_where_they_hold_fewer(
     path = tmp_path / f"ramp{suffix}"
     assert cv2.imwrite(str(path), levels)
     row, pixels = read(path, 64)
-    assert row["readable"] == (bits == 16)
+    assert row.readable == (bits == 16)
     if bits == 16:
         assert pixels.min() == 0 and pixels.max() == 255
     else:
-        assert "below a quarter of their range" in row["error"]
-        assert "save it with 8 bits" in row["error"]
+        assert "below a quarter of their range" in row.error
+        assert "save it with 8 bits" in row.error
 
 
 def test_exif_orientation_is_applied(odd):
@@ -251,7 +252,7 @@ def test_pixels_are_those_of_a_plain_decode(tmp_path):
 def test_a_plain_jpeg_is_decoded_as_pillow_does(tmp_path, size, encoding):
     path = save(tmp_path, "plain.jpeg", picture(1, size), **encoding)
     for side in (8, 64):
-        row, expected = {}, {}
+        row, expected = inventory.ImageFacts(), inventory.ImageFacts()
         small = inventory.decode_plain_jpeg(path.read_bytes(), side, row)
         assert small.tobytes() == inventory.decode_any(path.read_bytes(), side, expected).tobytes()
         assert row == expected
@@ -282,9 +283,10 @@ def test_what_is_no_plain_jpeg_is_left_to_pillow(tmp_path, monkeypatch):
         b"\xff\xd8",
         b"",
     ]:
-        assert inventory.decode_plain_jpeg(data, 32, row := {}) is None and not row
+        row = inventory.ImageFacts()
+        assert inventory.decode_plain_jpeg(data, 32, row) is None and row == inventory.ImageFacts()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert inventory.decode_plain_jpeg(whole, 32, {}) is None
+    assert inventory.decode_plain_jpeg(whole, 32, inventory.ImageFacts()) is None
 
 
 def test_hashes_are_those_of_imagehash():

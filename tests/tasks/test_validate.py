@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -14,9 +15,11 @@ from PIL import Image
 from hemotune.settings.validation import Validation
 from tasks.validate import __main__ as validate
 from tasks.validate import inventory
-from tasks.validate.expectations import judge, rules_for, tables_of
+from tasks.validate.expectations import judge
 from tasks.validate.page import write_page
-from tasks.validate.summary import common_size, told
+from tasks.validate.rules import rules_for
+from tasks.validate.summary import describe_broken_rules
+from tasks.validate.tables import common_size, tables_of
 from tests.conftest import ROOT, python
 from tests.tasks.pictures import fill, picture, save, take
 
@@ -24,8 +27,8 @@ from tests.tasks.pictures import fill, picture, save, take
 def judged(folder, tmp_path, **changed):
     rows, folders = take(folder, tmp_path / "images.npy")
     tables = tables_of(rows, folders, 10)
-    result = judge(tables, rules_for(Validation(**changed), common_size(tables["decoded"])))
-    return result, {rule["rule"]: rule for rule in result["rules"]}, tables
+    result = judge(tables, rules_for(Validation(**changed), common_size(tables.decoded)))
+    return result, {rule.rule: rule for rule in result.rules}, tables
 
 
 @pytest.mark.slow
@@ -35,27 +38,25 @@ def test_good_images_pass_and_test_simple_may_be_small(tmp_path):
         {"TRAIN/A": 10, "TRAIN/B": 10, "TEST/A": 10, "TEST/B": 10, "TEST_SIMPLE/A": 1},
     )
     result, rules, _ = judged(tmp_path / "images", tmp_path)
-    assert result["verdict"] == "passed"
-    assert all(rule["passed"] and rule["count"] == 0 for rule in rules.values())
-    assert result["great_expectations"]["decoded"]["success_percent"] == 100
-    json.dumps(result, allow_nan=False)
+    assert result.verdict == "passed"
+    assert all(rule.passed and rule.count == 0 for rule in rules.values())
+    assert result.great_expectations["decoded"]["success_percent"] == 100
+    json.dumps(asdict(result), allow_nan=False)
 
 
 def test_one_class_empty_classes_and_imbalance(tmp_path):
     fill(tmp_path / "images", {"ALL/A": 12})
     (tmp_path / "images/ALL").mkdir(exist_ok=True)
     _, rules, _ = judged(tmp_path / "images", tmp_path)
-    assert not rules["classes"]["passed"] and rules["classes"]["severity"] == "error"
+    assert not rules["classes"].passed and rules["classes"].severity == "error"
     (tmp_path / "images/ALL/B").mkdir()
     fill(tmp_path / "images", {"ALL/C": 3}, start=100)
     result, rules, _ = judged(tmp_path / "images", tmp_path, imbalance="error", small_class="off")
-    assert result["verdict"] == "failed"
-    assert rules["classes"]["passed"]
-    assert rules["empty_class"]["offenders"] == ["ALL/B"]
-    assert rules["imbalance"]["offenders"] == ["ALL/C"] and rules["imbalance"]["details"] == [
-        "1 to 4.0"
-    ]
-    assert rules["small_class"]["found"].startswith("not judged") and rules["small_class"]["passed"]
+    assert result.verdict == "failed"
+    assert rules["classes"].passed
+    assert rules["empty_class"].offenders == ["ALL/B"]
+    assert rules["imbalance"].offenders == ["ALL/C"] and rules["imbalance"].details == ["1 to 4.0"]
+    assert rules["small_class"].found.startswith("not judged") and rules["small_class"].passed
 
 
 def test_different_sizes_and_other_modes_where_the_profile_allows_them(tmp_path):
@@ -63,13 +64,11 @@ def test_different_sizes_and_other_modes_where_the_profile_allows_them(tmp_path)
     save(tmp_path / "images", "ALL/A/large.png", picture(50, (300, 200)))
     save(tmp_path / "images", "ALL/B/grey.png", picture(51).convert("L"))
     result, rules, _ = judged(tmp_path / "images", tmp_path)
-    assert result["verdict"] == "failed"
-    assert rules["size"]["offenders"] == ["ALL/A/large.png"] and rules["size"]["details"] == [
-        "300x200"
-    ]
-    assert rules["mode"]["offenders"] == ["ALL/B/grey.png"]
+    assert result.verdict == "failed"
+    assert rules["size"].offenders == ["ALL/A/large.png"] and rules["size"].details == ["300x200"]
+    assert rules["mode"].offenders == ["ALL/B/grey.png"]
     result, _, _ = judged(tmp_path / "images", tmp_path, size="off", allowed_modes=["RGB", "L"])
-    assert result["verdict"] == "passed"
+    assert result.verdict == "passed"
 
 
 def test_a_missing_value_does_not_slip_through(tmp_path):
@@ -79,8 +78,8 @@ def test_a_missing_value_does_not_slip_through(tmp_path):
     # Of a file that cannot be read nobody knows the width
     rows.loc[5, ["readable", "width"]] = False, None
     result = judge(tables_of(rows, folders, 10), rules_for(Validation(unreadable="off"), "160x120"))
-    (broken,) = [rule for rule in result["rules"] if not rule["passed"]]
-    assert (broken["rule"], broken["offenders"], broken["details"]) == (
+    (broken,) = [rule for rule in result.rules if not rule.passed]
+    assert (broken.rule, broken.offenders, broken.details) == (
         "complete",
         [rows.at[3, "path"]],
         ["lacks width, sha256"],
@@ -92,12 +91,12 @@ def test_a_rule_that_great_expectations_cannot_judge_has_not_passed(tmp_path, se
     fill(tmp_path / "images", {"ALL/A": 10, "ALL/B": 10})
     rows, folders = take(tmp_path / "images", tmp_path / "images.npy")
     tables = tables_of(rows, folders, 10)
-    tables["folders"]["images"] = "many"  # no number, so that comparing it raises
+    tables.folders["images"] = "many"  # no number, so that comparing it raises
     result = judge(tables, rules_for(Validation(small_class=severity), "160x120"))
-    (failed,) = [rule for rule in result["rules"] if not rule["passed"]]
-    assert failed["rule"] == "small_class" and failed["found"].startswith("could not be judged: ")
-    assert result["verdict"] == {"error": "failed", "warning": "warnings"}[severity]
-    assert "small_class: could not be judged: " in told(result, severity)
+    (failed,) = [rule for rule in result.rules if not rule.passed]
+    assert failed.rule == "small_class" and failed.found.startswith("could not be judged: ")
+    assert result.verdict == {"error": "failed", "warning": "warnings"}[severity]
+    assert "small_class: could not be judged: " in describe_broken_rules(result, severity)
     write_page(tmp_path / "index.html", result, tables, np.load(tmp_path / "images.npy"))
     assert "could not be judged" in (tmp_path / "index.html").read_text()
 
@@ -117,20 +116,18 @@ def test_a_class_or_split_of_broken_files_stops_the_study_whatever_is_a_warning(
     fill(images, {"TRAIN/A": 10, "TRAIN/B": 10, "TEST/B": 10, "TEST_SIMPLE/D": 2})
     broken(images, "TRAIN/C", "TEST/A")
     result, rules, _ = judged(images, tmp_path, **lenient)
-    found = dict(
-        zip(rules["empty_class"]["offenders"], rules["empty_class"]["details"], strict=True)
-    )
-    assert result["verdict"] == "failed"
+    found = dict(zip(rules["empty_class"].offenders, rules["empty_class"].details, strict=True))
+    assert result.verdict == "failed"
     assert found == {
-        "TEST/A": "none of 3 files is readable: is no JPEG, PNG, WebP, TIFF or BMP image",
-        "TRAIN/C": "none of 3 files is readable: is no JPEG, PNG, WebP, TIFF or BMP image",
+        "TEST/A": "none of 3 files is readable: is not a JPEG, PNG, WebP, TIFF or BMP image",
+        "TRAIN/C": "none of 3 files is readable: is not a JPEG, PNG, WebP, TIFF or BMP image",
         "TEST_SIMPLE/D": "no readable image of this class outside TEST_SIMPLE",
     }
     shutil.rmtree(images)
     broken(images, "TRAIN/A", "TRAIN/B")
     result, rules, tables = judged(images, tmp_path, **lenient)
-    assert rules["empty_class"]["offenders"] == ["TRAIN/A", "TRAIN/B"]
-    assert not rules["classes"]["passed"]
+    assert rules["empty_class"].offenders == ["TRAIN/A", "TRAIN/B"]
+    assert not rules["classes"].passed
     write_page(tmp_path / "index.html", result, tables, np.load(tmp_path / "images.npy"))
 
 
@@ -139,10 +136,10 @@ def test_rules_count_readable_images_alone(tmp_path):
     fill(images, {"ALL/A": 12, "ALL/B": 4})
     broken(images, "ALL/A", "ALL/B", count=8)  # all with the same bytes, in two classes
     result, rules, _ = judged(images, tmp_path, unreadable="warning")
-    assert rules["unreadable"]["count"] == 16
-    assert rules["duplicate_across"]["passed"] and rules["duplicate_within"]["passed"]
-    assert rules["small_class"]["details"] == ["4 images"] and rules["imbalance"]["passed"]
-    assert result["verdict"] == "failed"
+    assert rules["unreadable"].count == 16
+    assert rules["duplicate_across"].passed and rules["duplicate_within"].passed
+    assert rules["small_class"].details == ["4 images"] and rules["imbalance"].passed
+    assert result.verdict == "failed"
 
 
 class Links(HTMLParser):

@@ -1,0 +1,124 @@
+"""The tables that the rules judge: what a rule is about is a column with a value in each row."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tasks.validate.duplicates import nearly_same, same_bytes
+
+# TEST_SIMPLE holds unaugmented copies of TEST: no protocol trains or tests on them, so that their
+# classes may be small.
+UNUSED_SPLITS = {"TEST_SIMPLE"}
+# Columns of the inventory that have a value for every image, and for every readable one
+OF_ALL = ["path", "split", "class", "readable"]
+OF_READABLE = ["width", "height", "format", "mode", "bytes", "sha256", "brightness", "phash"]
+
+Place = tuple[str, str]  # split, class
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the rules judge."""
+
+    # The inventory and `lacks`: names of the columns without a value, or None
+    images: pd.DataFrame
+    # The readable ones, and `size`, `same_bytes_across`, `same_bytes_within`,
+    # `near_duplicate_across` and `near_duplicate_within`: path of another image, or None
+    decoded: pd.DataFrame
+    folders: pd.DataFrame  # see folder_table
+
+
+def tables_of(inventory: pd.DataFrame, folders: list[str], near_duplicate_bits: int) -> Tables:
+    """Return the tables that the rules judge.
+
+    Args:
+        inventory: with the columns of inventory.SCHEMA.
+        folders: the existing class folders, SPLIT/CLASS.
+        near_duplicate_bits: how many bits of the perceptual hash may differ between near
+            duplicates.
+    """
+    images = inventory.copy(deep=False)
+    images["lacks"] = lacking(inventory)
+    # Only readable images are trained on, so that the other rules count nothing else. A selection
+    # copies every text.
+    decoded = images if images["readable"].all() else images[images["readable"]]
+    width, height = (decoded[side].astype("Int64").astype("string") for side in ("width", "height"))
+    decoded["size"] = width + "x" + height
+    decoded["same_bytes_across"], decoded["same_bytes_within"] = same_bytes(decoded)
+    decoded["near_duplicate_across"], decoded["near_duplicate_within"] = nearly_same(
+        decoded, near_duplicate_bits
+    )
+    return Tables(images, decoded, folder_table(images, decoded, folders))
+
+
+def lacking(inventory: pd.DataFrame) -> list[str | None]:
+    """Return for each row the columns without the value that they must have, separated by commas;
+    None if there are none.
+    """
+    missing = inventory[OF_ALL + OF_READABLE].isna()
+    missing.loc[~inventory["readable"], OF_READABLE] = False
+    names: list[str | None] = [None] * len(missing)
+    for row in np.flatnonzero(missing.to_numpy().any(axis=1)):
+        names[row] = ", ".join(missing.columns[missing.iloc[row]])
+    return names
+
+
+def common_size(decoded: pd.DataFrame) -> str:
+    """Return WIDTHxHEIGHT of most images; the first by name if two are equally frequent."""
+    return str(decoded["size"].value_counts().sort_index().idxmax()) if len(decoded) else "any"
+
+
+def folder_table(images: pd.DataFrame, decoded: pd.DataFrame, folders: list[str]) -> pd.DataFrame:
+    """Return a row for each class of each split, and for each existing class folder.
+
+    Args:
+        images, decoded: the tables of that name.
+        folders: the existing class folders, SPLIT/CLASS.
+
+    Returns:
+        path, split and class; images, the number of readable ones; empty, why no model can be
+        trained or tested on it, or None; classes, the number of usable classes in the whole data;
+        imbalance, the size of the split's largest class divided by that of this one.
+    """
+    files = Counter(zip(images["split"].tolist(), images["class"].tolist(), strict=True))
+    counts = Counter(zip(decoded["split"].tolist(), decoded["class"].tolist(), strict=True))
+    parts = [folder.partition("/") for folder in folders]
+    existing: set[Place] = {(split, name) for split, _, name in parts}
+    splits = {split for split, _ in existing} - UNUSED_SPLITS
+    classes = {name for _, name in existing}
+    usable = {name for split, name in counts if split in splits}
+    broken = images.loc[images["error"].notna(), ["split", "class", "error"]]
+    error_of = {(split, name): error for split, name, error in broken.itertuples(index=False)}
+
+    def why_empty(place: Place) -> str | None:
+        if place not in existing:
+            return None
+        if not files[place]:
+            return "no file"
+        if not counts[place]:
+            return f"none of {files[place]:,} files is readable: {error_of.get(place)}"
+        return None if place[1] in usable else "no readable image of this class outside TEST_SIMPLE"
+
+    rows = [
+        {
+            "path": f"{split}/{name}",
+            "split": split,
+            "class": name,
+            "images": counts[split, name],
+            "empty": why_empty((split, name)),
+            "classes": len(usable),
+        }
+        # A class that is missing in a split has zero images there.
+        for split, name in sorted(
+            {(split, name) for split in splits for name in classes} | existing
+        )
+    ]
+    places = pd.DataFrame(rows)
+    used = ~places["split"].isin(list(UNUSED_SPLITS))
+    largest = places.groupby("split")["images"].transform("max")
+    places["imbalance"] = (largest / places["images"]).where(used & (places["images"] > 0)).round(2)
+    # Of the folders of an unused split, only `empty` is judged.
+    places["images"] = places["images"].where(used).astype("Int64")
+    return places
