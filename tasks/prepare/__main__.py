@@ -10,7 +10,8 @@ from hemotune.files import new_folder, write_json
 from hemotune.settings.protocols import Protocols
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
-from tasks.prepare.protocols import PROTOCOLS, counted, parts_of, validation_share, what_came_out
+from hemotune.splits import ImageSplit
+from tasks.prepare.protocols import PROTOCOLS, describe_validation, rows_of, validation_share
 
 
 @entry_point
@@ -21,7 +22,7 @@ def main(*arguments: str) -> None:
     photographs = inventory[["path"]].merge(
         pd.read_parquet("data/photographs.parquet"), on="path", how="left"
     )["photograph"]
-    # An image that no photograph is known of is one of its own.
+    # An image without a known photograph is its own photograph.
     photographs = photographs.fillna(inventory["path"])
     # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy
     # are black.
@@ -32,24 +33,23 @@ def main(*arguments: str) -> None:
         )
     if unreadable := len(inventory) - len(readable):
         print(f"left out as unreadable: {unreadable:,} images")
+    classes = sorted(readable["class"].unique())
     with new_folder("data/splits") as folder:
         for protocol in PROTOCOLS:
             try:
-                parts = parts_of(protocol, readable, photographs, split)
+                rows = rows_of(protocol, readable, photographs, split)
             except StudyError:
-                # A protocol that nobody asked for may be impossible on this data set.
+                # A protocol that params.yaml does not list may be impossible on this data set.
                 if protocol in wanted:
                     raise
                 continue
-            classes = sorted(readable["class"].unique())
-            write_json(
-                folder / f"{protocol}.json",
-                {"protocol": protocol, "seed": split.seed, "classes": classes, **parts},
-            )
-            print(f"{protocol}: {counted(parts)} images of {len(classes)} classes")
+            found = ImageSplit(protocol=protocol, seed=split.seed, classes=classes, **rows)
+            write_json(folder / f"{protocol}.json", found.model_dump())
+            counts = ", ".join(f"{len(chosen)} {part}" for part, chosen in rows.items())
+            print(f"{protocol}: {counts} images of {len(classes)} classes")
             if protocol == "held-out":
-                came_out = what_came_out(parts, readable["class"], validation_share(split))
-                print(f"{protocol}: {came_out}")
+                share = validation_share(split)
+                print(f"{protocol}: {describe_validation(rows, readable['class'], share)}")
 
 
 if __name__ == "__main__":

@@ -1,48 +1,53 @@
 """The protocols: which images are trained on, validated on and tested on."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 
 from hemotune.errors import StudyError
+from hemotune.settings.protocols import Protocol
 from hemotune.settings.split import Split
 
-USES = {"train": "to train on", "validation": "to validate on", "test": "to test on"}
-SEARCHED = 1000  # images of a class: so many of a cut are chosen as well as any choice could be
+Part = Literal["train", "validation", "test"]
+Rows = dict[Part, list[int]]  # sorted row numbers of the inventory
+
+USES: dict[Part, str] = {"train": "train on", "validation": "validate on", "test": "test on"}
+# Images of a class up to which the best of all choices is searched for
+SEARCHED = 1000
 
 
-def split_at_random(inventory, photographs, split):
+def split_at_random(inventory: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
     """Protocol random: merge all splits but TEST_SIMPLE, then cut at random, stratified by class.
 
     TEST_SIMPLE is left out: its images are the originals of TEST's copies.
 
     Args:
-        inventory: DataFrame with `split` and `class`, a row an image.
-        photographs: not looked at: copies of one photograph fall on both sides, which is what this
-            protocol is known for.
-        split: settings.split.Split: fractions and seed.
-
-    Returns:
-        dict of 'train', 'validation', 'test' to sorted row numbers.
+        inventory: a row an image, with `split` and `class`.
+        photographs: ignored: copies of one photograph fall on both sides, for which this protocol
+            is known.
     """
     rows = inventory[inventory["split"] != "TEST_SIMPLE"]
-    return cut(
-        rows["class"],
-        {"train": split.train, "validation": split.validation, "test": split.test},
-        split.seed,
-    )
+    fractions: dict[Part, float] = {
+        "train": split.train,
+        "validation": split.validation,
+        "test": split.test,
+    }
+    return cut(rows["class"], fractions, split.seed)
 
 
-def split_held_out(inventory, photographs, split):
-    """Protocol held-out: TRAIN gives train and validation in the profile's ratio, TEST is the
-    test.
+def split_held_out(inventory: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
+    """Protocol held-out: TEST is the test, TRAIN is cut in the ratio of train and validation.
 
     All copies of a photograph fall on the same side of the cut between train and validation.
 
     Args:
-        photographs: Series of photograph names, a row an image, in the inventory's order.
+        inventory: a row an image, with `split` and `class`.
+        photographs: each image's photograph, indexed as the inventory.
 
     Raises:
-        StudyError: the data set has no TRAIN or no TEST.
+        StudyError: the data set has no TRAIN or no TEST, or a class has too few photographs.
     """
     present = sorted(inventory["split"].unique())
     if not {"TRAIN", "TEST"} <= set(present):
@@ -59,17 +64,21 @@ def split_held_out(inventory, photographs, split):
     )
     counts = counts.sort_values(["count", "class"], ascending=[False, True])
     class_of = counts.drop_duplicates("photograph").set_index("photograph")["class"].sort_index()
-    sizes, share = groups.value_counts(), validation_share(split)
-    chosen = groups.isin(cut_photographs(class_of, sizes, share, split.seed))
-    rows = {"train": train.index[~chosen], "validation": train.index[chosen]}
-    rows["test"] = inventory.index[inventory["split"] == "TEST"]
-    return {part: index.tolist() for part, index in rows.items()}
+    chosen = choose_photographs(
+        class_of, groups.value_counts(), validation_share(split), split.seed
+    )
+    validated = groups.isin(chosen)
+    return {
+        "train": train.index[~validated].tolist(),
+        "validation": train.index[validated].tolist(),
+        "test": inventory.index[inventory["split"] == "TEST"].tolist(),
+    }
 
 
-def cut_photographs(class_of: pd.Series, sizes: pd.Series, share: float, seed: int) -> set[str]:
+def choose_photographs(class_of: pd.Series, sizes: pd.Series, share: float, seed: int) -> set[str]:
     """Choose photographs at random, so that each class has `share` of its images in them.
 
-    As nearly as whole photographs allow: they are counted by their images.
+    Whole photographs, counted by their images, come as near to that share as they can.
 
     Args:
         class_of: class names, indexed by photograph.
@@ -78,13 +87,14 @@ def cut_photographs(class_of: pd.Series, sizes: pd.Series, share: float, seed: i
     Raises:
         StudyError: a class has too few photographs to be on both sides.
     """
-    random, chosen = np.random.default_rng(seed), set()
+    random = np.random.default_rng(seed)
+    chosen: set[str] = set()
     for cell_class, members in class_of.groupby(class_of, sort=True):
         if len(members) < 2:
             raise StudyError(
-                f"class {cell_class} has {len(members)} photographs to cut; 2 parts (train, "
-                "validation) need at least one each. Add images, leave the class out with "
-                "dataset.exclude in the profile, or remove held-out from protocols in params.yaml"
+                f"class {cell_class} has too few photographs ({len(members)}): train and validation"
+                " need at least one each. Add images, leave the class out with dataset.exclude in"
+                " the profile, or remove held-out from protocols in params.yaml"
             )
         # From its end: photographs of equal size are cut as `cut` cuts, train first.
         order = random.permutation(members.index.to_numpy())[::-1]
@@ -99,11 +109,11 @@ def validation_share(split: Split) -> float:
 
 
 def nearest_sum(numbers: list[int], wanted: float) -> list[int]:
-    """Return places of some of `numbers` whose sum is as near to `wanted` as any's.
+    """Return places of some of `numbers`, sorted, whose sum is as near to `wanted` as possible.
 
-    They are never none and never all. The first numbers are taken as far as may be, so that a
-    random order gives a random choice. More than SEARCHED below `wanted` they are taken as they
-    come, so that a million of them cost no more than seconds.
+    Never none and never all of them. The first numbers are preferred, so that a random order gives
+    a random choice. Numbers are taken in their order until the sum is within SEARCHED of `wanted`;
+    only the rest is searched, so that a million numbers take no more than seconds.
 
     Args:
         numbers: at least two, each 1 or more.
@@ -114,7 +124,7 @@ def nearest_sum(numbers: list[int], wanted: float) -> list[int]:
     while start + numbers[taken] <= wanted - SEARCHED:
         start += numbers[taken]
         taken += 1
-    reached = {start: None}  # each sum: the place that was added last, and the sum before
+    reached = {start: (-1, start)}  # each sum: the place that was added last, and the sum before
     for place in range(taken, len(numbers)):
         if round(wanted) in reached:
             break
@@ -129,74 +139,72 @@ def nearest_sum(numbers: list[int], wanted: float) -> list[int]:
     return sorted(places)
 
 
-def cut(classes, fractions, seed):
-    """Cut images at random, each class in the same fractions.
+def cut(classes: pd.Series, fractions: dict[Part, float], seed: int) -> Rows:
+    """Cut images at random, each class in the same fractions; every class is in every part.
 
     Args:
-        classes: Series of class names, indexed by row number.
-        fractions: dict of part name to fraction; they sum to one.
-
-    Returns:
-        dict of part name to sorted row numbers. Every class is in every part.
+        classes: class names, indexed by row number.
+        fractions: of each part; they sum to one.
 
     Raises:
-        StudyError: a class has too few to be in every part.
+        StudyError: a class has too few images to be in every part.
     """
     random = np.random.default_rng(seed)
-    parts = {name: [] for name in fractions}
+    rows: Rows = {part: [] for part in fractions}
     for cell_class, members in classes.groupby(classes, sort=True):
         if len(members) < len(fractions):
             raise StudyError(
-                f"class {cell_class} has {len(members)} images to cut; {len(fractions)} parts"
-                f" ({', '.join(fractions)}) need at least one each. Add images, or leave the class"
-                " out with dataset.exclude in the profile"
+                f"class {cell_class} has too few images ({len(members)}): {', '.join(fractions)}"
+                " need at least one each. Add images, or leave the class out with dataset.exclude"
+                " in the profile"
             )
         order = random.permutation(members.index.to_numpy())
         # Rounded ends, pushed apart so that a small class is in every part.
         ends = np.round(np.cumsum(list(fractions.values())) * len(order)).astype(int)
         ends = np.maximum(ends, np.arange(1, len(ends) + 1))
         ends = np.minimum(ends, len(order) - np.arange(len(ends) - 1, -1, -1))
-        for name, start, end in zip(fractions, [0, *ends], ends, strict=False):
-            parts[name].extend(order[start:end].tolist())
-    return {name: sorted(chosen) for name, chosen in parts.items()}
+        for part, start, end in zip(fractions, [0, *ends], ends, strict=False):
+            rows[part].extend(order[start:end].tolist())
+    return {part: sorted(chosen) for part, chosen in rows.items()}
 
 
-PROTOCOLS = {"random": split_at_random, "held-out": split_held_out}
+PROTOCOLS: dict[Protocol, Callable[[pd.DataFrame, pd.Series, Split], Rows]] = {
+    "random": split_at_random,
+    "held-out": split_held_out,
+}
 
 
-def parts_of(
-    protocol: str, inventory: pd.DataFrame, photographs: pd.Series, split: Split
-) -> dict[str, list[int]]:
-    """Return the protocol's parts, with each class in each of them.
+def rows_of(
+    protocol: Protocol, inventory: pd.DataFrame, photographs: pd.Series, split: Split
+) -> Rows:
+    """Return the rows of each part under a protocol; every class is in every part.
 
     Raises:
-        StudyError: this data set cannot be split so.
+        StudyError: this data set cannot be split in this way.
     """
-    parts = PROTOCOLS[protocol](inventory, photographs, split)
-    for part, rows in parts.items():
-        if missing := sorted(set(inventory["class"]) - set(inventory["class"].loc[rows])):
+    rows = PROTOCOLS[protocol](inventory, photographs, split)
+    for part, chosen in rows.items():
+        if missing := sorted(set(inventory["class"]) - set(inventory["class"].loc[chosen])):
             raise StudyError(
-                f"params.yaml: protocols: {protocol} has no readable image {USES[part]} of class "
-                f"{', '.join(missing)}. Add some, leave the class out with dataset.exclude in the "
-                f"profile, or remove {protocol} from protocols"
+                f"params.yaml: protocols: {protocol} has no readable image to {USES[part]} of class"
+                f" {', '.join(missing)}. Add some, leave the class out with dataset.exclude in the"
+                f" profile, or remove {protocol} from protocols"
             )
-    return parts
+    return rows
 
 
-def counted(parts: dict[str, list[int]]) -> str:
-    return ", ".join(f"{len(rows)} {name}" for name, rows in parts.items())
-
-
-def what_came_out(parts: dict[str, list[int]], classes: pd.Series, asked: float) -> str:
-    """Say which share of TRAIN is validated on: of all images, and of the class furthest off.
+def describe_validation(rows: Rows, classes: pd.Series, requested: float) -> str:
+    """Return the share of TRAIN that is validated on: of all images, and of the class furthest off.
 
     Args:
         classes: class names, indexed by row number.
-        asked: the share that was asked for.
+        requested: the share that the profile requests.
     """
-    validation, train = (classes[parts[name]].value_counts() for name in ("validation", "train"))
+    validation, train = (classes[rows[part]].value_counts() for part in ("validation", "train"))
     shares = validation / (validation + train)
-    furthest = (shares - asked).abs().idxmax()
+    furthest, share = max(shares.items(), key=lambda item: abs(item[1] - requested))
     whole = validation.sum() / (validation.sum() + train.sum())
-    furthest_off = f"furthest off is class {furthest} with {shares[furthest]:.1%}"
-    return f"validation has {whole:.1%} of TRAIN's images, asked were {asked:.1%}; {furthest_off}"
+    return (
+        f"validation has {whole:.1%} of TRAIN's images ({requested:.1%} requested); furthest off is"
+        f" class {furthest} with {share:.1%}"
+    )

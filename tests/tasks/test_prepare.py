@@ -1,4 +1,4 @@
-"""Stage prepare: who is trained on, validated on and tested on."""
+"""Stage prepare: which images are trained on, validated on and tested on."""
 
 import itertools
 import json
@@ -12,14 +12,12 @@ from hemotune.errors import StudyError
 from hemotune.settings.split import Split
 from tasks.download.layout import plan
 from tasks.prepare import __main__ as prepare
-from tasks.prepare.protocols import PROTOCOLS, nearest_sum, parts_of
+from tasks.prepare.protocols import PROTOCOLS, nearest_sum, rows_of
 from tests.conftest import commit_workspace, python, run, stand_in
 
 
 def write_inventory(folder, counts):
-    """Write data/inventory.parquet with `counts[(split, class)]` images, and photographs.parquet
-    with five copies of each photograph.
-    """
+    """Write an inventory of `counts[(split, class)]` images, five copies of each photograph."""
     rows = [
         {
             "path": f"{split}/{cell_class}/{number}.jpeg",
@@ -54,7 +52,7 @@ COUNTS = {
 
 
 @pytest.mark.slow
-def test_protocols_cut_as_they_say(workspace):
+def test_protocols_cut_as_described(workspace):
     inventory = write_inventory(workspace, COUNTS)
     (workspace / "params.yaml").write_text(
         (workspace / "params.yaml").read_text().replace("[random]", "[random, held-out]")
@@ -79,7 +77,7 @@ def test_protocols_cut_as_they_say(workspace):
         == inventory.index[inventory["split"] == "TRAIN"].tolist()
     )
     assert len(held_out["train"]) == 65
-    assert "validation has 18.8% of TRAIN's images, asked were 20.0%" in result.stdout
+    assert "validation has 18.8% of TRAIN's images (20.0% requested)" in result.stdout
     assert "furthest off is class B with 16.7%" in result.stdout
     photographs = pd.read_parquet(workspace / "data/photographs.parquet")["photograph"]
     assert not set(photographs[held_out["train"]]) & set(photographs[held_out["validation"]])
@@ -100,12 +98,12 @@ def test_protocols_cut_as_they_say(workspace):
         (
             {("ALL", "A"): 20, ("ALL", "B"): 2},
             "random",
-            "class B has 2 images to cut; 3 parts (train, validation, test) need at least one each",
+            "class B has too few images (2): train, validation, test need at least one each",
         ),
         (
             {("TRAIN", "A"): 20, ("TRAIN", "B"): 5, ("TEST", "A"): 5},
             "held-out",
-            "class B has 1 photographs to cut; 2 parts",
+            "class B has too few photographs (1): train and validation need at least one each",
         ),
         (
             {("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5, ("TEST", "C"): 5},
@@ -172,14 +170,11 @@ def test_a_class_of_three_is_in_every_part(workspace, monkeypatch):
     assert prepare.main() == 0
     split = json.loads((workspace / "data/splits/random.json").read_text())
     classes = pd.read_parquet(workspace / "data/inventory.parquet")["class"]
-    assert [classes[split[part]].eq("B").sum() for part in ("train", "validation", "test")] == [
-        1,
-        1,
-        1,
-    ]
+    for part in ("train", "validation", "test"):
+        assert classes[split[part]].eq("B").sum() == 1
 
 
-def test_the_cut_comes_as_near_to_what_was_asked_as_photographs_allow():
+def test_the_cut_is_as_near_to_the_requested_share_as_photographs_allow():
     random = np.random.default_rng(2)
     for _ in range(300):
         numbers = random.integers(1, 30, random.integers(2, 9)).tolist()
@@ -197,8 +192,10 @@ def test_the_cut_comes_as_near_to_what_was_asked_as_photographs_allow():
 
 
 def one_split(classes):
-    """Return an inventory of TRAIN and TEST and its photographs; `classes` {class: [images of each
-    photograph of TRAIN]}.
+    """Return an inventory of TRAIN and TEST, and its photographs.
+
+    Args:
+        classes: {class: [numbers of images of TRAIN's photographs]}.
     """
     rows = [
         ("TRAIN", name, f"{name}{photograph}")
@@ -217,18 +214,16 @@ def test_validation_is_cut_by_images_and_not_by_photographs():
     shares = []
     for seed in range(5):
         inventory, photographs = one_split(classes)
-        parts = parts_of("held-out", inventory, photographs, Split(seed=seed))
+        parts = rows_of("held-out", inventory, photographs, Split(seed=seed))
         trained = inventory.loc[parts["train"] + parts["validation"], "class"].value_counts()
         shares.append(inventory.loc[parts["validation"], "class"].value_counts() / trained)
         assert not set(photographs[parts["train"]]) & set(photographs[parts["validation"]])
-        assert parts == parts_of("held-out", inventory, photographs, Split(seed=seed))
+        assert parts == rows_of("held-out", inventory, photographs, Split(seed=seed))
     assert (abs(pd.concat(shares) - 0.2) < 0.02).all()
 
 
 def made_up_layout(random):
-    """Return paths of a made-up source, patterns that include some and patterns that exclude
-    some.
-    """
+    """Return paths of a made-up source, patterns that include some and ones that exclude some."""
     splits = ["", "train/", "test/", "val/", "test_simple/", "Training/"]
     splits = random.choice(splits, random.integers(1, 4), replace=False)
     classes = random.choice(["A", "B", "C [1]", "d"], random.integers(1, 4), replace=False)
@@ -248,9 +243,7 @@ def made_up_layout(random):
 
 @pytest.mark.slow
 def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
-    """What prepare lets pass has images of each class to train on, to validate on and to test on;
-    all else is refused by name.
-    """
+    """Every split that prepare accepts has images of each class in each part."""
     random, ends = np.random.default_rng(3), {"source refused": 0, "split refused": 0, "split": 0}
     for _ in range(300):
         paths, include, exclude = made_up_layout(random)
@@ -271,7 +264,7 @@ def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
             if inventory.empty:  # main refuses that
                 continue
             try:
-                parts = parts_of(protocol, inventory, photographs, Split())
+                parts = rows_of(protocol, inventory, photographs, Split())
             except StudyError:
                 ends["split refused"] += 1
                 continue
