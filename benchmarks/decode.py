@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from benchmarks import tell
+from benchmarks import print_row
 from hemotune.cells import dataset as cells
 from hemotune.progress import cores
 from hemotune.settings.reading import read
@@ -48,7 +48,7 @@ def decode(path):
 
 
 def bare(folder, paths):
-    """Seconds to decode all images with all processors."""
+    """Seconds to decode all images with all cores."""
     started = time.monotonic()
     with concurrent.futures.ProcessPoolExecutor(cores()) as pool:
         for _ in pool.map(decode, [str(folder / path) for path in paths], chunksize=64):
@@ -109,7 +109,7 @@ def main():
             rounds.append([float(seconds) for seconds in output.splitlines()[-1].split()])
             print("bare {:.2f} s, validate + prepare {:.2f} s".format(*rounds[-1]), flush=True)
     base, mine = (sum(column) / len(rounds) for column in zip(*rounds, strict=True))
-    tell(
+    print_row(
         f"validate + prepare / bare decode, {count} images",
         mine / base,
         1.3,

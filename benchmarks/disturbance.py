@@ -1,6 +1,4 @@
-"""Means to disturb a study: a command under watch that gets a signal at its moment, and a disk with
-little room.
-"""
+"""Disturb a study: send a signal to a command at a given moment, or give it a disk that is full."""
 
 import contextlib
 import os
@@ -40,10 +38,9 @@ def copy(source, target):
 
 @contextlib.contextmanager
 def small_disk(folder, source, room):
-    """A copy of a study on a file system of its own, filled but for `room` bytes; yields what fills
-    it.
+    """Copy a study to its own file system with `room` bytes left; yield the file that fills it.
 
-    Needs the right to mount.
+    Needs permission to mount.
     """
     size = (
         sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) * 2 + 100_000_000
@@ -64,7 +61,7 @@ def disturb(fault, folder, usual):
     """Run a stage and send the fault's signal at its moment; returns (whether it was sent, exit
     status, output).
     """
-    # On one slot, as many threads as `dvc repro` has: with fewer, sums round otherwise.
+    # One slot has as many threads as `dvc repro`; with fewer, sums are rounded differently.
     command = (
         ["flows.study", "--slots", "cpu"] if fault.flow else ["dvc", "repro", "-s", fault.stage]
     )

@@ -1,15 +1,13 @@
-"""What becomes of a study when something goes wrong: each fault is brought about, then the same
-command is run again.
+"""Inject faults into a study, one by one, and run the same command again.
 
     python -m benchmarks.faults                     all of them, in an hour; writes docs/faults.md
-    python -m benchmarks.faults --jobs 2            two at a time, as far as memory and cores go
-    python -m benchmarks.faults --only "disk full"  those whose stage or fault holds these words;
-    writes nothing
+    python -m benchmarks.faults --jobs 2            two at a time
+    python -m benchmarks.faults --only "disk full"  those whose stage or fault has these words
 
-One tiny study is run undisturbed and kept as it was before each of its stages. A fault starts from
-such a copy. It passes if the disturbed command failed without a traceback and left nothing
-half-written where results lie, and if the next run ended with the same results as the undisturbed
-one, with `dvc status` clean.
+One tiny study is run undisturbed, and a copy of it is kept from before each of its stages. Each
+fault starts from such a copy. It passes if the disturbed command failed without a traceback, nothing
+half-written was left among the results, and the next run ended with the results of the undisturbed
+study and a clean `dvc status`. With --only, docs/faults.md is not written.
 """
 
 import argparse
@@ -75,7 +73,7 @@ class Fault:
     then_flow: bool = False
     # Flows.serve runs the study on request, and the processes of these modules are killed
     served: tuple[str, ...] = ()
-    deaths: int = 1  # how often they are, each time once they are there again
+    deaths: int = 1  # how many times, each time after they were started again
     ends: str = ""  # the state in which the served run that was disturbed ends
 
     @property
@@ -95,7 +93,7 @@ def halve_rwlock(folder: Path) -> None:
 
 
 def faults():
-    """List all faults; the random moments are the same in every run."""
+    """Return all faults; the random moments are the same in every run."""
     moments = random.Random(SEED)
     killed = [
         Fault(stage, "kill -9", moments.uniform(0.1, 0.95)) for stage in ORDER[:4] for _ in range(3)
@@ -180,7 +178,7 @@ ROOM = {
 
 
 def command_of(stage):
-    """The stage's own command, as dvc.yaml has it."""
+    """Return the stage's command, as in dvc.yaml."""
     name, _, key = stage.partition("@")
     return [
         sys.executable,
@@ -219,9 +217,7 @@ def half_written(folder):
 
 
 def judge(fault, before, reference, usual, folder):
-    """Bring a fault about in a copy of the study, run again; returns (what was seen, list of what
-    was wrong).
-    """
+    """Inject a fault into a copy of the study and run again; return (what was seen, list of errors)."""
     wrong = []
     if fault.served:
         copy(before, folder)
@@ -263,7 +259,7 @@ def judge(fault, before, reference, usual, folder):
 
 
 def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple[str, list[str]]:
-    """The same for a study that flows.serve runs on request; the next run is requested too."""
+    """Do what `judge` does for a study that flows.serve runs on request; so is the next run."""
     ended = "did not end"
     try:
         with served.disturbed(folder, fault.when, fault.served, fault.deaths) as (serving, ended):
@@ -283,21 +279,21 @@ def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple
 
 
 def run_again(fault, folder, reference):
-    """The same command again; returns what was wrong."""
+    """Run the same command again; return a list of errors."""
     command = (
         ["flows.study", "--slots", "cpu"] if fault.by_flow else ["dvc", "repro", "-s", fault.stage]
     )
     status, output = call(folder, sys.executable, "-m", *command)
     wrong = [] if status == 0 else [f"the next run: exit status {status}, {output[-300:]}"]
     if fault.damage and "is damaged" not in output:
-        wrong.append("no word about the damage")
+        wrong.append("no message about the damage")
     return wrong + compare(folder, reference, fault.by_flow, fault.stage)
 
 
 def compare(
     folder: Path, reference: dict[str, str], by_flow: bool, stage: str | None = None
 ) -> list[str]:
-    """What differs from the undisturbed study, after the whole flow or after one stage."""
+    """Return the differences from the undisturbed study after the whole flow, or after one stage."""
     found = fingerprint(folder)
     if by_flow:  # which also makes the report, in which learning times stand
         reference, found = (
@@ -336,7 +332,7 @@ def undisturbed(scratch):
 
 
 def row_of(fault, folder, before, after, usual):
-    """Bring a fault about in `folder`; returns its row of the table."""
+    """Inject a fault into a study in `folder`; return its row of the table."""
     folder.mkdir()
     reference = after["report"] if fault.by_flow else after[fault.stage]
     seen, wrong = judge(fault, before[fault.stage], reference, usual[fault.stage], folder)

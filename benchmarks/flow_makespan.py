@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks import tell
+from benchmarks import print_row
 from flows import server
 
 STAGES = 7
@@ -109,7 +109,7 @@ def moment(text):
 
 
 def report(what, ideal, makespan, whole):
-    tell(
+    print_row(
         f"{what} / ideal makespan",
         makespan / ideal,
         1.15,

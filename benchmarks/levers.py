@@ -16,7 +16,7 @@ import time
 
 from hemotune import hardware
 
-# What is changed, and how it is told.
+# What is changed, and how the table names it.
 WAYS = {
     "study": "as the study trains",
     "onednn": "oneDNN off, as TensorFlow has it on processors without AVX-512",

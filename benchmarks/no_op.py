@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import tell
+from benchmarks import print_row
 from tests.conftest import ENVIRONMENT, TINY_PROFILE, make_repository, stand_in
 
 ROUNDS = 3
@@ -79,13 +79,13 @@ def main(arguments=None):
     images = 4 * photographs * COPIES
     ratio = repro / (1.5 * version + 1)
     what = f"no-op, {images} images"
-    tell(
+    print_row(
         f"{what}, dvc repro / (1.5 x dvc --version + 1 s)",
         ratio,
         1.0,
         f"{repro:.1f} s / {1.5 * version + 1:.1f} s",
     )
-    tell(
+    print_row(
         f"{what}, the flow without its imports, seconds",
         flow - imports,
         8,

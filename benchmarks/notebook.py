@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import tell
+from benchmarks import print_row
 from flows import slots
 from tests.conftest import ENVIRONMENT, make_repository
 
@@ -40,7 +40,7 @@ training: {{epochs: {epochs}, batch_size: 32, dropout: 0.5, precision: auto, see
 
 
 def notebook(folder, size, epochs, experiments):
-    """What the published study did, in this process; prints the seconds of each epoch as JSON."""
+    """Do what the original notebook did; print the seconds of each epoch as JSON."""
     import keras
 
     seconds = []
@@ -106,7 +106,7 @@ def timed(command, environment):
 
 
 def link_images(target):
-    """Lay out the study's own split as the folders that image_dataset_from_directory reads."""
+    """Write the study's split as the folders that image_dataset_from_directory reads."""
     inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
     split = json.loads(Path("data/splits/random.json").read_text())
     for part in ("train", "validation", "test"):
@@ -176,13 +176,13 @@ def main():
     images = 4 * options.photographs * 8
     what = f"ResNet50, {options.size} px, {images} images"
     fits = f"{options.experiments} fits of {options.epochs} epochs"
-    tell(
+    print_row(
         f"whole study / the notebook's way, {what}, {fits}",
         study / theirs,
         0.5,
         f"{study:.0f} s / {theirs:.0f} s",
     )
-    tell(
+    print_row(
         f"an epoch of it, {what}, {at_once} at once",
         ours_epoch / theirs_epoch,
         0.5,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import tell
+from benchmarks import print_row
 from hemotune.cells import dataset as cells
 from tests.conftest import ENVIRONMENT, make_workspace
 
@@ -60,8 +60,10 @@ def main():
         seconds, memory = measure(Path(folder, "once"), options.images)
         more_seconds, more_memory = measure(Path(folder, "ten-times"), 10 * options.images)
     what = f"validate + prepare, {10 * options.images} / {options.images} drawn images"
-    tell(f"{what}, time", more_seconds / seconds, 10.5, f"{more_seconds:.1f} s / {seconds:.1f} s")
-    tell(
+    print_row(
+        f"{what}, time", more_seconds / seconds, 10.5, f"{more_seconds:.1f} s / {seconds:.1f} s"
+    )
+    print_row(
         f"{what}, peak memory", more_memory / memory, 1.0, f"{more_memory:.0f} MB / {memory:.0f} MB"
     )
     return 0

@@ -1,6 +1,4 @@
-"""A served study under disturbance: flows.serve runs it on request, processes are killed, it is
-served and requested again.
-"""
+"""Disturb a served study: flows.serve runs it on request, processes are killed, it is run again."""
 
 import contextlib
 import functools
@@ -18,7 +16,7 @@ import httpx
 
 from benchmarks.disturbance import environment, processes, wait_for_the_end
 
-# As they stand in command lines; flows.serve is first, for it would start the others again.
+# As in their command lines; flows.serve comes first, because it would restart the others.
 SERVE, SERVER, ENGINE, LAUNCHER = (
     "flows.serve ",
     "flows.server ",
@@ -26,7 +24,7 @@ SERVE, SERVER, ENGINE, LAUNCHER = (
     "flows.launcher ",
 )
 ALL = SERVE, SERVER, ENGINE, LAUNCHER, "tasks.", "hemotune."
-AGAIN = "it is started again"  # what flows.serve prints when it has seen its server end
+AGAIN = "it is started again"  # what flows.serve prints when its server has died
 
 
 class Served:

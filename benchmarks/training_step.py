@@ -21,7 +21,7 @@ with hardware.quick_import():
     import keras
 import numpy as np  # noqa: E402
 
-from benchmarks import tell  # noqa: E402
+from benchmarks import print_row  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
 from hemotune.training.model import Batches, assemble, build_backbone, hold_images  # noqa: E402
@@ -32,7 +32,7 @@ ROUNDS = 5
 
 
 class Constant(keras.utils.PyDataset):
-    """The same batch, again and again, from memory."""
+    """Yield the same batch forever, from memory."""
 
     def __init__(self, batch, steps):
         super().__init__()
@@ -91,7 +91,7 @@ def main(arguments=None):
     base, mine = (statistics.median(column) / options.steps for column in zip(*rounds, strict=True))
     ratio, goal = statistics.median(theirs / ours for ours, theirs in rounds), GOAL[bool(gpus)]
     what = f"training step, study's input / constant batch, {options.backbone}, {options.size} px"
-    tell(what, ratio, goal, f"{mine * 1e3:.0f} ms / {base * 1e3:.0f} ms")
+    print_row(what, ratio, goal, f"{mine * 1e3:.0f} ms / {base * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":
