@@ -73,13 +73,11 @@ def plan(
         paths: posix paths of all its files, relative to its top.
         folders: posix paths of its folders, so that an empty class is noticed; the folders of
             `paths` may be left out.
-        include: patterns (see `matches`), one of which an image must match; if empty, every image
-            is used.
+        include: patterns (see `matches`), one of which an image must match, if there are any.
         exclude: patterns of images that are not used.
 
     Raises:
-        StudyError: the layout is not supported, a class is empty, or two files would get the same
-            name.
+        StudyError: the layout is not supported, a class is empty, or two names collide.
     """
     ignored: Counter[str] = Counter()
     images: dict[str, Folder] = {}
@@ -93,11 +91,8 @@ def plan(
         ignored["left out by dataset.include or exclude"] = left_out
     if not used:
         found = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(6)) or "no files"
-        raise StudyError(
-            f"{name}: there is no image to use (found: {found}); images end in"
-            f" {', '.join(sorted(SUFFIXES))}"
-        )
-
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise StudyError(f"{name}: no image to use (found: {found}); images end in {suffixes}")
     layout = layout_of(name, Counter(used.values()))
     known = {folder_of(path) for path in paths}
     known |= {folder_of(f"{folder.rstrip('/')}/") for folder in folders}
@@ -106,8 +101,7 @@ def plan(
     known -= with_parents(images.values()) - with_parents(included)
     for folder in empty_folders(layout, known):
         path = "/".join(folder) + "/"
-        examples = [f"{path}x{suffix}" for suffix in SUFFIXES]
-        if any(not kind_ignored(image) and wanted(image, include, exclude) for image in examples):
+        if would_use_images(path, include, exclude):
             pattern = f"*{path}*".replace("'", "''")  # as YAML quotes it
             raise StudyError(
                 f"{name}: the folder {path} is in the place of a class, but holds no image; add"
@@ -145,6 +139,12 @@ def wanted(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Whether dataset.include and dataset.exclude let an image be used."""
     included = not include or any(matches(path, pattern) for pattern in include)
     return included and not any(matches(path, pattern) for pattern in exclude)
+
+
+def would_use_images(folder: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether an image in `folder`, a path that ends in a slash, would be used."""
+    examples = [f"{folder}x{suffix}" for suffix in SUFFIXES]
+    return any(not kind_ignored(path) and wanted(path, include, exclude) for path in examples)
 
 
 def matches(path: str, pattern: str) -> bool:

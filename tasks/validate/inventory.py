@@ -6,6 +6,7 @@ Each file is read and decoded once.
 import gc
 import hashlib
 import io
+import itertools
 import math
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -140,35 +142,27 @@ def take_inventory(
         StudyError: a process was killed.
         OSError: the disk is full.
     """
-    offset = allocate(images, (len(paths), size, size, 3))
     length = max(1, min(64, (16 << 20) // (3 * size * size)))
     starts = range(0, len(paths), length)
+    chunks = [paths[start : start + length] for start in starts]
     progress = Progress("decode", len(paths), "images")
-    # Fork: a spawned process would import pandas and scipy again. At this point there is neither a
-    # thread nor TensorFlow here.
+    # Fork: a spawned process would import pandas again. No thread and no TensorFlow runs here yet.
     Image.init()
-    pool = ProcessPoolExecutor(
-        processes or cores(),
-        mp_context=multiprocessing.get_context("fork"),
-        initializer=start_process,
-    )
+    fork = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(processes or cores(), fork, initializer=start_process)
     batches = []
-    with open(images, "r+b") as file:
-        job = Job(folder, size, file.fileno(), offset)
+    with open(images, "wb") as file:
+        job = Job(folder, size, file.fileno(), allocate(file, (len(paths), size, size, 3)))
         try:
-            futures = {
-                start: pool.submit(read_chunk, job, start, paths[start : start + length])
-                for start in starts
-            }
-            if meanwhile:  # only now: all processes were forked at the first submit
+            results = pool.map(read_chunk, itertools.repeat(job), starts, chunks)
+            if meanwhile:  # only now: map has forked all processes
                 threading.Thread(target=meanwhile, daemon=True).start()
-            for start in starts:
-                batches.append(futures.pop(start).result())
-                progress.update(min(start + length, len(paths)))
+            for start, batch in zip(starts, results, strict=True):
+                batches.append(batch)
+                progress.update(start + len(batch))
         except BrokenProcessPool:
             raise StudyError(
-                "a process that decodes images was killed, probably because memory ran out: free"
-                " some memory and run it again"
+                "a decoding process was killed, probably because memory ran out: free some memory"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -176,17 +170,16 @@ def take_inventory(
     return rows
 
 
-def allocate(path: Path, shape: tuple[int, ...]) -> int:
-    """Write a .npy file of uint8 zeros that occupies all of its disk space; return the offset of
-    its first value.
+def allocate(file: IO[bytes], shape: tuple[int, ...]) -> int:
+    """Make an empty file a .npy file of uint8 zeros, with all of its disk space; return the offset
+    of its first value.
     """
-    with open(path, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        offset = file.tell()
-        file.flush()
-        if total := int(np.prod(shape)):
-            os.posix_fallocate(file.fileno(), offset, total)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.flush()
+    offset = file.tell()
+    if total := math.prod(shape):
+        os.posix_fallocate(file.fileno(), offset, total)
     return offset
 
 

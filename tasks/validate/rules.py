@@ -1,4 +1,4 @@
-"""The rules that images must meet. A new rule is added here, to the function of its table."""
+"""The rules that images must meet. A new one is added here, and its settings to Validation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,9 +33,6 @@ class Rule:
     detail_format: str = "{}"
 
 
-MISSING = Expectation("ExpectColumnValuesToBeNull", {})
-
-
 def one_of(values: Iterable[str | bool]) -> Expectation:
     return Expectation("ExpectColumnValuesToBeInSet", {"value_set": list(values)})
 
@@ -48,6 +45,49 @@ def at_most(bound: float) -> Expectation:
     return Expectation("ExpectColumnValuesToBeBetween", {"max_value": bound})
 
 
+MISSING = Expectation("ExpectColumnValuesToBeNull", {})
+
+# The rules that no profile changes
+FIXED = (
+    Rule(
+        name="empty_class",
+        severity="error",
+        description="Every class folder has images to train on or to test on.",
+        expected="at least one readable image in each class folder, and one of each class"
+        " outside TEST_SIMPLE",
+        fix="add images, or leave the class out with dataset.exclude in the profile",
+        table="folders",
+        column="empty",
+        expectation=MISSING,
+        detail="empty",
+    ),
+    Rule(
+        name="classes",
+        severity="error",
+        description="There are classes to distinguish.",
+        expected="at least two classes",
+        fix="put the images of each class in a folder of its own: SPLIT/CLASS or CLASS",
+        table="folders",
+        column="classes",
+        expectation=at_least(2),
+        detail=None,
+    ),
+    # Every other rule passes if there is no value: Great Expectations skips nulls.
+    Rule(
+        name="complete",
+        severity="error",
+        description="The inventory is complete.",
+        expected="no missing value",
+        fix="this is an error in tasks/validate/inventory.py: report it",
+        table="images",
+        column="lacks",
+        expectation=MISSING,
+        detail="lacks",
+        detail_format="lacks {}",
+    ),
+)
+
+
 def rules_for(settings: Validation, common_size: str) -> list[Rule]:
     """Return the rules, with severities and bounds from `settings`.
 
@@ -58,19 +98,7 @@ def rules_for(settings: Validation, common_size: str) -> list[Rule]:
         *file_rules(settings, common_size),
         *duplicate_rules(settings),
         *folder_rules(settings),
-        # Every other rule passes if there is no value: Great Expectations skips nulls.
-        Rule(
-            name="complete",
-            severity="error",
-            description="The inventory is complete.",
-            expected="no missing value",
-            fix="this is an error in tasks/validate/inventory.py: report it",
-            table="images",
-            column="lacks",
-            expectation=MISSING,
-            detail="lacks",
-            detail_format="lacks {}",
-        ),
+        *FIXED,
     ]
 
 
@@ -190,28 +218,5 @@ def folder_rules(settings: Validation) -> list[Rule]:
             expectation=at_most(settings.largest_imbalance),
             detail="imbalance",
             detail_format="1 to {}",
-        ),
-        Rule(
-            name="empty_class",
-            severity="error",
-            description="Every class folder has images to train on or to test on.",
-            expected="at least one readable image in each class folder, and one of each class"
-            " outside TEST_SIMPLE",
-            fix="add images, or leave the class out with dataset.exclude in the profile",
-            table="folders",
-            column="empty",
-            expectation=MISSING,
-            detail="empty",
-        ),
-        Rule(
-            name="classes",
-            severity="error",
-            description="There are classes to distinguish.",
-            expected="at least two classes",
-            fix="put the images of each class in a folder of its own: SPLIT/CLASS or CLASS",
-            table="folders",
-            column="classes",
-            expectation=at_least(2),
-            detail=None,
         ),
     ]

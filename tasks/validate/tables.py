@@ -101,24 +101,16 @@ def folder_table(images: pd.DataFrame, decoded: pd.DataFrame, folders: list[str]
             return f"none of {files[place]:,} files is readable: {error_of.get(place)}"
         return None if place[1] in usable else "no readable image of this class outside TEST_SIMPLE"
 
-    rows = [
-        {
-            "path": f"{split}/{name}",
-            "split": split,
-            "class": name,
-            "images": counts[split, name],
-            "empty": why_empty((split, name)),
-            "classes": len(usable),
-        }
-        # A class that is missing in a split has zero images there.
-        for split, name in sorted(
-            {(split, name) for split in splits for name in classes} | existing
-        )
-    ]
-    places = pd.DataFrame(rows)
-    used = ~places["split"].isin(list(UNUSED_SPLITS))
-    largest = places.groupby("split")["images"].transform("max")
-    places["imbalance"] = (largest / places["images"]).where(used & (places["images"] > 0)).round(2)
+    # A class that is missing in a split has zero images there.
+    places = sorted({(split, name) for split in splits for name in classes} | existing)
+    table = pd.DataFrame(places, columns=["split", "class"])
+    table["path"] = table["split"] + "/" + table["class"]
+    table["empty"] = [why_empty(place) for place in places]
+    table["classes"] = len(usable)
+    sizes = pd.Series([counts[place] for place in places])
+    used = ~table["split"].isin(list(UNUSED_SPLITS))
+    largest = sizes.groupby(table["split"]).transform("max")
+    table["imbalance"] = (largest / sizes).where(used & (sizes > 0)).round(2)
     # Of the folders of an unused split, only `empty` is judged.
-    places["images"] = places["images"].where(used).astype("Int64")
-    return places
+    table["images"] = sizes.where(used).astype("Int64")
+    return table
