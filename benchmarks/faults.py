@@ -5,9 +5,9 @@
     python -m benchmarks.faults --only "disk full"  those whose stage or fault has these words
 
 One tiny study is run undisturbed, and a copy of it is kept from before each of its stages. Each
-fault starts from such a copy. It passes if the disturbed command failed without a traceback, nothing
-half-written was left among the results, and the next run ended with the results of the undisturbed
-study and a clean `dvc status`. With --only, docs/faults.md is not written.
+fault starts from such a copy. It passes if the disturbed command failed without a traceback,
+nothing half-written was left among the results, and the next run ended with the results of the
+undisturbed study and a clean `dvc status`. With --only, docs/faults.md is not written.
 """
 
 import argparse
@@ -217,7 +217,7 @@ def half_written(folder):
 
 
 def judge(fault, before, reference, usual, folder):
-    """Inject a fault into a copy of the study and run again; return (what was seen, list of errors)."""
+    """Inject a fault into a copy of the study, run again; return (what happened, errors)."""
     wrong = []
     if fault.served:
         copy(before, folder)
@@ -293,7 +293,7 @@ def run_again(fault, folder, reference):
 def compare(
     folder: Path, reference: dict[str, str], by_flow: bool, stage: str | None = None
 ) -> list[str]:
-    """Return the differences from the undisturbed study after the whole flow, or after one stage."""
+    """Return the differences from the undisturbed study, after the flow or after one stage."""
     found = fingerprint(folder)
     if by_flow:  # which also makes the report, in which learning times stand
         reference, found = (
