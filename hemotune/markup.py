@@ -1,6 +1,4 @@
-"""Names from data and settings, made safe to stand in Markdown and HTML: the report, the model card
-and the validation's page.
-"""
+"""Names from data and settings, escaped for Markdown and HTML: the report and the model card."""
 
 import re
 from html import escape

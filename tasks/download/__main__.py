@@ -11,14 +11,13 @@ source.json. The state of the source is written to data/source_state.json.
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
 from hemotune.settings.dataset import Dataset
 from hemotune.settings.reading import read_profile
-from tasks.download.sources import RAW, STATE, Contents, Fetched, contents_of, fetch, source_state
+from tasks.download.sources import RAW, STATE, contents_of, fetch, source_state
 
 
 @entry_point
@@ -38,23 +37,19 @@ def main(*arguments: str) -> None:
         contents = contents_of(folder)
         if not contents.images:
             raise StudyError(f"{dataset.source}: {fetched.reference}: holds no images")
-        write_source(folder / "source.json", dataset.source, fetched, contents)
+        origin = {"reference": fetched.reference, "version": fetched.version}
+        ignored = {"ignored": fetched.ignored.total(), "ignored_kinds": fetched.ignored}
+        source = {"source": dataset.source} | origin | ignored | asdict(contents)
+        write_json(folder / "source.json", source)
     write_json(STATE, fetched.state)
     for split, classes in contents.splits.items():
         print(f"{split}: " + ", ".join(f"{name} {count}" for name, count in classes.items()))
     kinds = ", ".join(f"{count} {kind}" for kind, count in fetched.ignored.most_common())
-    ignored = f", ignored {fetched.ignored.total()} ({kinds})" if kinds else ""
+    left_out = f", ignored {fetched.ignored.total()} ({kinds})" if kinds else ""
     print(
         f"{RAW}: {contents.images} images and {contents.photographs} photographs from"
-        f" {fetched.reference}{ignored}"
+        f" {fetched.reference}{left_out}"
     )
-
-
-def write_source(path: Path, source: str, fetched: Fetched, contents: Contents) -> None:
-    """Write source.json: where the images of data/raw/ come from, and what they are."""
-    origin = {"source": source, "reference": fetched.reference, "version": fetched.version}
-    ignored = {"ignored": fetched.ignored.total(), "ignored_kinds": fetched.ignored}
-    write_json(path, origin | ignored | asdict(contents))
 
 
 if __name__ == "__main__":

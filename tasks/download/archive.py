@@ -86,7 +86,7 @@ def check_entries(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
         if problem:
             raise StudyError(
                 f"{path}: entry {entry.orig_filename!r} {problem}; nothing was unpacked. Correct"
-                " the zip, or pack the images anew"
+                " the zip, or pack the images again"
             )
         names.add(name)
     total, packed = sum(entry.file_size for entry in entries), path.stat().st_size
@@ -149,7 +149,7 @@ def unpack(opened: zipfile.ZipFile, targets: dict[str, str], folder: Path) -> No
                 shutil.copyfileobj(packed, file, 1 << 20)
         except NotImplementedError as error:
             raise StudyError(
-                f"{opened.filename}: entry {name!r}: {error}; pack the images anew with deflate"
+                f"{opened.filename}: entry {name!r}: {error}; pack the images again with deflate"
             ) from None
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
             raise StudyError(

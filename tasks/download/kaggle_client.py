@@ -57,17 +57,8 @@ class Credentials:
     username: str | None = None
     key: str | None = None
 
-    @property
-    def found(self) -> bool:
+    def __bool__(self) -> bool:
         return bool(self.token or (self.username and self.key))
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A client of Kaggle with timeouts."""
-
-    client: Any  # kagglesdk.KaggleClient, which has no types
-    signed_in: bool
 
 
 @dataclass(frozen=True)
@@ -79,13 +70,14 @@ class Version:
     asked: datetime  # when Kaggle last answered
 
 
-def connect() -> Connection:
-    """Return a client that signs in with the credentials found, or with none: a public data set
-    needs none.
+def sign_in() -> Credentials:
+    """Return the credentials to use, if any: a public data set needs none.
+
+    A login by `kaggle auth login` is used if there is nothing else, and renewed if it has expired.
 
     Raises:
         StudyError: the credentials cannot be read, or are no credentials.
-        RetryableError: the login saved by `kaggle auth login` could not be renewed.
+        RetryableError: the login could not be renewed.
     """
     found = find_credentials()
     for secret in (found.token, found.username, found.key):
@@ -95,12 +87,12 @@ def connect() -> Connection:
                 f" {HOW_TO_SIGN_IN}"
             )
     login = Path("~/.kaggle/credentials.json").expanduser()
-    if not found.found and login.exists():
+    if not found and login.exists():
         warn_if_others_can_read(login)
-        if saved := KaggleCredentials.load(client_with(found)):
+        if saved := KaggleCredentials.load(connect(found)):
             what = "the login of `kaggle auth login`"
-            found = Credentials(token=call_kaggle(saved.get_access_token, what, signed_in=True))
-    return Connection(client_with(found), found.found)
+            return Credentials(token=call_kaggle(saved.get_access_token, what, signed_in=True))
+    return found
 
 
 def find_credentials() -> Credentials:
@@ -154,8 +146,8 @@ def warn_if_others_can_read(path: Path) -> None:
             )
 
 
-def client_with(credentials: Credentials) -> Any:  # kagglesdk has no types
-    """Return a kagglesdk.KaggleClient that has timeouts and does not follow the link to the zip."""
+def connect(credentials: Credentials) -> Any:  # a KaggleClient: kagglesdk has no types
+    """Return a client of Kaggle that has timeouts and does not follow the link to the zip."""
     client = KaggleClient(
         get_env(),
         verbose=False,
@@ -247,13 +239,10 @@ def current_version(handle: str) -> Version:
     """Return the current version of the data set OWNER/NAME; raises as `call_kaggle`."""
     request = ApiGetDatasetRequest()
     request.owner_slug, request.dataset_slug = handle.split("/")
-    kaggle = connect()
-    with kaggle.client:
-        found = call_kaggle(
-            lambda: kaggle.client.datasets.dataset_api_client.get_dataset(request),
-            handle,
-            kaggle.signed_in,
-        )
+    credentials = sign_in()
+    with connect(credentials) as client:
+        get = client.datasets.dataset_api_client.get_dataset
+        found = call_kaggle(lambda: get(request), handle, bool(credentials))
     if not found.current_version_number:
         raise StudyError(
             f"kaggle: {handle}: the answer names no current version; set dataset.version to a"
@@ -270,12 +259,10 @@ def request_zip(handle: str, version: int) -> requests.Response:
     request = ApiDownloadDatasetRequest()
     request.owner_slug, request.dataset_slug = handle.split("/")
     request.dataset_version_number = version
-    kaggle = connect()
-    answer: requests.Response = call_kaggle(
-        lambda: kaggle.client.datasets.dataset_api_client.download_dataset(request),
-        f"{handle} version {version}",
-        kaggle.signed_in,
-    )
+    credentials = sign_in()
+    download = connect(credentials).datasets.dataset_api_client.download_dataset
+    what = f"{handle} version {version}"
+    answer: requests.Response = call_kaggle(lambda: download(request), what, bool(credentials))
     return answer
 
 

@@ -81,7 +81,7 @@ def test_damaged_files_get_a_row_and_no_crash(odd):
     assert rows.loc[rows["readable"], "error"].isna().all()
 
 
-def test_modes_and_formats_are_told_as_stored(odd):
+def test_modes_and_formats_are_reported_as_stored(odd):
     rows, pixels = odd
     modes = {
         "cmyk.jpeg": "CMYK",

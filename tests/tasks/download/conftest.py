@@ -55,7 +55,7 @@ def use(workspace, **dataset):
 
 
 @pytest.fixture
-def bring(workspace, monkeypatch, capfd):
+def stage(workspace, monkeypatch, capfd):
     """Run the stage's command in this process (a process for each bad input would take a minute);
     return (status, output, errors).
     """
@@ -71,21 +71,21 @@ def bring(workspace, monkeypatch, capfd):
     return run
 
 
-def brought(raw):
+def files_in(raw):
     return sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file())
 
 
-def refused(bring, expected, **dataset):
+def refused(stage, expected, **dataset):
     """The stage fails with one clear message and leaves data/ as it was."""
-    bring.raw.mkdir(parents=True)
-    (bring.raw / "before").touch()
-    beside = os.listdir(bring.raw.parent)
-    status, output, errors = bring(**dataset)
+    stage.raw.mkdir(parents=True)
+    (stage.raw / "before").touch()
+    beside = os.listdir(stage.raw.parent)
+    status, output, errors = stage(**dataset)
     assert status == 1
     assert errors.startswith("error: ") and "Traceback" not in errors
     for part in [expected] if isinstance(expected, str) else expected:
         assert part in errors
-    assert brought(bring.raw) == ["before"] and os.listdir(bring.raw.parent) == beside
+    assert files_in(stage.raw) == ["before"] and os.listdir(stage.raw.parent) == beside
 
 
 @pytest.fixture(scope="module")

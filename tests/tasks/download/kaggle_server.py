@@ -26,7 +26,7 @@ SIGNATURE = "signature-that-nobody-may-see"
 
 class KaggleServer:
     """Serves `versions`, {number: bytes of the zip}; with a `token` (or "user:key") set, only to
-    who brings it.
+    whoever sends it.
 
     `faults[place]`, place one of GetDataset, DownloadDataset, storage, is a queue: each request to
     that place takes one; None or an empty queue is a proper answer. A fault is a dict:
@@ -88,9 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         if place == "IntrospectToken":
             self.answer(200, {"active": asked["token"] == self.kaggle.token, "username": "u"})
         elif self.kaggle.token and not self.signed_in():
-            brought = self.headers.get("Authorization")
+            sent_token = self.headers.get("Authorization")
             self.refuse(
-                401 if brought else 403, "Unauthenticated" if brought else "Permission denied"
+                401 if sent_token else 403, "Unauthenticated" if sent_token else "Permission denied"
             )
         elif f"{asked.get('ownerSlug')}/{asked.get('datasetSlug')}" != HANDLE:
             self.refuse(404, "Not found")

@@ -50,7 +50,7 @@ BAD_ENTRIES = {
 
 @pytest.mark.parametrize("bad", BAD_ENTRIES)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_dangerous_entries(bring, tmp_path, bad):
+def test_dangerous_entries(stage, tmp_path, bad):
     (made, content), expected = BAD_ENTRIES[bad]
     path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
     with zipfile.ZipFile(path, "a") as opened:
@@ -60,7 +60,7 @@ def test_dangerous_entries(bring, tmp_path, bad):
         )
         opened.writestr(made, content)
     refused(
-        bring,
+        stage,
         ["bad.zip: entry", expected, "nothing was unpacked"],
         source="archive",
         path=str(path),
@@ -68,22 +68,22 @@ def test_dangerous_entries(bring, tmp_path, bad):
     assert not list(tmp_path.parent.rglob("evil*"))
 
 
-def test_encrypted_zip(bring, tmp_path):
+def test_encrypted_zip(stage, tmp_path):
     path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
     path.write_bytes(patched(8, b"\x01\x00")(path.read_bytes()))
-    refused(bring, "is encrypted", source="archive", path=str(path))
+    refused(stage, "is encrypted", source="archive", path=str(path))
 
 
-def test_zip_bomb(bring, tmp_path):
+def test_zip_bomb(stage, tmp_path):
     path = make_zip(tmp_path / "bomb.zip", pictures("A", "B") | {"A/zeros.png": bytes(30_000_000)})
     assert path.stat().st_size < 100_000
-    refused(bring, ["30 MB", "zip bomb"], source="archive", path=str(path))
+    refused(stage, ["30 MB", "zip bomb"], source="archive", path=str(path))
 
 
-def test_zip_that_announces_a_giant(bring, tmp_path):
+def test_zip_that_announces_a_giant(stage, tmp_path):
     path = make_zip(tmp_path / "giant.zip", pictures("A", "B"))
     path.write_bytes(patched(24, struct.pack("<L", 4_000_000_000))(path.read_bytes()))
-    refused(bring, "unpacks to 4.0 GB, the limit is 1.0 GB", source="archive", path=str(path))
+    refused(stage, "unpacks to 4.0 GB, the limit is 1.0 GB", source="archive", path=str(path))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_zip_that_announces_a_giant(bring, tmp_path):
         (lambda data: b"GIF89a", "is not a zip but a GIF image"),
         (lambda data: b"text", "is not a zip but something else (it begins with b'text')"),
         (lambda data: data[:100] + bytes([data[100] ^ 255]) + data[101:], "is damaged"),
-        (patched(10, b"\x09\x00"), "pack the images anew"),
+        (patched(10, b"\x09\x00"), "pack the images again"),
     ],
     ids=[
         "truncated",
@@ -115,10 +115,10 @@ def test_zip_that_announces_a_giant(bring, tmp_path):
         "unknown method",
     ],
 )
-def test_damaged_zips(bring, tmp_path, damage, expected):
+def test_damaged_zips(stage, tmp_path, damage, expected):
     path = make_zip(tmp_path / "bad.zip", pictures("A", "B"))
     path.write_bytes(damage(path.read_bytes()))
-    refused(bring, ["bad.zip", expected], source="archive", path=str(path))
+    refused(stage, ["bad.zip", expected], source="archive", path=str(path))
 
 
 def test_truncated_zip_from_a_process(workspace, tmp_path):

@@ -18,7 +18,15 @@ from flows import source
 from hemotune.settings.dataset import Dataset
 from tasks.download import __main__ as download
 from tasks.download import sources
-from tests.tasks.download.conftest import TOKEN, arrived, brought, parts_asked, picture, use, zip_in
+from tests.tasks.download.conftest import (
+    TOKEN,
+    arrived,
+    files_in,
+    parts_asked,
+    picture,
+    use,
+    zip_in,
+)
 from tests.tasks.download.kaggle_server import HANDLE
 
 LATEST = Dataset(source="kaggle", handle=HANDLE, version="latest")
@@ -32,8 +40,8 @@ def test_pinned_version_without_a_token_from_a_process(kaggle, server):
     assert server.places() == ["DownloadDataset", "storage"]
     assert re.search(r"\[100%\] download (\d+)/\1, \d+ kB/s", output)
     assert f"kaggle: {HANDLE} version 4: {zip_in(kaggle, 4)} (" in output
-    brought_from = json.loads((kaggle.raw / "source.json").read_text())
-    assert [brought_from[key] for key in ("source", "reference", "version", "images")] == [
+    origin = json.loads((kaggle.raw / "source.json").read_text())
+    assert [origin[key] for key in ("source", "reference", "version", "images")] == [
         "kaggle",
         HANDLE,
         "4",
@@ -147,7 +155,7 @@ def test_killed_at_ten_points_and_started_again(kaggle, server, workspace):
         assert running.exitcode == -signal.SIGKILL
         assert not zip_in(kaggle).exists() and not kaggle.raw.exists()
     assert kaggle()[0] == 0 and arrived(kaggle, server)
-    assert len(brought(kaggle.raw)) == 201
+    assert len(files_in(kaggle.raw)) == 201
 
 
 def test_interrupted_by_the_user(kaggle, server):

@@ -29,7 +29,7 @@ def test_broken_bodies_and_busy_servers_are_overcome(kaggle, server):
     assert "kaggle: resuming at " in output
 
 
-def test_pauses_grow_and_the_last_status_is_told(kaggle, server, monkeypatch):
+def test_pauses_grow_and_the_last_status_is_reported(kaggle, server, monkeypatch):
     monkeypatch.setenv("HEMOTUNE_PAUSE", "0.02")
     server.faults["DownloadDataset"] += [{"status": 500}] * 5 + [{"status": 503}]
     fails(kaggle, "the server failed (503); gave up after 6 attempts", status=TRY_AGAIN)
@@ -39,7 +39,7 @@ def test_pauses_grow_and_the_last_status_is_told(kaggle, server, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["seconds", "date"])
-def test_too_many_requests_waits_as_told(kaggle, server, kind):
+def test_too_many_requests_waits_as_the_server_asks(kaggle, server, kind):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
     server.faults["DownloadDataset"] += [
         {"status": 429, "headers": {"Retry-After": "1" if kind == "seconds" else date}}
@@ -92,7 +92,7 @@ def test_connection_that_breaks_after_each_megabyte_arrives(kaggle, server, tmp_
 
 
 def test_file_changed_between_two_parts(kaggle, server, zips):
-    """The storage sends the whole anew, as If-Range asks it to."""
+    """The storage sends the whole file again, as If-Range requires."""
     server.faults["storage"] += [{"cut": 100_000}] + [{"cut": 0}] * 5
     fails(kaggle, "gave up", status=TRY_AGAIN)
     server.versions[6] = zips[4]
@@ -118,7 +118,7 @@ def test_part_that_does_not_fit_is_never_appended(kaggle, server, wrong):
 @pytest.mark.parametrize(
     "headers", [{"ETag": 'W/"weak"', "Last-Modified": None}, {"ETag": None, "Last-Modified": None}]
 )
-def test_without_a_validator_the_whole_is_fetched_anew(kaggle, server, headers):
+def test_without_a_validator_the_whole_is_downloaded_again(kaggle, server, headers):
     server.faults["storage"] += [{"cut": 100_000, "headers": headers}]
     assert kaggle()[0] == 0 and arrived(kaggle, server)
     assert parts_asked(server) == [None, None]
@@ -171,7 +171,7 @@ def test_partial_file_already_as_long_as_the_whole(kaggle, server, more):
     assert server.sent == (len(data) if more else 0)
 
 
-def test_damaged_zip_is_fetched_anew_once(kaggle, server, zips):
+def test_damaged_zip_is_downloaded_again_once(kaggle, server, zips):
     """The same size, a wrong byte in an image: only its CRC tells."""
     damaged = zips[6][:5000] + bytes([zips[6][5000] ^ 1]) + zips[6][5001:]
     server.versions[6] = damaged

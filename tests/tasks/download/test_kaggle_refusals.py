@@ -1,4 +1,4 @@
-"""Source kaggle: faults that are the user's to mend are told with the fix; and what the scheduled
+"""Source kaggle: errors that the user can fix are reported with the fix; and what the scheduled
 flow asks.
 """
 

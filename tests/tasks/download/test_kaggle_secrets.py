@@ -90,12 +90,12 @@ def test_token_and_signed_link_appear_nowhere_in_prefect(kaggle, server, workspa
     server.token = TOKEN
     server.faults["storage"] += [{"status": 403}, {"cut": 100_000}]
     home = {name: os.environ[name] for name in ("HOME", "HEMOTUNE_CACHE", "HEMOTUNE_PAUSE")}
-    told = {
+    settings = {
         "KAGGLE_API_TOKEN": TOKEN,
         "VERBOSE": "true",
         "PREFECT_HOME": str(workspace / ".study/prefect"),
     }
-    done = python("flows.study", cwd=workspace, **server.environment, **home, **told)
+    done = python("flows.study", cwd=workspace, **server.environment, **home, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     texts = {"output": done.stdout + done.stderr}
     with contextlib.closing(sqlite3.connect(workspace / ".study/prefect/prefect.db")) as database:

@@ -20,7 +20,7 @@ from tasks.download import __main__ as download
 from tasks.download import sources
 from tests.conftest import ENVIRONMENT, ROOT, python, run
 from tests.tasks.download.conftest import (
-    brought,
+    files_in,
     make_folder,
     make_zip,
     picture,
@@ -48,7 +48,7 @@ def test_kaggles_layout_from_a_process(workspace, tmp_path):
     result = python("tasks.download", cwd=workspace)
     assert result.returncode == 0, result.stderr
     raw = workspace / "data/raw"
-    assert len(brought(raw)) == 18 + 3 + 1
+    assert len(files_in(raw)) == 18 + 3 + 1
     assert (raw / "images/TEST_SIMPLE/B/B-2.jpeg").read_bytes() == picture(
         "dataset2-master/dataset2-master/images/TEST_SIMPLE/B2"
     )
@@ -62,7 +62,7 @@ def test_kaggles_layout_from_a_process(workspace, tmp_path):
     assert source["ignored_kinds"] == {".csv": 1, ".xml": 1}
     lines = [
         f"{hashlib.sha256((raw / name).read_bytes()).hexdigest()}  {name}\n"
-        for name in brought(raw)
+        for name in files_in(raw)
         if name != "source.json"
     ]
     assert source["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -107,15 +107,15 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("source", ["archive", "folder"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(bring, tmp_path, layout, source):
+def test_layouts(stage, tmp_path, layout, source):
     files, expected = LAYOUTS[layout]
     path = tmp_path / "source"
     (make_zip if source == "archive" else make_folder)(path, files)
-    status, output, errors = bring(source=source, path=str(path))
+    status, output, errors = stage(source=source, path=str(path))
     assert (status, errors) == (0, "")
-    found = brought(bring.raw)
+    found = files_in(stage.raw)
     assert len(found) == len(files) + 1 and expected in found
-    assert {(bring.raw / name).read_bytes() for name in found if name != "source.json"} == set(
+    assert {(stage.raw / name).read_bytes() for name in found if name != "source.json"} == set(
         files.values()
     )
 
@@ -131,19 +131,19 @@ NOT_UNDERSTOOD = {
 
 
 @pytest.mark.parametrize("layout", NOT_UNDERSTOOD)
-def test_other_layouts_are_refused_with_what_was_found(bring, tmp_path, layout):
+def test_other_layouts_are_refused_with_what_was_found(stage, tmp_path, layout):
     files = NOT_UNDERSTOOD[layout]
     folder = list(files)[-1].rpartition("/")[0]
     found = f"in {folder}/" if folder else "in its top folder"
     refused(
-        bring,
+        stage,
         ["source.zip: its layout", found, "SPLIT/CLASS/images"],
         source="archive",
         path=str(make_zip(tmp_path / "source.zip", files)),
     )
 
 
-def test_what_is_no_image_is_ignored_and_counted_but_a_text_named_jpeg_is_kept(bring, tmp_path):
+def test_what_is_no_image_is_ignored_and_counted_but_a_text_named_jpeg_is_kept(stage, tmp_path):
     rubbish = [
         "__MACOSX/A/._1.jpeg",
         "A/Thumbs.db",
@@ -156,10 +156,10 @@ def test_what_is_no_image_is_ignored_and_counted_but_a_text_named_jpeg_is_kept(b
     files = pictures("A", "B") | dict.fromkeys(rubbish, b"x") | {"A/text.jpeg": b"no image"}
     path = make_folder(tmp_path / "source", files)
     os.mkfifo(path / "A" / "pipe.jpeg")  # would hang who opens it
-    status, output, errors = bring(source="folder", path=str(path))
+    status, output, errors = stage(source="folder", path=str(path))
     assert status == 0, errors
-    assert (bring.raw / "images/ALL/A/text.jpeg").read_bytes() == b"no image"
-    source = json.loads((bring.raw / "source.json").read_text())
+    assert (stage.raw / "images/ALL/A/text.jpeg").read_bytes() == b"no image"
+    source = json.loads((stage.raw / "source.json").read_text())
     assert (source["images"], source["ignored"]) == (7, 8)
     kinds = {
         "__MACOSX": 1,
@@ -173,20 +173,20 @@ def test_what_is_no_image_is_ignored_and_counted_but_a_text_named_jpeg_is_kept(b
     assert source["ignored_kinds"] == kinds
 
 
-def test_include_and_exclude(bring, tmp_path):
+def test_include_and_exclude(stage, tmp_path):
     path = make_zip(
         tmp_path / "source.zip", pictures("v1/A", "v1/B", "v2/A", "v2/B"), folders=["v2/C"]
     )
-    status, output, errors = bring(
+    status, output, errors = stage(
         source="archive", path=str(path), include=["v2/*"], exclude=["*-0.jpeg", "v2/C/*"]
     )
     assert status == 0, errors
-    assert brought(bring.raw) == [f"images/ALL/{c}/{c}-{n}.jpeg" for c in "AB" for n in (1, 2)] + [
+    assert files_in(stage.raw) == [f"images/ALL/{c}/{c}-{n}.jpeg" for c in "AB" for n in (1, 2)] + [
         "source.json"
     ]
-    shutil.rmtree(bring.raw)
+    shutil.rmtree(stage.raw)
     refused(
-        bring,
+        stage,
         "12 left out by dataset.include or exclude",
         source="archive",
         path=str(path),
@@ -212,79 +212,79 @@ SPLITS = pictures(*(f"set/{split}/{c}" for split in ("TRAIN", "TEST") for c in (
         ),
     ],
 )
-def test_a_class_that_include_leaves_out_is_not_an_empty_one(bring, tmp_path, source, chosen, kept):
+def test_a_class_that_include_leaves_out_is_not_an_empty_one(stage, tmp_path, source, chosen, kept):
     path = tmp_path / "source"
     empty = {"set/TEST/D/notes.txt": b"x"} if "include" in chosen else {}
     (make_zip if source == "archive" else make_folder)(path, SPLITS | empty)
-    status, output, errors = bring(source=source, path=str(path), **chosen)
+    status, output, errors = stage(source=source, path=str(path), **chosen)
     assert status == 0, errors
-    folders = {name.removeprefix("images/").rpartition("/")[0] for name in brought(bring.raw)}
+    folders = {name.removeprefix("images/").rpartition("/")[0] for name in files_in(stage.raw)}
     assert folders - {""} == kept
 
 
-def test_the_pattern_that_a_refusal_names_leaves_the_folder_out(bring, tmp_path):
+def test_the_pattern_that_a_refusal_names_leaves_the_folder_out(stage, tmp_path):
     path = make_zip(tmp_path / "source.zip", SPLITS, folders=["set/TEST/it's [2]"])
-    refused(bring, "dataset.exclude: ['*set/TEST/it''s [2]/*']", source="archive", path=str(path))
-    shutil.rmtree(bring.raw)
-    status, output, errors = bring(
+    refused(stage, "dataset.exclude: ['*set/TEST/it''s [2]/*']", source="archive", path=str(path))
+    shutil.rmtree(stage.raw)
+    status, output, errors = stage(
         source="archive", path=str(path), exclude=["*set/TEST/it's [2]/*"]
     )
     assert status == 0, errors
 
 
-def test_a_class_that_include_wants_must_have_images(bring, tmp_path):
+def test_a_class_that_include_wants_must_have_images(stage, tmp_path):
     path = make_zip(tmp_path / "source.zip", SPLITS, folders=["set/TEST/D"])
     expected = "the folder set/TEST/D/ is in the place of a class"
-    refused(bring, expected, source="archive", path=str(path), include=["*.jpeg"])
+    refused(stage, expected, source="archive", path=str(path), include=["*.jpeg"])
 
 
 @pytest.mark.parametrize(
     "files", [{}, {"C/notes.txt": b"x"}], ids=["nothing in it", "a text in it"]
 )
 @pytest.mark.parametrize("top", ["", "set/TRAIN/"], ids=["plain", "splits"])
-def test_empty_class_is_refused(bring, tmp_path, top, files):
+def test_empty_class_is_refused(stage, tmp_path, top, files):
     all_files = pictures(f"{top}A", f"{top}B") | {
         f"{top}{name}": content for name, content in files.items()
     }
     path = make_zip(tmp_path / "source.zip", all_files, folders=[f"{top}C"])
     refused(
-        bring,
+        stage,
         [f"the folder {top}C/", "holds no image", "dataset.exclude"],
         source="archive",
         path=str(path),
     )
 
 
-def test_names_that_collide_are_refused(bring, tmp_path):
+def test_names_that_collide_are_refused(stage, tmp_path):
     path = make_folder(tmp_path / "source", pictures("A", "B") | {"A/A-0.JPEG": b"x"})
-    refused(bring, "A/A-0.JPEG and A/A-0.jpeg would both become", source="folder", path=str(path))
-    shutil.rmtree(bring.raw)
+    refused(stage, "A/A-0.JPEG and A/A-0.jpeg would both become", source="folder", path=str(path))
+    shutil.rmtree(stage.raw)
     refused(
-        bring,
+        stage,
         "A and a differ in case only",
         source="folder",
         path=str(make_folder(tmp_path / "second", pictures("A", "a", "B"))),
     )
-    shutil.rmtree(bring.raw)
+    shutil.rmtree(stage.raw)
     composed = make_zip(
         tmp_path / "third.zip", pictures("train/\u00e9", "train/B", "test/e\u0301", "test/B")
     )
     refused(
-        bring,
+        stage,
         r"'e\u0301' and '\xe9' differ in Unicode composition only",
         source="archive",
         path=str(composed),
     )
 
 
-def test_folder_is_copied_and_the_original_untouched(bring, tmp_path):
+def test_folder_is_copied_and_the_original_untouched(stage, tmp_path):
     path = make_folder(tmp_path / "source", pictures("A", "B"))
     (path / "loop").symlink_to(path)
     original = path / "A" / "A-0.jpeg"
     original.chmod(0o444)
     before = original.stat()
-    assert bring(source="folder", path=str(path))[0] == 0
-    copy = bring.raw / "images/ALL/A/A-0.jpeg"
+    assert stage(source="folder", path=str(path))[0] == 0
+    copy = stage.raw / "images/ALL/A/A-0.jpeg"
     copy.write_bytes(b"changed")
     after = original.stat()
     assert original.read_bytes() == picture("A0") and (before.st_mode, before.st_mtime_ns) == (
@@ -294,31 +294,31 @@ def test_folder_is_copied_and_the_original_untouched(bring, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["data/raw", "data/raw/images", "data", "."])
-def test_source_inside_the_output_is_refused(bring, path):
-    (bring.raw / "images").mkdir(parents=True)
-    (bring.raw / "images" / "1.png").touch()
-    status, output, errors = bring(source="folder", path=path)
+def test_source_inside_the_output_is_refused(stage, path):
+    (stage.raw / "images").mkdir(parents=True)
+    (stage.raw / "images" / "1.png").touch()
+    status, output, errors = stage(source="folder", path=path)
     assert status == 1 and "this stage replaces data/raw/" in errors
-    assert (bring.raw / "images" / "1.png").exists()
+    assert (stage.raw / "images" / "1.png").exists()
 
 
-def test_missing_sources(bring, tmp_path):
+def test_missing_sources(stage, tmp_path):
     refused(
-        bring, ["no.zip: there is no such file", "dataset.path"], source="archive", path="no.zip"
+        stage, ["no.zip: there is no such file", "dataset.path"], source="archive", path="no.zip"
     )
-    shutil.rmtree(bring.raw)
-    refused(bring, ["no: there is no such folder", "dataset.path"], source="folder", path="no")
-    shutil.rmtree(bring.raw)
+    shutil.rmtree(stage.raw)
+    refused(stage, ["no: there is no such folder", "dataset.path"], source="folder", path="no")
+    shutil.rmtree(stage.raw)
     refused(
-        bring,
+        stage,
         ["cannot be read", "dataset.path"],
         source="archive",
         path=str(make_folder(tmp_path / "folder", pictures("A"))),
     )
-    shutil.rmtree(bring.raw)
+    shutil.rmtree(stage.raw)
     (tmp_path / "cells.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
     refused(
-        bring,
+        stage,
         "cells.7z: is a 7z archive, not a folder",
         source="folder",
         path=str(tmp_path / "cells.7z"),
@@ -392,16 +392,16 @@ def test_source_state_changes_with_the_source_and_is_kept(workspace, monkeypatch
         state(source="archive", path=str(tmp_path / "no.zip"))
 
 
-def test_sample_gives_the_same_bytes_twice(bring):
+def test_sample_gives_the_same_bytes_twice(stage):
     sample = {"photographs": 4, "copies": 2, "width": 48, "height": 32, "seed": 3}
     sums = []
     for _ in range(2):
-        status, output, errors = bring(source="sample", sample=sample)
+        status, output, errors = stage(source="sample", sample=sample)
         assert status == 0, errors
-        source = json.loads((bring.raw / "source.json").read_text())
+        source = json.loads((stage.raw / "source.json").read_text())
         assert source["reference"] == "drawn" and source["version"] is None
         for kind in ("images", "photographs"):
-            assert source[kind] == sum(path.is_file() for path in (bring.raw / kind).rglob("*")) > 0
+            assert source[kind] == sum(path.is_file() for path in (stage.raw / kind).rglob("*")) > 0
         sums.append(source["sha256"])
     assert sums[0] == sums[1]
 
