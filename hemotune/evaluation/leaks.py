@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 THUMBNAIL = 12  # pixels a side
 NAMES = {
-    "majority_class": "always answering the most frequent class",
+    "majority_class": "always predicting the most frequent class",
     "nearest_histogram": "the nearest training image by colour histogram",
     "nearest_thumbnail": f"the nearest training image by a {THUMBNAIL} x {THUMBNAIL} thumbnail",
 }

@@ -217,11 +217,7 @@ def per_class(table: Judged) -> pd.DataFrame:
         )
         photographs.append(found)
         notes.append(
-            "no test image"
-            if number == 0
-            else "one photograph: says nothing of others"
-            if found == 1
-            else ""
+            "no test images" if number == 0 else "one photograph only" if found == 1 else ""
         )
     columns = {"class": classes, "precision": precision, "recall": recall, "f1": f1, "units": units}
     return pd.DataFrame({**columns, "photographs": photographs, "note": notes})
@@ -333,11 +329,11 @@ def notes_on(known: bool, photographs: int) -> list[str]:
     """Return sentences on what weakens an interval from so many photographs, `known` or not."""
     if not known:
         return [
-            "photographs are unknown: the interval takes every image for independent and is too"
+            "photographs are unknown: the interval treats every image as independent and is too"
             " narrow if some are copies"
         ]
     if photographs == 1:
-        return ["one photograph: no interval can be given"]
+        return ["there is only one photograph, and so no interval"]
     if photographs < FEW_PHOTOGRAPHS:
         return [f"only {photographs} photographs: the interval itself is uncertain"]
     return []

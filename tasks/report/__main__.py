@@ -1,5 +1,5 @@
-"""Write the study's report: reports/study.md in the shape of the published one, results.csv,
-times.csv, figures/ and model_card.md.
+"""Write the study's report: reports/study.md in the shape of the original, results.csv, times.csv,
+figures/ and model_card.md.
 
 python -m tasks.report                   every run that params.yaml names must be there
 python -m tasks.report --incomplete      report what is there, and name what is missing as failed
@@ -37,6 +37,8 @@ from tasks.report.software import WARNING, different_software
 from tasks.report.study import Rule, Study, read_study
 from tasks.report.trust import warnings_of
 
+# Words of section 1 for fields of Metrics.
+MACHINE = {"CPU": "processor", "Threads": "threads", "Device": "device", "Precision": "precision"}
 Runs = Sequence[FinishedRun | FailedRun]
 
 
@@ -150,8 +152,8 @@ def write_study(
         software=different_software(summaries),
         software_warning=WARNING,
         machine={
-            name: sorted({escaped(getattr(run.metrics, name)) for run in finished_runs})
-            for name in ("processor", "threads", "device", "precision")
+            word: sorted({escaped(getattr(run.metrics, name)) for run in finished_runs})
+            for word, name in MACHINE.items()
         },
         rows=original.read_original(),
         siblings=original.read_siblings(),

@@ -1,4 +1,4 @@
-"""Section 5 of the report: what the accuracies are worth. Intervals, both protocols, controls
+"""Section 5 of the report: how reliable the accuracies are. Intervals, both protocols, controls
 without training, spread over repeats, pairs.
 """
 
@@ -103,8 +103,8 @@ def controls_table(finished: Sequence[Summary], controls: Mapping[str, Controls]
 
 
 def control_notes(finished: Sequence[Summary], controls: Mapping[str, Controls]) -> list[str]:
-    """Return which models are not clearly above the controls, and what the controls could not
-    count.
+    """Return the models that are not clearly above the controls, and the test images whose
+    photograph is unknown.
     """
     notes = []
     for protocol, control in controls.items():
@@ -116,14 +116,14 @@ def control_notes(finished: Sequence[Summary], controls: Mapping[str, Controls])
         ]
         if weak:
             notes.append(
-                f"`{protocol}`: not {NEAR} points above the best control ({percent(highest)}):"
-                f" {listed(weak)}."
+                f"`{protocol}`: no more than {NEAR} points above the best control"
+                f" ({percent(highest)}): {listed(weak)}."
             )
         shared = control.shared_photographs
         if shared and shared.not_found:
             notes.append(
                 f"`{protocol}`: the photograph of {counted(shared.not_found, 'test image')} was"
-                " not found; shared ones may hide there."
+                " not found, so the share is a lower bound."
             )
     return notes
 
@@ -180,7 +180,7 @@ def against(other: Summary, summary: Summary) -> str:
     if other is summary:
         return ""
     change = difference(other.judged, summary.judged)
-    verdict = "*not told apart*"
+    verdict = "*not significantly different*"
     if change.significant:
         verdict = "better" if change.value > 0 else "worse"
     return f"{format_difference(change)}, {verdict}"

@@ -305,8 +305,8 @@ def draw_errors(path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.ui
         photograph = error["photograph"]
         lines = [
             shortened(error["truth"]),
-            f"taken for {shortened(error['prediction'])}",
-            f"{100 * error['confidence']:.1f} % sure",
+            f"predicted {shortened(error['prediction'])}",
+            f"confidence {100 * error['confidence']:.1f} %",
             origin(None if photograph is None else shortened(photograph)),
         ]
         axes.text(

@@ -20,7 +20,7 @@ from tasks.report.markdown import (
 )
 from tasks.report.results import FACTORS, Summary, best_of, by_series
 
-# The factors in the order of the report: three of an experiment, then what tells series apart.
+# The factors in the order of the report: three of an experiment, then that of a series.
 TITLES = {
     "units": "Units of the hidden layers",
     "layers": "Hidden layers",
@@ -43,14 +43,14 @@ class Effect:
 
     @property
     def supported(self) -> bool:
-        """Whether the interval excludes 0 and p stays below LEVEL after the correction."""
+        """Whether the interval excludes 0 and p is below LEVEL after the correction."""
         return self.change.significant and self.adjusted < LEVEL
 
     @property
     def verdict(self) -> str:
         if self.supported:
             return "higher" if self.change.value > 0 else "lower"
-        return "not after correction" if self.change.significant else "not distinguishable"
+        return "not significantly different"
 
     @property
     def time_ratio(self) -> float:
@@ -118,9 +118,9 @@ def holm(ps: list[float]) -> list[float]:
     return [float(p) for p in multipletests(ps, alpha=LEVEL, method="holm")[1]]
 
 
-def sentences(effects: Iterable[Effect]) -> list[str]:
-    """Return the findings on each factor in each series, and that there is none where the data do
-    not support one.
+def findings_of(effects: Iterable[Effect]) -> list[str]:
+    """Return a text for each factor in each series: the supported effects on accuracy, the values
+    that are not significantly different, and the ratio of learning times.
     """
     found = []
     by_factor: dict[tuple[str, str], list[Effect]] = {}
@@ -129,10 +129,11 @@ def sentences(effects: Iterable[Effect]) -> list[str]:
     for (series, factor), group in by_factor.items():
         findings = [finding(effect) for effect in group if effect.supported]
         others = [effect.values for effect in group if not effect.supported]
-        text = "; ".join(findings) or "no finding on accuracy: the data do not support one"
-        if findings and others:
-            text += f". Not told apart: {listed(others)}"
-        found.append(f"**{TITLES[factor]}, {series}:** {text}. {time_sentence(group)}")
+        sentences = [f"{'; '.join(findings)}."] if findings else []
+        if others:
+            sentences.append(f"Accuracy not significantly different: {listed(others)}.")
+        sentences.append(time_sentence(group))
+        found.append(f"**{TITLES[factor]}, {series}:** {' '.join(sentences)}")
     return found
 
 

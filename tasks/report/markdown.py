@@ -94,13 +94,17 @@ def names_of(tied: Sequence[str]) -> str:
 
 
 def origin(photograph: str | None) -> str:
-    """Return what an image was made of, in words; groups that the stage group found bear no
+    """Return the photograph of an image as text; groups that the stage `group` found have no
     photograph's name.
     """
     if photograph is None:
         return "photograph unknown"
     if found := re.fullmatch(r"(group|single)-0*(\d+)", photograph):
-        return f"group {found[2]} of like images" if found[1] == "group" else "like no other image"
+        return (
+            f"group {found[2]} of similar images"
+            if found[1] == "group"
+            else "similar to no other image"
+        )
     return f"photograph {photograph}"
 
 

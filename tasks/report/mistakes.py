@@ -79,7 +79,7 @@ def f1_table(group: Sequence[Summary]) -> str:
         # A class that is never predicted has no precision; its F1 counts as 0 in the mean, as
         # scikit-learn's does. Of a class without test images nothing was measured.
         values = scores["f1"].fillna(0.0).where(scores["units"] > 0)
-        cells = ["no test image" if np.isnan(value) else percent(value) for value in values]
+        cells = ["no test images" if np.isnan(value) else percent(value) for value in values]
         rows.append([bold(summary.experiment), *cells, percent(values.mean())])
     return table(["Model", *map(escaped, scores["class"]), "Mean (macro)"], rows)
 

@@ -19,7 +19,7 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
     """Return the text of model_card.md.
 
     Args:
-        warnings: those of the held-out models, at the top of the report too.
+        warnings: those about the held-out models, which stand at the top of the report too.
     """
     runs = [run for one in summaries if one.protocol == "held-out" for run in one.finished]
     if not runs:
@@ -64,15 +64,15 @@ def explain_choice(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
     top = [one for one in runs if one.metrics.test.accuracy == highest]
     if run.metrics.test.accuracy < highest:
         names = names_of([one.experiment for one in top])
-        return f"{text}. The highest test accuracy, {percent(highest)} ({names}), had no say."
-    others = f", as that of {len(top) - 1} others" if len(top) > 1 else ""
+        return f"{text}. Test accuracy, highest at {percent(highest)} ({names}), played no part."
+    others = f", shared with {len(top) - 1} others" if len(top) > 1 else ""
     return f"{text}. Its test accuracy is the highest{others}."
 
 
 def origin_of_test(shared: SharedPhotographs | None) -> str:
     """Return what is known about the photographs of the test images."""
     if shared is None:
-        return "of which nobody knows whether they come from the same photographs as TRAIN"
+        return "for which it is unknown whether they come from the same photographs as TRAIN"
     lost = f"; the photograph of {shared.not_found:,} was not found" if shared.not_found else ""
     if shared.share:
         return f"{percent(shared.share)} of them made from a photograph that is in train too{lost}"

@@ -24,12 +24,14 @@ from tasks.report.markdown import (
 from tasks.report.results import FACTORS, Experiment, FinishedRun, Summary
 from tasks.report.study import Study
 
+NOTEBOOK = "https://colab.research.google.com/drive/18BXx_fb77k9KbYsv_bVidVf9FhbqK2KA"
+DATA_SET = "https://www.kaggle.com/datasets/paultimothymooney/blood-cells"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the original's words, and ours
 
 
 @dataclass(frozen=True)
 class SiblingRow:
-    """An experiment of a sister study; loss and accuracy (fraction) are by the original's name of
+    """An experiment of a sibling study; loss and accuracy (fraction) are by the original's name of
     the split. NaN is a figure that is not given.
     """
 
@@ -133,15 +135,15 @@ def size_findings(original: Sequence[SiblingRow], siblings: Sequence[SiblingRow]
     sizes, sizes_both = fitting_sizes(test), fitting_sizes(both)
     neither = "fits." if not any(n in sizes for n in (2487, 2489)) else "is excluded."
     return [
-        f"Every one of the {len(test)} test accuracies is exactly k / {n_test:,}, every validation"
-        f" accuracy exactly k / {n_validation:,}, k a whole number:"
+        f"Each of the {len(test)} test accuracies is exactly k / {n_test:,} and each validation"
+        f" accuracy exactly k / {n_validation:,} for a whole number k:"
         f" {listed(f'{a:.4f} = {round(a * n_test)}' for a in test[:2])} of {n_test:,},"
         f" {listed(f'{a:.4f} = {round(a * n_validation)}' for a in validation[:2])} of"
         f" {n_validation:,}, and so on. {n_test:,} and {n_validation:,} are 20 % and 16 % of"
         f" {total:,}: a random 64/16/20 split of {total:,} images, not the data set's own TEST.",
         f"Of all test sizes up to 4,000 only {listed(f'{n:,}' for n in sizes)} fit these"
         f" {len(test)} accuracies when rounded to 4 digits; with the {len(siblings)} rows of the"
-        f" sister studies only {listed(f'{n:,}' for n in sizes_both)}. The data set as downloaded"
+        f" sibling studies only {listed(f'{n:,}' for n in sizes_both)}. The data set as downloaded"
         " has 2,487 images in TEST and 12,444 in TRAIN and TEST; neither 2,487 nor 20 % of 12,444"
         f" (2,489) {neither}",
     ]
@@ -160,7 +162,7 @@ def table_findings(rows: Sequence[OriginalRow]) -> list[str]:
             ]
             found.append(
                 f"Row {number} ({row.model}): the section gives a learning time of"
-                f" {row.learning_time}, which is {computed} ms; the table says"
+                f" {row.learning_time}, which is {computed} ms; the table has"
                 f" {printed}{''.join(owner[:1])}."
             )
         if percent(row.accuracy["test"]) != row.table_accuracy:
@@ -174,13 +176,13 @@ def table_findings(rows: Sequence[OriginalRow]) -> list[str]:
         if folder != usual:
             found.append(
                 f"Row {number} ({row.model}): its figure is linked as `{row.figure}`, all"
-                f" others lie in `{usual}/`; where file names are case-sensitive it does not show."
+                f" others are in `{usual}/`; on a case-sensitive file system the link is broken."
             )
     return found
 
 
 def impossible_figures(rows: Iterable[SiblingRow]) -> list[str]:
-    """Return sentences on figures that cannot be true, or are absent.
+    """Return sentences on figures that are impossible or missing.
 
     A wrongly classified image gives its true class at most one half, so it adds at least ln 2 to
     the cross-entropy: loss >= (1 - accuracy) x ln 2, whatever the number of classes.
@@ -197,15 +199,17 @@ def impossible_figures(rows: Iterable[SiblingRow]) -> list[str]:
             elif loss < least - 0.0001:
                 other = "test" if split == "val" else "val"
                 found.append(
-                    f"{name}: a {word} loss of {loss:.4f} cannot go with an accuracy of"
-                    f" {accuracy:.4f}: a wrong image costs at least ln 2, so the loss is at least"
-                    f" {least:.4f} (the {SPLITS[other]} loss is {row.loss[other]:.4f})."
+                    f"{name}: a {word} loss of {loss:.4f} is impossible with an accuracy of"
+                    f" {accuracy:.4f}: a wrong image adds at least ln 2 to the sum, so the mean is"
+                    f" at least {least:.4f} (the {SPLITS[other]} loss is {row.loss[other]:.4f})."
                 )
     return found
 
 
-def tables_beside_ours(rows: Sequence[SiblingRow], summaries: Iterable[Summary]) -> list[str]:
-    """Return two tables: accuracies and learning times of each row beside ours, in each protocol
+def tables_beside_ours(
+    study: str, rows: Sequence[SiblingRow], summaries: Iterable[Summary]
+) -> list[str]:
+    """Return two tables: accuracies and learning times of a `study` beside ours, in each protocol
     that was run with one of its backbones.
     """
     backbones = list(dict.fromkeys(row.backbone for row in rows))
@@ -235,8 +239,8 @@ def tables_beside_ours(rows: Sequence[SiblingRow], summaries: Iterable[Summary])
     head = ["Model", "Head" if len(backbones) == 1 else "Backbone and head", "Learning Rate"]
     columns = [column for name in protocols for column in (f"Ours, {name}", "Difference (points)")]
     return [
-        table([*head, "Published accuracy", *columns], accuracies),
-        table([*head, "Published time", *[f"Ours, {name}" for name in protocols]], times),
+        table([*head, f"{study} accuracy", *columns], accuracies),
+        table([*head, f"{study} time", *[f"Ours, {name}" for name in protocols]], times),
     ]
 
 
@@ -258,7 +262,7 @@ def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
     training = profile.training
     scale = training.learning_rate_scale
     times = "" if scale == 1 else f", times {scale:g}"
-    machines = sorted({escaped(run.metrics.processor) for run in runs}) or ["nothing was run"]
+    machines = sorted({escaped(run.metrics.processor) for run in runs}) or ["no runs"]
     rows = [
         [
             "Images",
@@ -278,4 +282,4 @@ def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
         ],
         ["Machine", "Colab", listed(machines)],
     ]
-    return table(["", "Published", "Here"], rows)
+    return table(["", "Original", "This study"], rows)

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from tasks.report.results import Summary
 
-WARNING = (
-    "**Rows were made by different software**, which may account for a difference between them:"
-)
+WARNING = "**Rows were made with different software**, which may explain differences between them:"
 MOST = 5  # runs that are named for each software
 
 

@@ -42,8 +42,8 @@ def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> 
     if at_chance(best[0], scores["majority_class"]):
         chance = (
             f"**The models of `{series}` are at chance.** The best test accuracy is {reached};"
-            f" {NAMES['majority_class']} scores {percent(scores['majority_class'])}. They have"
-            " learnt nothing that this test can show."
+            f" {NAMES['majority_class']} scores {percent(scores['majority_class'])}. This"
+            " test shows no sign that they have learnt anything."
         )
         return [chance, *copies]
     margin = best[0].accuracy - NEAR / 100 - 1e-9
@@ -89,4 +89,4 @@ def near(series: str, name: str, score: float, reached: str, shared: float | Non
         if shared
         else "No photograph is on both sides"
     )
-    return f"{text} {few}: this is no leak, but the models add little to such a comparison."
+    return f"{text} {few}: this is not a leak, but the models add little to such a comparison."

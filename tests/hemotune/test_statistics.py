@@ -73,7 +73,7 @@ def test_one_photograph_gives_no_interval():
     assert (got.low, got.high, got.notes) == (
         None,
         None,
-        ["one photograph: no interval can be given"],
+        ["there is only one photograph, and so no interval"],
     )
 
 
@@ -187,13 +187,13 @@ def test_per_class_and_confusion_against_counting():
         assert (classes.loc[truth, "units"], classes.loc[truth, "photographs"]) == (60, 10)
 
 
-def test_a_class_of_one_photograph_or_none_is_said():
+def test_a_class_of_one_photograph_or_none_is_noted():
     predictions, grouped = drawn(photographs=5, copies=4)
     keep = predictions["truth"] != "MONOCYTE"
     table = judge(predictions[keep], photographs=grouped)
     classes = statistics.per_class(table).set_index("class")
-    assert classes.loc["LYMPHOCYTE", "note"] == "one photograph: says nothing of others"
-    assert classes.loc["MONOCYTE", "note"] == "no test image"
+    assert classes.loc["LYMPHOCYTE", "note"] == "one photograph only"
+    assert classes.loc["MONOCYTE", "note"] == "no test images"
     assert np.isnan(classes.loc["MONOCYTE", "recall"])
     assert classes.loc["EOSINOPHIL", "note"] == ""
 

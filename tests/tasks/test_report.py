@@ -118,7 +118,10 @@ def test_a_control_near_the_model_is_warned_of_at_the_top(study):
 
 def test_findings_only_where_the_interval_allows(study):
     text = (study[0] / "reports/study.md").read_text()
-    assert "**Units of the hidden layers, random:** no finding on accuracy" in text
+    assert (
+        "**Units of the hidden layers, random:** Accuracy not significantly different: 8 → 16"
+        in text
+    )
     assert re.search(
         r"\*\*Hidden layers, random:\*\* .*1 → 3 lowered accuracy by 4\d\.\d\d points \(95 %"
         r" interval -",
@@ -128,11 +131,11 @@ def test_findings_only_where_the_interval_allows(study):
     first, second = summary_of(0.95, units=8, seconds=10), summary_of(0.95, units=16, seconds=15)
     certain = findings.Effect("units", "s", first, second, change, adjusted=0.01)
     corrected = replace(certain, adjusted=0.2)
-    assert "8 → 16 raised accuracy by 2.00 points" in findings.sentences([certain])[0]
-    assert (
-        "no finding" in findings.sentences([corrected])[0]
-        and "× 1.50" in findings.sentences([corrected])[0]
-    )
+    (text,) = findings.findings_of([certain])
+    assert "8 → 16 raised accuracy by 2.00 points" in text and "not significantly" not in text
+    (text,) = findings.findings_of([corrected])
+    assert "Accuracy not significantly different: 8 → 16." in text
+    assert "raised" not in text and "× 1.50" in text
     assert findings.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
@@ -170,11 +173,11 @@ def test_an_effect_compares_what_differs_in_one_factor_alone():
     difference = sum(expected[4:6]) / 2 - sum(expected[:2]) / 2
     assert layers.change.value == pytest.approx(difference)
     assert layers.change.notes == []
-    assert (units.values, units.verdict) == ("8 → 16", "not distinguishable")
+    assert (units.values, units.verdict) == ("8 → 16", "not significantly different")
     assert units.change.low < 0 < units.change.high
 
 
-def test_model_card_is_of_the_model_that_validation_prefers(study):
+def test_model_card_is_of_the_model_with_the_best_validation_accuracy(study):
     table = pandas.read_csv(study[0] / "reports/results.csv").query("protocol == 'held-out'")
     best = table.sort_values("validation_accuracy").iloc[-1]
     card = (study[0] / "reports/model_card.md").read_text()
@@ -224,16 +227,15 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     text = (root / "reports/study.md").read_text()
     assert "### 6.1. Backbones" in text and "| **MobileNet, random** |" in text
     assert "`ResNet50 - F - D(16)` and `MobileNet - F - D(16)`" in text
-    # Said at the top and in the terminal, of all runs; and below the table in which rows of both
-    # stand side by side.
+    # All runs at the top and in the terminal; below a table the runs of its rows.
     ours, other = (
         "keras 3.10.0, tensorflow 2.19.0, float32",
         "jax 0.5.0, keras 3.10.0, mixed_bfloat16",
     )
     top, tables = text.split("## 1. ")
     mixed = f"{ours} (pre-trained with {other})"
-    assert told_software(top) == told_software(printed) == [{other: 1}, {ours: 6}, {mixed: 1}]
-    assert told_software(tables) == [{ours: 3}, {mixed: 1}, {other: 1}, {ours: 3}]
+    assert software_lines(top) == software_lines(printed) == [{other: 1}, {ours: 6}, {mixed: 1}]
+    assert software_lines(tables) == [{ours: 3}, {mixed: 1}, {other: 1}, {ours: 3}]
     assert pandas.read_csv(root / "reports/results.csv")["software"].tolist() == [ours] * 2 + [
         mixed
     ] + [ours] * 3 + [other, ours]
@@ -242,7 +244,9 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     assert "| Image | Truth | Prediction |" in text and not list(
         (root / "reports/figures").glob("errors-*")
     )
-    assert "validation found something**:" in text and "validation/index.html" not in text
+    assert (
+        "validation of the data found problems**:" in text and "validation/index.html" not in text
+    )
     assert "There is none" in (root / "reports/model_card.md").read_text()
     sister = re.search(
         r"\| \*\*mn_resultset2\*\* \| MobileNet, 1 × D\(16\) \| 1e-5 \| 99.04% \| (\S+)% \|"
@@ -296,7 +300,7 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "control", "told"),
+    ("accuracy", "control", "expected"),
     [
         (0.95, control(0.62, 0.0), []),
         (0.95, control(0.62, 0.04), []),
@@ -328,7 +332,7 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
         (
             0.95,
             control(0.92, 0.025),
-            ["Only 2.50% of the test images share a photograph with train: this is no leak"],
+            ["Only 2.50% of the test images share a photograph with train: this is not a leak"],
         ),
         (
             0.95,
@@ -345,11 +349,11 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
         (0.55, control(0.62, 0.83), ["are at chance", "83.00% of the test images"]),
     ],
 )
-def test_warnings_follow_what_was_counted(accuracy, control, told):
+def test_warnings_follow_what_was_counted(accuracy, control, expected):
     controls = {"random": Controls.model_validate(control)}
     found = warnings_of([summary_of(accuracy)], controls)
-    assert len(found) == len(told) and all(
-        part in warning for part, warning in zip(told, found, strict=True)
+    assert len(found) == len(expected) and all(
+        part in warning for part, warning in zip(expected, found, strict=True)
     ), found
 
 
@@ -360,7 +364,7 @@ def test_a_constant_answer_that_comes_near_is_named():
     assert summary.per_image.low > 0.7
     (found,) = warnings_of([summary], {"random": Controls.model_validate(often)})
     assert (
-        "add little to a constant answer.** Always answering the most frequent class scores 70.00%"
+        "add little to a constant answer.** Always predicting the most frequent class scores 70.00%"
         in found
     )
 
@@ -375,31 +379,31 @@ def test_rows_that_tie_are_all_named():
     runs = [
         run_of(name=name, validation=(0.5, loss)) for name, loss in (("a", 1), ("b", 1), ("c", 2))
     ]
-    told = (
+    expected = (
         "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the"
         " first of them."
     )
     assert explain_choice(best_by_validation(runs), runs).endswith(
-        f"{told} Its test accuracy is the highest, as that of 2 others."
+        f"{expected} Its test accuracy is the highest, shared with 2 others."
     )
     runs[2] = run_of(name="c", validation=(0.5, 2), test=0.6)
     assert explain_choice(best_by_validation(runs), runs).endswith(
-        "The highest test accuracy, 60.00% (c), had no say."
+        "Test accuracy, highest at 60.00% (c), played no part."
     )
 
 
 def test_a_class_without_test_images_does_not_lower_the_mean():
     # Of A; there is no image of B.
     (summary,) = summaries_of([run_of(table_of([1, 1, 1]))])
-    assert "| **narrow** | 100.00% | no test image | 100.00% |" in f1_table([summary])
+    assert "| **narrow** | 100.00% | no test images | 100.00% |" in f1_table([summary])
 
 
 def test_groups_that_were_found_are_not_called_photographs():
     names = ["BloodImage_00023.jpg", "group-00035", "single-00036", None]
     assert [origin(name) for name in names] == [
         "photograph BloodImage_00023.jpg",
-        "group 35 of like images",
-        "like no other image",
+        "group 35 of similar images",
+        "similar to no other image",
         "photograph unknown",
     ]
 
@@ -428,8 +432,8 @@ def change_metrics(path, **values):
     write_json(path, json.loads(path.read_text()) | values)
 
 
-def told_software(text):
-    """What is said of different software, line by line: {software: number of runs}."""
+def software_lines(text):
+    """The lines on different software: {software: number of runs}."""
     lines = re.findall(
         r"^(?:> )?- ((?:jax|keras) .*): (.*?)(?: and (\d+) more)?$", text, re.MULTILINE
     )
@@ -617,7 +621,7 @@ def test_what_is_wrong_inside_the_original_table_is_found():
     assert len(found) == 2
     assert (
         "Row 3" in found[0]
-        and "0:59:01.862169, which is 3541862 ms; the table says 3444579, which is row 2's"
+        and "0:59:01.862169, which is 3541862 ms; the table has 3444579, which is row 2's"
         in found[0]
     )
     assert "Row 6" in found[1] and "./graph/6.png" in found[1]
@@ -635,21 +639,19 @@ def test_how_many_images_the_original_figures_fit():
     assert not all(original.fits(row.accuracy["test"], 2487) for row in rows)
 
 
-def test_impossible_and_absent_figures_of_the_sister_studies():
+def test_impossible_and_missing_figures_of_the_sibling_studies():
     found = original.impossible_figures(original.read_siblings())
     assert len(found) == 2
     assert "mn_resultset1: the train accuracy is not given" in found[0]
-    assert (
-        "MobileNet mn_resultset5: a validation loss of 0.2070 cannot go with an accuracy of 0.4835"
-        in found[1]
-    )
+    impossible = "a validation loss of 0.2070 is impossible with an accuracy of 0.4835"
+    assert f"MobileNet mn_resultset5: {impossible}" in found[1]
     assert original.impossible_figures(original.read_original()) == []
 
 
 @pytest.mark.parametrize(
-    ("shared", "told"),
+    ("shared", "expected"),
     [
-        (None, "of which nobody knows whether they come from the same photographs as TRAIN"),
+        (None, "for which it is unknown whether they come from the same photographs as TRAIN"),
         ({"share": 0.0, "images": 40, "not_found": 0}, "made from other photographs than TRAIN"),
         (
             {"share": 0.0, "images": 40, "not_found": 40},
@@ -664,5 +666,5 @@ def test_impossible_and_absent_figures_of_the_sister_studies():
         ),
     ],
 )
-def test_model_card_tells_what_is_known_of_the_test(shared, told):
-    assert origin_of_test(shared and SharedPhotographs(**shared)) == told
+def test_model_card_has_what_is_known_about_the_test(shared, expected):
+    assert origin_of_test(shared and SharedPhotographs(**shared)) == expected
