@@ -16,8 +16,6 @@ def main(*arguments: str) -> None:
     """Read data/raw and data/inventory.parquet, write data/photographs.parquet."""
     ArgumentParser(__package__, __doc__).parse_args(arguments)
     raw, inventory = Path("data/raw"), Path("data/inventory.parquet")
-    if not inventory.exists():
-        raise StudyError(f"{inventory} is missing: run `dvc repro validate` first")
     paths = pd.read_parquet(inventory, columns=["path"])["path"].tolist()
     missing = [path for path in paths if not (raw / "images" / path).is_file()]
     if missing:

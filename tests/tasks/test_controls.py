@@ -9,15 +9,18 @@ import pytest
 
 from hemotune.errors import StudyError
 from hemotune.evaluation import leaks
-from tasks.controls import __main__ as controls
+from hemotune.splits import ImageSplit
+from tasks.controls import controls
+from tasks.controls.__main__ import main
 from tests.conftest import ROOT, python
 
 PHOTOGRAPHS, COPIES, SIZE = 40, 6, 32
 
 
 def drawn(seed=0):
-    """Photographs whose colours say nothing of the class, flipped and brightened into copies:
-    inventory, images, photographs.
+    """Return inventory, images and photographs whose colours do not depend on the class.
+
+    Each photograph is copied, mirrored and with noise.
     """
     rng = np.random.default_rng(seed)
     images, rows = [], []
@@ -44,19 +47,19 @@ def drawn(seed=0):
 
 
 def splits():
-    """The leaking one puts copies of every photograph on both sides; the clean one cuts between
-    photographs.
-    """
+    """Return a split with copies of every photograph on both sides, and one without any."""
     rows = np.arange(PHOTOGRAPHS * COPIES)
     copy, photograph = rows % COPIES, rows // COPIES
 
     def split(name, train, test):
-        validation = rows[~(train | test)]
-        return {"protocol": name, "seed": 1, "classes": ["A", "B"]} | {
-            "train": rows[train].tolist(),
-            "validation": validation.tolist(),
-            "test": rows[test].tolist(),
-        }
+        return ImageSplit(
+            protocol=name,
+            seed=1,
+            classes=["A", "B"],
+            train=rows[train].tolist(),
+            validation=rows[~(train | test)].tolist(),
+            test=rows[test].tolist(),
+        )
 
     return {
         "random": split("random", copy < 4, copy == 5),
@@ -66,39 +69,33 @@ def splits():
 
 def alone(split, inventory, images, photographs=None):
     """The controls of one split."""
-    return controls.controls_of([split], inventory, images, photographs)[split["protocol"]]
+    return controls.controls_of([split], inventory, images, photographs)[split.protocol]
 
 
 def brute_force(inventory, features, split):
     """The nearest neighbour, one distance at a time."""
     classes, right = inventory["class"].to_numpy(), 0
-    for i in split["test"]:
+    for i in split.test:
         distances = [
             ((features[i].astype(float) - features[j].astype(float)) ** 2).sum()
-            for j in split["train"]
+            for j in split.train
         ]
-        right += classes[split["train"][int(np.argmin(distances))]] == classes[i]
-    return right / len(split["test"])
+        right += classes[split.train[int(np.argmin(distances))]] == classes[i]
+    return right / len(split.test)
 
 
 def test_a_planted_leak_is_found_and_a_clean_split_is_not_accused():
     inventory, images, photographs = drawn()
     found = controls.controls_of(list(splits().values()), inventory, images, photographs)
     leak, clean = found["random"], found["held-out"]
-    assert leak["nearest_histogram"]["accuracy"] > 0.95
-    assert clean["nearest_histogram"]["accuracy"] < 0.8
-    assert leak["shared_photographs"] == {
-        "share": 1.0,
-        "images": 40,
-        "not_found": 0,
-        "validation_share": 1.0,
-    }
-    assert clean["shared_photographs"] == {
-        "share": 0.0,
-        "images": 48,
-        "not_found": 0,
-        "validation_share": 0.0,
-    }
+    assert leak.nearest_histogram.accuracy > 0.95
+    assert clean.nearest_histogram.accuracy < 0.8
+    assert leak.shared_photographs == leaks.SharedPhotographs(
+        share=1.0, images=40, not_found=0, validation_share=1.0
+    )
+    assert clean.shared_photographs == leaks.SharedPhotographs(
+        share=0.0, images=48, not_found=0, validation_share=0.0
+    )
 
 
 def test_controls_agree_with_numpy_by_hand():
@@ -107,15 +104,13 @@ def test_controls_agree_with_numpy_by_hand():
     histograms = np.stack([np.bincount(c.ravel(), minlength=512) for c in code]) / SIZE**2
     for split in splits().values():
         got = alone(split, inventory, images)
-        assert got["nearest_histogram"]["accuracy"] == pytest.approx(
+        assert got.nearest_histogram.accuracy == pytest.approx(
             brute_force(inventory, np.sqrt(histograms), split)
         )
-        assert got["majority_class"] == {
-            "accuracy": 0.5,
-            "images": len(split["test"]),
-            "train_images": len(split["train"]),
-        }
-        assert got["shared_photographs"] is None
+        assert got.majority_class == leaks.Control(
+            accuracy=0.5, images=len(split.test), train_images=len(split.train)
+        )
+        assert got.shared_photographs is None
 
 
 def test_histograms_count_every_pixel_in_its_bin():
@@ -138,36 +133,28 @@ def test_thumbnails_are_means_of_areas():
 def test_thumbnails_find_an_image_again():
     inventory, images, _ = drawn()
     split = splits()["random"]
-    again = np.concatenate([images, images[split["train"]]])
-    more = pd.concat([inventory, inventory.iloc[split["train"]]], ignore_index=True)
-    planted = {**split, "test": list(range(len(images), len(again)))}
-    assert alone(planted, more, again)["nearest_thumbnail"]["accuracy"] == 1.0
+    again = np.concatenate([images, images[split.train]])
+    more = pd.concat([inventory, inventory.iloc[split.train]], ignore_index=True)
+    planted = split.model_copy(update={"test": list(range(len(images), len(again)))})
+    assert alone(planted, more, again).nearest_thumbnail.accuracy == 1.0
 
 
 def test_the_majority_is_that_of_the_training_images():
     inventory, images, _ = drawn()
     split = splits()["held-out"]
-    only_b = [row for row in split["test"] if inventory["class"][row] == "B"]
-    mostly_a = [row for row in split["train"] if inventory["class"][row] == "A"] + split["train"][
-        -1:
-    ]
-    assert (
-        alone({**split, "train": mostly_a, "test": only_b}, inventory, images)["majority_class"][
-            "accuracy"
-        ]
-        == 0
-    )
+    only_b = [row for row in split.test if inventory["class"][row] == "B"]
+    mostly_a = [row for row in split.train if inventory["class"][row] == "A"] + split.train[-1:]
+    planted = split.model_copy(update={"train": mostly_a, "test": only_b})
+    assert alone(planted, inventory, images).majority_class.accuracy == 0
 
 
 def test_more_images_than_the_bound_are_drawn_and_the_number_is_stated(monkeypatch):
     inventory, images, photographs = drawn()
-    monkeypatch.setattr(controls, "MOST", {"train": 30, "test": 10})
+    monkeypatch.setattr(controls, "MOST_TRAIN", 30)
+    monkeypatch.setattr(controls, "MOST_TEST", 10)
     got = alone(splits()["random"], inventory, images, photographs)
-    assert (got["nearest_histogram"]["images"], got["nearest_histogram"]["train_images"]) == (
-        10,
-        30,
-    )
-    assert got["shared_photographs"]["images"] == 40
+    assert (got.nearest_histogram.images, got.nearest_histogram.train_images) == (10, 30)
+    assert got.shared_photographs.images == 40
     assert alone(splits()["random"], inventory, images, photographs) == got
 
 
@@ -175,7 +162,7 @@ def test_photographs_that_were_not_found_are_counted():
     inventory, images, photographs = drawn()
     photographs.loc[5, ["photograph", "method"]] = ["single-00005", "alone"]
     got = controls.shared_photographs(splits()["random"], inventory, photographs)
-    assert (got["share"], got["not_found"]) == (39 / 40, 1)
+    assert (got.share, got.not_found) == (39 / 40, 1)
 
 
 def test_distinct_pictures_without_originals_are_not_suspected():
@@ -186,29 +173,28 @@ def test_distinct_pictures_without_originals_are_not_suspected():
     photographs["photograph"] = [f"single-{row:05}" for row in range(len(photographs))]
     photographs["method"] = "alone"
     got = controls.shared_photographs(splits()["random"], inventory, photographs)
-    assert (got["share"], got["not_found"]) == (0, 0) and leaks.known_share(
-        leaks.SharedPhotographs(**got)
-    ) == 0
+    assert (got.share, got.not_found) == (0, 0)
+    assert leaks.known_share(got) == 0
     photographs["method"] = "unknown"
     got = controls.shared_photographs(splits()["random"], inventory, photographs)
-    assert (got["share"], got["not_found"]) == (0, 40) and leaks.known_share(
-        leaks.SharedPhotographs(**got)
-    ) is None
+    assert (got.share, got.not_found) == (0, 40)
+    assert leaks.known_share(got) is None
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: {**s, "test": s["test"] + s["train"][:1]}, "both train and test"),
-        (lambda s: {**s, "test": []}, "test is empty"),
-        (lambda s: {**s, "train": [9999]}, "rows outside"),
-        (lambda s: {**s, "train": [-1]}, "rows outside"),
+        (lambda s: {"test": s.test + s.train[:1]}, "both train and test"),
+        (lambda s: {"test": []}, "test is empty"),
+        (lambda s: {"train": [9999]}, "rows outside"),
+        (lambda s: {"train": [-1]}, "rows outside"),
     ],
 )
 def test_impossible_splits_are_refused(spoil, message):
     inventory, images, _ = drawn()
     with pytest.raises(StudyError, match=message):
-        alone(spoil(splits()["random"]), inventory, images)
+        split = splits()["random"]
+        alone(split.model_copy(update=spoil(split)), inventory, images)
 
 
 def test_arrays_and_groups_that_do_not_fit_the_inventory_are_refused():
@@ -224,14 +210,13 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     inventory, images, photographs = drawn()
     monkeypatch.chdir(tmp_path)
     Path("data/splits").mkdir(parents=True)
-    assert controls.main() == 1
-    assert capsys.readouterr().err == "error: data/splits holds no split: run prepare first\n"
+    assert main() == 1
+    assert capsys.readouterr().err == "error: data/splits has no split: run `dvc repro prepare`\n"
     for name, split in splits().items():
-        Path(f"data/splits/{name}.json").write_text(json.dumps(split))
-    assert controls.main() == 1
-    assert (
-        capsys.readouterr().err == "error: data/inventory.parquet is missing: run validate first\n"
-    )
+        Path(f"data/splits/{name}.json").write_text(split.model_dump_json())
+    assert main() == 1
+    missing = "error: data/inventory.parquet is missing: run `dvc repro`\n"
+    assert capsys.readouterr().err == missing
 
     inventory.to_parquet("data/inventory.parquet")
     np.save("data/images.npy", images)
@@ -247,7 +232,7 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     )
 
     photographs.to_parquet("data/photographs.parquet")
-    assert controls.main() == 0
+    assert main() == 0
     grouped = json.loads(Path("data/controls.json").read_text())
     assert {name: entry["shared_photographs"]["share"] for name, entry in grouped.items()} == {
         "random": 1.0,
