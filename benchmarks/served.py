@@ -24,7 +24,7 @@ SERVE, SERVER, ENGINE, LAUNCHER = (
     "flows.launcher ",
 )
 ALL = SERVE, SERVER, ENGINE, LAUNCHER, "tasks.", "hemotune."
-AGAIN = "it is started again"  # what flows.serve prints when its server has died
+AGAIN = "it was restarted"  # what flows.serve prints after its server has died
 
 
 class Served:

@@ -1,11 +1,11 @@
 """Remove what stages made that are no longer in dvc.yaml: models, results and initial weights of
 removed experiments.
 
-    python -m flows.clean          list what would go, and ask
-    python -m flows.clean --yes    without the question
+    python -m flows.clean          list what would be removed, and ask
+    python -m flows.clean --yes    remove it without a question
 
-A stage of a matrix writes what is its own under its own name, `data/models/KEY` for finetune@KEY.
-What lies beside that under another name belongs to no stage.
+A stage of a matrix writes its own outputs under its own name, `data/models/KEY` for finetune@KEY. A
+file beside them under another name belongs to no stage.
 """
 
 import argparse
@@ -45,8 +45,7 @@ def leftovers() -> list[Path]:
         if folder.is_dir()
         for path in folder.iterdir()
     ]
-    # What hemotune.files writes under a temporary name may be written at this moment, by `dvc
-    # repro`.
+    # A temporary file of hemotune.files may be in use now, by `dvc repro`.
     return sorted(
         path
         for path, names in found
@@ -63,7 +62,7 @@ def size_of(path: Path) -> int:
 @entry_point
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m flows.clean", description=__doc__.splitlines()[0]
+        prog="python -m flows.clean", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--yes", action="store_true", help="remove without a question")
     options = parser.parse_args()

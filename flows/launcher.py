@@ -1,18 +1,19 @@
-"""A process that has DVC loaded and forks a child for each stage: a fork costs 0.05 s, a fresh DVC
+"""A process that has DVC loaded and forks a child for each call: a fork costs 0.05 s, a fresh DVC
 process more than a second.
 
 Every child leads a session of its own. It holds one end of a socket whose other end only the flow
 holds: when the flow stops the child, ends, or is killed with -9, that socket closes, and the child
-ends its whole group: first with SIGINT, so that DVC gives back its locks and a task removes what is
-half-written, then with SIGKILL. Nothing needs to be told, and nothing needs to survive to tell it.
+ends its whole process group: first with SIGINT, so that DVC releases its locks and a stage removes
+half-written files, then with SIGKILL. No message has to be sent, and no process has to survive to
+send one.
 
 The launcher never loads TensorFlow, which does not survive a fork: DVC starts each stage's command
 as a program of its own.
 """
 
 import contextlib
-import json
 import os
+import pickle
 import selectors
 import signal
 import socket
@@ -21,15 +22,23 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterable
+from typing import AnyStr, TypeVar
 
 from hemotune.errors import StudyError
 
-LONGEST_LINE = 20_000  # bytes; of a log line of more than a million Prefect cuts off the end
+LONGEST_LINE = 20_000  # bytes; Prefect cuts the end off a log line of more than a million
 GRACE = 4.0  # seconds between SIGINT and SIGKILL; the flow promises that all is gone within ten
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
     """The work was stopped from outside before it ended."""
+
+
+class CallFailed(StudyError):
+    """A call ended without a result."""
 
 
 class Launcher:
@@ -39,33 +48,44 @@ class Launcher:
     that must outlive the flow until the last child is gone.
     """
 
-    def __init__(self, keep=()):
+    def __init__(self, keep: Iterable[int] = ()) -> None:
         self.control, theirs = socket.socketpair()
-        self.guard, self.calls, self.stopped = threading.Lock(), {}, False
-        # A session of its own: Ctrl-C in a terminal reaches the flow alone, which then decides.
+        self.lock, self.stopped = threading.Lock(), False
+        # By each call's socket: its child's process group, once that is known.
+        self.groups: dict[socket.socket, int | None] = {}
+        # A session of its own: Ctrl-C in a terminal reaches only the flow, which then decides.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flows.launcher", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno(), *keep],
+            env=environment(),
             start_new_session=True,
         )
         theirs.close()
 
-    def call(self, action, environment=None, on_line=print, copy=None, **arguments):
-        """Run an action of flows.repository in a child and return its answer, a dictionary.
+    def call(
+        self,
+        action: Callable[[], T],
+        variables: dict[str, str] | None = None,
+        on_line: Callable[[str], object] = print,
+        on_output: Callable[[bytes], object] | None = None,
+    ) -> T:
+        """Run an action in a child and return its result. Both are pickled.
 
         Args:
-            environment: variables set for the child; None as a value removes one.
-            on_line: called with every line that the child or a program it starts prints; of very
-                long ones the middle is left out.
-            copy: has a method `write`, which gets all that is printed as it is.
+            action: a function of flows.repository, or a functools.partial of one.
+            variables: environment variables set for the child.
+            on_line: called with every line that the child or a program it starts prints, without
+                the middle of very long ones.
+            on_output: called with all that is printed, as it is.
 
         Raises:
-            Stopped: `stop` was called, or was before.
+            Stopped: `stop` was called, now or earlier.
+            CallFailed: the action raised an exception, or the child was killed.
         """
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
-        with self.guard:
+        with self.lock:
             if self.stopped:
                 raise Stopped("the study was stopped")
             try:
@@ -75,28 +95,30 @@ class Launcher:
             finally:
                 theirs.close()
                 os.close(write)
-            self.calls[ours] = None
-        request = {"action": action, "environment": environment or {}, "arguments": arguments}
+            self.groups[ours] = None
         try:
-            # A child that is gone already answers by its silence
+            # If the child is already gone, `listen` finds out.
             with contextlib.suppress(OSError):
-                ours.sendall(json.dumps(request).encode() + b"\n")
-            answer = self.listen(ours, read, Lines(on_line, copy))
+                ours.sendall(pickle.dumps((action, variables or {})))
+            answer = self.listen(ours, read, Lines(on_line, on_output))
         finally:
             os.close(read)
-            with self.guard:
-                group = self.calls.pop(ours)
+            with self.lock:
+                group = self.groups.pop(ours)
             ours.close()
         if self.stopped:
             raise Stopped("the study was stopped")
-        if answer is None:  # the child died without a word; a program it started may live on
+        if not answer:  # the child was killed; a program it started may live on
             end_group(group)
-            return {"outcome": "crashed", "reason": "the stage's process was killed"}
-        return answer
+            raise CallFailed("the stage's process was killed")
+        succeeded, result = pickle.loads(answer)
+        if not succeeded:
+            raise CallFailed(result)
+        return result  # type: ignore[no-any-return]  # pickle gives Any; it is the action's result
 
-    def listen(self, connection, output, lines):
-        """Pass on what comes from the pipe `output` until the child is gone; return its answer, or
-        None if it gave none.
+    def listen(self, connection: socket.socket, output: int, lines: "Lines") -> bytes:
+        """Pass on what comes from the pipe `output` until the child is gone; return its pickled
+        answer, empty if it gave none.
         """
         answer = b""
         with selectors.DefaultSelector() as selector:
@@ -110,37 +132,35 @@ class Launcher:
                     if key.fileobj is connection:
                         data = receive(connection)
                         answer += data
-                        if self.calls[connection] is None and b"\n" in answer:
+                        if self.groups[connection] is None and b"\n" in answer:
                             first, answer = answer.split(b"\n", 1)
-                            self.calls[connection] = int(first)
-                        if not data:
-                            selector.unregister(connection)
+                            self.groups[connection] = int(first)
                     else:
                         data = os.read(output, 65536)
                         lines.add(data)
-                        if not data:
-                            selector.unregister(output)
-        # The child is gone; of what it left in the pipe take what is there, and wait for no stray
-        # program that holds it open.
+                    if not data:
+                        selector.unregister(key.fileobj)
+        # The child is gone. Take what is left in the pipe, without waiting for a stray program that
+        # holds it open.
         os.set_blocking(output, False)
         with contextlib.suppress(BlockingIOError):
             while data := os.read(output, 65536):
                 lines.add(data)
         lines.add(b"\n")
-        return json.loads(answer) if answer else None
+        return answer
 
-    def stop(self):
-        """Stop everything that runs and refuse whatever is still asked; returns when all children
-        are gone, at the latest after 10 s.
+    def stop(self) -> None:
+        """Stop all calls and refuse new ones; return when all children are gone, at the latest
+        after 10 s.
         """
-        with self.guard:
+        with self.lock:
             self.stopped = True
-            groups = [group for group in self.calls.values() if group]
-            for connection in [*self.calls, self.control]:
+            groups = [group for group in self.groups.values() if group]
+            for connection in [*self.groups, self.control]:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         until = time.monotonic() + GRACE + 2
-        while any(map(alive, groups)) and time.monotonic() < until:
+        while any(map(is_alive, groups)) and time.monotonic() < until:
             time.sleep(0.05)
         for group in groups:
             end_group(group)
@@ -152,36 +172,45 @@ class Launcher:
         self.control.close()
 
 
-_here, _guard = None, threading.Lock()
+_launcher: Launcher | None = None
+_lock = threading.Lock()
 
 
-def start(keep=()):
+def start(keep: Iterable[int] = ()) -> Launcher:
     """Start this process's launcher, in place of an earlier one."""
-    global _here
-    _here = Launcher(keep)
-    return _here
+    global _launcher
+    _launcher = Launcher(keep)
+    return _launcher
 
 
-def here():
-    """This process's launcher; on the worker of a cluster, where nobody called `start`, one is
-    started by its first task.
+def current() -> Launcher:
+    """Return this process's launcher.
+
+    On the worker of a cluster, where no flow called `start`, the first task starts one.
     """
-    with _guard:
-        return _here or start()
+    with _lock:
+        return _launcher or start()
 
 
-def stop_here():
-    """Stop what runs below this process, a worker of a cluster; its next task starts a launcher
-    again.
+def stop() -> None:
+    """Stop what runs below this process; a later `current` starts a new launcher."""
+    global _launcher
+    with _lock:
+        if _launcher:
+            _launcher.stop()
+            _launcher = None
+
+
+def environment() -> dict[str, str]:
+    """Return this process's variables, with this Python first in PATH.
+
+    The commands in dvc.yaml begin with `python`, also where its environment is not activated.
     """
-    global _here
-    with _guard:
-        if _here:
-            _here.stop()
-            _here = None
+    folder, path = os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)
+    return {**os.environ, "PATH": f"{folder}{os.pathsep}{path}"}
 
 
-def receive(connection):
+def receive(connection: socket.socket) -> bytes:
     try:
         return connection.recv(65536)
     except OSError:
@@ -189,38 +218,35 @@ def receive(connection):
 
 
 class Lines:
-    """Cuts what a program prints into lines, as Launcher.call says."""
+    """Cuts what a program prints into lines, see Launcher.call."""
 
-    def __init__(self, on_line, copy):
-        self.on_line, self.copy, self.rest = on_line, copy, b""
+    def __init__(
+        self, on_line: Callable[[str], object], on_output: Callable[[bytes], object] | None
+    ) -> None:
+        self.on_line, self.on_output, self.rest = on_line, on_output, b""
 
     def add(self, data: bytes) -> None:
-        if self.copy:
-            self.copy.write(data)
+        if self.on_output:
+            self.on_output(data)
         *lines, rest = (self.rest + data).split(b"\n")
         self.rest = shorten(rest, LONGEST_LINE)
         for line in lines:
+            text = shorten(line, LONGEST_LINE).decode(errors="replace").rstrip("\r")
             # A progress bar that rewrites its line ends each state with a carriage return: the last
-            # one counts.
-            text = (
-                shorten(line, LONGEST_LINE)
-                .decode(errors="replace")
-                .rstrip("\r")
-                .rpartition("\r")[2]
-                .rstrip()
-            )
+            # state counts.
+            text = text.rpartition("\r")[2].rstrip()
             if text:
                 self.on_line(text)
 
 
-def shorten(text, longest):
-    """Leave out the middle of `text`, str or bytes, where it is longer than `longest`."""
+def shorten(text: AnyStr, longest: int) -> AnyStr:
+    """Cut out the middle of a text that is longer than `longest`."""
     gap = " ... " if isinstance(text, str) else b" ... "
     half = (longest - len(gap)) // 2
     return text if len(text) <= longest else text[:half] + gap + text[-half:]
 
 
-def alive(group):
+def is_alive(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
@@ -228,7 +254,7 @@ def alive(group):
     return True
 
 
-def end_group(group):
+def end_group(group: int | None) -> None:
     if group:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
@@ -237,14 +263,14 @@ def end_group(group):
 # What follows runs in the launcher process.
 
 
-def serve(control):
+def serve(control: socket.socket) -> None:
     """Fork a child for every pair of file descriptors that arrives, until the flow's end of
     `control` closes.
     """
     from flows import repository
 
     repository.preload()
-    # Nobody asks for the children's status: they answer themselves
+    # The children's exit status is not collected: they answer themselves.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         # One byte at a time: each byte carries the descriptors of one call.
@@ -260,37 +286,27 @@ def serve(control):
             os.close(descriptor)
 
 
-def run_child(connection, output):
-    """Run one call and end: answers on `connection`, prints into `output`, and leaves no process
-    behind.
-    """
-    from flows import repository
-
+def run_child(connection: socket.socket, output: int) -> None:
+    """Run one call: answer on `connection`, print into `output`, and end this process group."""
     os.setsid()
-    for number, handler in {
-        signal.SIGCHLD: signal.SIG_DFL,
-        signal.SIGINT: signal.default_int_handler,
-    }.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(output, 1)
     os.dup2(output, 2)
     try:
         connection.sendall(f"{os.getpid()}\n".encode())
-        request = json.loads(connection.makefile().readline())
-        threading.Thread(target=end_with, args=[connection], daemon=True).start()
-        for name, value in request["environment"].items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
-        answer = repository.ACTIONS[request["action"]](**request["arguments"])
-        connection.sendall(json.dumps(answer).encode())
-    except (
-        BaseException
-    ) as error:  # also KeyboardInterrupt: whatever happened, the flow hears of it
+        action, variables = pickle.load(connection.makefile("rb"))
+        threading.Thread(target=end_with_flow, args=[connection], daemon=True).start()
+        os.environ.update(variables)
+        connection.sendall(pickle.dumps((True, action())))
+    # Also KeyboardInterrupt: whatever happened, the flow gets an answer.
+    except BaseException as error:
         # A broken pipe: the flow has stopped this call and no longer listens.
         if not isinstance(error, StudyError | KeyboardInterrupt | BrokenPipeError):
             traceback.print_exc()
         reason = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
-            connection.sendall(json.dumps({"outcome": "failed", "reason": reason}).encode())
+            connection.sendall(pickle.dumps((False, reason)))
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -298,8 +314,8 @@ def run_child(connection, output):
         os.killpg(0, signal.SIGKILL)
 
 
-def end_with(connection):
-    """Wait until the flow lets go of `connection`, then end this child's group."""
+def end_with_flow(connection: socket.socket) -> None:
+    """Wait until the flow closes `connection`, then end this child's group."""
     receive(connection)
     os.killpg(0, signal.SIGINT)
     time.sleep(GRACE)

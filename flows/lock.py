@@ -1,4 +1,8 @@
-"""Locks: one study at a time in a checkout."""
+"""Locks: one study at a time in a checkout.
+
+They are taken with fcntl.flock and not with filelock: the stages' processes inherit the study's
+lock, and its file names its holder.
+"""
 
 import contextlib
 import fcntl
@@ -10,6 +14,9 @@ from pathlib import Path
 from flows import STATE
 from hemotune.errors import StudyError
 
+STUDY_LOCK = STATE / "study.lock"
+ENDING = 12  # seconds within which the processes of a killed study or server have ended
+
 
 class AnotherStudy(StudyError):
     """Another study runs in this checkout."""
@@ -17,18 +24,19 @@ class AnotherStudy(StudyError):
 
 @contextlib.contextmanager
 def sole_study(name: str = "one from the command line") -> Iterator[int]:
-    """Hold this checkout's study lock and yield its file descriptor, which the stages' processes
-    inherit: it is free when all are gone.
+    """Hold this checkout's study lock and yield its file descriptor.
+
+    The stages' processes inherit the descriptor: the lock is free once all of them are gone.
 
     Args:
-        name: what the message to those who come later calls this study.
+        name: of this study in the error that a second one gets.
 
     Raises:
-        AnotherStudy: another study holds it.
+        AnotherStudy: another study holds the lock.
     """
     STATE.mkdir(exist_ok=True)
-    with open(STATE / "study.lock", "a+", encoding="utf-8") as file:
-        until = time.monotonic() + 12
+    with open(STUDY_LOCK, "a+", encoding="utf-8") as file:
+        until = time.monotonic() + ENDING
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,8 +44,8 @@ def sole_study(name: str = "one from the command line") -> Iterator[int]:
             except BlockingIOError:
                 file.seek(0)
                 holder, _, other = file.read().strip().partition(" ")
-                # Of a study that was killed the stages need some seconds to end.
-                if exists(holder) or time.monotonic() > until:
+                # The stages of a killed study need some seconds to end.
+                if process_exists(holder) or time.monotonic() > until:
                     raise AnotherStudy(
                         f"another study is running in this checkout: {other or '?'} (process"
                         f" {holder or '?'}); wait for it, or cancel it; nothing was started"
@@ -52,9 +60,9 @@ def sole_study(name: str = "one from the command line") -> Iterator[int]:
             file.truncate(0)
 
 
-def is_studied() -> bool:
+def study_is_running() -> bool:
     """Whether a study runs in this checkout."""
-    return is_held(STATE / "study.lock")
+    return is_held(STUDY_LOCK)
 
 
 def is_held(path: Path) -> bool:
@@ -69,7 +77,7 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def exists(process):
+def process_exists(process: str) -> bool:
     try:
         os.kill(int(process), 0)
     except (ValueError, ProcessLookupError):

@@ -1,9 +1,7 @@
-"""What a stage prints: all of it in a file, its lines in the task's log, its progress on the page,
-and the error in it.
+"""What a stage prints: all of it in a file, its lines in the task's log, its progress on the page.
 
-Every run has a folder, every stage a file in it:
-.study/logs/2026-11-27T08-22-13-brave-otter/finetune@KEY.log. The folders of the last ten runs are
-kept.
+Every run has a folder with a file for every stage, such as
+.study/logs/2026-11-27T08-22-13-brave-otter/finetune@KEY.log. The last ten folders are kept.
 """
 
 import contextvars
@@ -13,6 +11,8 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
 
 from prefect import runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -22,22 +22,21 @@ from flows.launcher import shorten
 
 LOGS = STATE / "logs"
 KEPT = 10  # runs
+Log = logging.Logger | logging.LoggerAdapter[Any]  # Any: as Prefect gives it
 PROGRESS = re.compile(r"\[ *(\d+)%\] *(.*)")
 TRACEBACK = "Traceback (most recent call last):"
 
 
 def folder_of_run() -> str:
-    """Name this run's folder of .study/logs by its time, so that names sort by age, and by the name
-    that its page shows.
+    """Return this run's folder name in .study/logs: its time, by which folders sort, and its name
+    on the page.
     """
     name = re.sub(r"[^\w.-]+", "-", runtime.flow_run.name or "run")
     return f"{datetime.datetime.now():%Y-%m-%dT%H-%M-%S}-{name}"
 
 
 def path_of_log(run: str, stage: str) -> Path:
-    """Return where the stage's output goes, in a folder that exists; the oldest folders make room
-    for a new one.
-    """
+    """Return the file for a stage's output, in a folder that exists; remove the oldest folders."""
     folder = LOGS / run
     folder.mkdir(parents=True, exist_ok=True)
     others = sorted(other for other in LOGS.iterdir() if other != folder)
@@ -47,31 +46,33 @@ def path_of_log(run: str, stage: str) -> Path:
 
 
 class Watcher:
-    """Passes what a stage prints to a file and to the task's log, and moves its progress artifact.
+    """Passes what a stage prints to a file and the task's log, and updates its progress artifact.
 
-    Lines such as `[ 37%] fine-tune 12/32` move the artifact. A traceback and what follows it is
+    Lines such as `[ 37%] fine-tune 12/32` update the artifact. A traceback and what follows it is
     logged as an error.
 
-    The artifact is moved by a thread of its own: a slow server must not hold up a stage whose
-    output is not read.
+    A thread of its own updates the artifact: a slow server must not block a stage, whose output
+    would not be read.
 
     Attributes:
-        error: what the latest line `error: ...` says, or the latest traceback's exception; None
+        error: the text of the latest line `error: ...`, or the latest traceback's exception; None
             without either.
     """
 
-    def __init__(self, name: str, log: logging.Logger | logging.LoggerAdapter, path: Path) -> None:
+    def __init__(self, name: str, log: Log, path: Path) -> None:
         self.name, self.log, self.path, self.file_is_whole = name, log, path, True
-        self.error, self.latest, self.within = None, None, None
+        self.error: str | None = None
+        self.latest: tuple[int, str] | None = None  # percent, description
+        self.within: Literal["frames", "message"] | None = None  # of a traceback
         self.changed, self.ended = threading.Event(), threading.Event()
-        self.mover = threading.Thread(
-            target=contextvars.copy_context().run, args=[self.move], daemon=True
+        self.updater = threading.Thread(
+            target=contextvars.copy_context().run, args=[self.update_artifact], daemon=True
         )
 
     def __enter__(self) -> "Watcher":
-        # Appended to: a stage that is retried has one file
+        # Appended to: a stage that is retried has one file.
         self.file = open(self.path, "ab", buffering=0)
-        self.mover.start()
+        self.updater.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +81,7 @@ class Watcher:
         self.changed.set()
 
     def write(self, data: bytes) -> None:
-        """Append to the file, until that fails, as on a full disk; the stage goes on without it."""
+        """Append to the file, until that fails, as on a full disk: the stage continues without."""
         try:
             if self.file_is_whole:
                 self.file.write(data)
@@ -105,25 +106,26 @@ class Watcher:
         elif self.within and not text.startswith((" ", TRACEBACK)):
             self.within, self.error = "message", text
 
-    def move(self) -> None:
+    def update_artifact(self) -> None:
         """Show the latest progress, at most every second, until the stage has ended and its last
         line is shown.
         """
-        artifact, shown, ended = None, None, False
+        artifact: UUID | None = None
+        shown, ended = None, False
         try:
             while not ended:
                 self.changed.wait()
                 self.changed.clear()
                 ended = self.ended.is_set()
-                if self.latest == shown:
+                if self.latest is None or self.latest == shown:
                     continue
                 percent, description = shown = self.latest
                 if artifact is None:
-                    artifact = create_progress_artifact(
+                    artifact = create_progress_artifact(  # type: ignore[assignment]  # not async here
                         percent, key=artifacts.key(self.name, "progress"), description=description
                     )
                 else:
                     update_progress_artifact(artifact, percent, description=description)
                 self.ended.wait(1)
-        except Exception as error:  # noqa: BLE001 - a page that does not move is no reason to fail a stage
+        except Exception as error:  # noqa: BLE001 - a missing progress bar is no reason to fail a stage
             self.log.warning("the progress cannot be shown: %s", error)

@@ -1,8 +1,8 @@
-"""What the flow asks of DVC. Each action runs in a child of flows.launcher, at the top folder of a
-checkout, and returns plain values.
+"""What the flow does through DVC, at the top folder of a checkout. Functions that write or run
+something are called in a child of flows.launcher.
 
-DVC's own lock and its table of busy paths make it safe to run `reproduce` of different stages at
-the same time: a process holds the lock only before and after its stage's command (shown in
+DVC's own lock and its table of busy paths make it safe to `reproduce` different stages at the same
+time: a process holds the lock only before and after its stage's command (shown in
 tests/flows/test_flow.py).
 """
 
@@ -11,18 +11,33 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from flows import source
+from flows import launcher, source
+from flows.dag import Dag, Meta, Stage
 from hemotune.errors import StudyError
 from hemotune.files import write_text
 
-RWLOCK = Path(".dvc/tmp/rwlock")
+if TYPE_CHECKING:
+    import dvc.repo
+    import dvc.stage
 
-# All that a child would otherwise import for itself, in every fork again.
+LOCK = Path("dvc.lock")
+RWLOCK = Path(".dvc/tmp/rwlock")
+Entries = dict[str, Any]  # stages of dvc.lock by name; what DVC writes there is DVC's own
+
+# What DVC imports only when it needs it. A child would import it again after each fork, a second in
+# all, and DVC has no function that does so ahead. tests/flows/test_internals.py compares this list
+# with what a child imports.
 PRELOADED = [
+    "dvc.cachemgr",
     "dvc.commands.repro",
+    "dvc.data_cloud",
     "dvc.dependency",
+    "dvc.dirs",
     "dvc.dvcfile",
     "dvc.lock",
     "dvc.parsing",
@@ -32,6 +47,7 @@ PRELOADED = [
     "dvc.repo.graph",
     "dvc.repo.index",
     "dvc.repo.metrics",
+    "dvc.repo.params",
     "dvc.repo.plots",
     "dvc.repo.reproduce",
     "dvc.repo.stage",
@@ -41,42 +57,50 @@ PRELOADED = [
     "dvc.scm",
     "dvc.stage.cache",
     "dvc.stage.run",
+    "dvc.utils.strictyaml",
+    "dvc_data.hashfile._progress",
     "dvc_data.hashfile.db.local",
+    "dvc_data.hashfile.status",
     "networkx",
+    "pyparsing",
+    "ruamel.yaml",
     "scmrepo.git",
     "zc.lockfile",
 ]
 
 
-def preload():
-    """Import DVC, and let a process that waits for DVC's lock look for it 20 times a second instead
-    of twice.
-    """
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage."""
+
+    kind: Literal["ran", "restored", "unchanged", "failed"]
+    reason: str = ""  # of a failure
+    lasting: bool = False  # its command ended with exit status 1: it would fail again
+    entries: Entries = field(default_factory=dict)  # its own, if it ran in another checkout
+
+
+def preload() -> None:
+    """Import DVC, and let a process that waits for DVC's lock try 20 times a second, not twice."""
     for name in PRELOADED:
         importlib.import_module(name)
     import dvc.lock
 
-    # With `wait` this is no limit: DVC sleeps a sixth of it between two tries.
+    # No option of DVC sets this. With `wait` it is no limit: DVC sleeps a sixth of it between two
+    # tries.
     dvc.lock.DEFAULT_TIMEOUT = 0.3
 
 
-def open_repo():
+def open_repo() -> "dvc.repo.Repo":
     from dvc.repo import Repo
 
+    # `dvc` commands have no option to wait for the lock; the argument is DVC's own, for its queue.
     repo = Repo(_wait_for_lock=True)
     repo.scm_context.quiet = True  # no advice on git after each stage
     return repo
 
 
-def inspect():
-    """Read the DAG of dvc.yaml and ask DVC what has changed, once for all stages; where something
-    has, run the stages' checks.
-
-    Returns:
-        {"stages": [{"name", "command", "upstream": names of the stages it depends on, "meta": dict,
-        "changed": what DVC says, empty if nothing, "force": whether it must run even if DVC sees no
-        change}], in the order in which `dvc repro` runs them, "lock": names in dvc.lock in their
-        order, "remote": name or None}
+def inspect() -> Dag:
+    """Read dvc.yaml and find what has changed; if anything has, run the stages' checks.
 
     Raises:
         StudyError: a check failed, or DVC cannot read its files: nothing should run.
@@ -86,75 +110,77 @@ def inspect():
     set_aside_damaged_lock()
     set_aside_damaged_rwlock()
     try:
-        return inspect_and_check()
+        return read_and_check()
     except DvcException as error:
         raise StudyError(f"dvc: {error}") from None
 
 
-def inspect_and_check():
+def read_and_check() -> Dag:
     from dvc.utils.serialize import load_yaml
 
     try:
-        found = ask_dvc()
-    except (
-        Exception
-        # A wrong value on which DVC fails: the check explains it better.
-    ):
+        dag = read_dag()
+    except Exception:
+        # A wrong value at which DVC fails: the check explains it better.
         if Path("dvc.yaml").exists():
-            check(load_yaml("dvc.yaml").get("stages", {}).values())
+            stages = load_yaml("dvc.yaml").get("stages", {}).values()
+            check(Meta.parse(stage.get("meta")) for stage in stages)
         raise
-    if any(stage["changed"] for stage in found["stages"]):
-        check(found["stages"])
-    return found
+    if any(stage.changed for stage in dag.stages):
+        check(stage.meta for stage in dag.stages)
+    return dag
 
 
-def ask_dvc():
+def read_dag() -> Dag:
+    # DVC prints its order and its graph, but returns neither from a documented function.
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
     with open_repo() as repo:
-        status, lock = repo.status(), read_lock().get("stages", {})
+        status, locked = repo.status(), list(read_lock().get("stages", {}))
         graph = get_active_graph(repo.index.graph)
-        stages = [
-            {
-                "name": stage.addressing,
-                "command": stage.cmd,
-                "upstream": sorted(upstream.addressing for upstream in graph.successors(stage)),
-                "meta": getattr(stage, "meta", None) or {},
-                "changed": describe(
-                    status.get(stage.addressing, []), known=stage.addressing in lock
-                ),
-            }
-            for stage in plan_repro(graph, repo.stage.collect("dvc.yaml"))
-        ]
-        for stage in stages:
-            stage["force"] = source.has_changed_here(stage)
-            stage["changed"] += [source.CHANGED] * stage["force"]
-        return {"stages": stages, "lock": list(lock), "remote": repo.config["core"].get("remote")}
+        stages = []
+        for stage in plan_repro(graph, repo.stage.collect("dvc.yaml")):
+            name, meta = stage.addressing, Meta.parse(getattr(stage, "meta", None))
+            changed = reasons(status.get(name, []), known=name in locked)
+            forced = source.has_changed_here(name, meta)
+            stages.append(
+                Stage(
+                    name=name,
+                    upstream=sorted(other.addressing for other in graph.successors(stage)),
+                    changed=changed + [source.CHANGED] * forced,
+                    forced=forced,
+                    meta=meta,
+                )
+            )
+        return Dag(stages, locked, repo.config["core"].get("remote"))
 
 
-def check(stages):
-    """Run the commands that stages name as `check` in their meta."""
-    for line in dict.fromkeys(
-        stage["meta"]["check"] for stage in stages if "check" in stage.get("meta", {})
-    ):
-        done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True)
+def check(metas: Iterable[Meta]) -> None:
+    """Run each command that a stage names as its `check`, once.
+
+    Raises:
+        StudyError: one failed.
+    """
+    for line in dict.fromkeys(meta.check for meta in metas if meta.check):
+        done = subprocess.run(
+            line, shell=True, stderr=subprocess.PIPE, text=True, env=launcher.environment()
+        )
         if done.returncode:
-            said = done.stderr.strip()
-            # A traceback, say, whose last line names the exception
-            if not said.startswith("error: "):
-                said = said.rpartition("\n")[2]
+            message = done.stderr.strip()
+            if not message.startswith("error: "):  # a traceback: its last line names the exception
+                message = message.rpartition("\n")[2]
             raise StudyError(
-                said.removeprefix("error: ") or f"`{line}` failed with status {done.returncode}"
+                message.removeprefix("error: ")
+                or f"`{line}` failed with exit status {done.returncode}"
             )
 
 
-def describe(status, known):
+def reasons(status: list[Any], known: bool) -> list[str]:  # Any: strings and nested dictionaries
     """Turn DVC's status of a stage into short lines: `data/raw: modified`, `profiles/sample.yaml:
     training: modified`.
 
     Args:
-        known: whether dvc.lock has the stage. Where it has not, DVC calls every file of the stage
-            modified or deleted.
+        known: whether dvc.lock has the stage. If not, DVC calls all its files modified or deleted.
     """
     if status and not known:
         return ["no earlier result in dvc.lock"]
@@ -174,48 +200,41 @@ def describe(status, known):
     return lines
 
 
-def reproduce(stage, force=False):
-    """Run one stage if DVC finds that it must be run.
-
-    Returns:
-        {"outcome": "ran" | "restored" | "unchanged" | "failed", "reason": of a failure, "lasting":
-        whether the stage said that it would fail again}
-    """
+def reproduce(stage: str, force: bool = False) -> Outcome:
+    """Run one stage if DVC finds that it must run, or in any case with `force`."""
     from dvc.exceptions import DvcException
 
     with open_repo() as repo:
-        restored = note_restored(repo)
+        restored = record_restored(repo)
         try:
             ran = repo.reproduce(stage, single_item=True, force=force)
         except DvcException as error:
-            cause = error
+            cause: BaseException = error
             while cause.__cause__:
                 cause = cause.__cause__
-            # hemotune/errors.py: with status 1 a stage says that somebody has to mend something.
-            return {
-                "outcome": "failed",
-                "reason": readable(str(cause)),
-                "lasting": str(cause).endswith(", exited with 1"),
-            }
-    return {"outcome": "restored" if restored else "ran" if ran else "unchanged"}
+            # hemotune/errors.py: exit status 1 means that the user has to fix something.
+            lasting = str(cause).endswith(", exited with 1")
+            return Outcome("failed", reason=name_signal(str(cause)), lasting=lasting)
+    return Outcome("restored" if restored else "ran" if ran else "unchanged")
 
 
-def note_restored(repo) -> list[str]:
-    """Return a list that gets the name of each stage whose results DVC takes from its cache of
-    earlier runs in place of running it.
+def record_restored(repo: "dvc.repo.Repo") -> list[str]:
+    """Return a list to which the name of each stage is added whose results DVC takes from its cache
+    of earlier runs.
     """
+    # DVC only prints which stages it restores.
     restore, restored = repo.stage_cache.restore, []
 
-    def restore_and_note(stage, **options):
-        restore(stage, **options)  # raises an exception where there is nothing to restore
+    def restore_and_record(stage: "dvc.stage.Stage", **options: Any) -> None:  # Any: DVC's own
+        restore(stage, **options)  # raises an exception if there is nothing to restore
         restored.append(stage.addressing)
 
-    repo.stage_cache.restore = restore_and_note
+    repo.stage_cache.restore = restore_and_record
     return restored
 
 
-def readable(reason):
-    """Name the signal where DVC says `exited with -9`."""
+def name_signal(reason: str) -> str:
+    """Name the signal where DVC writes `exited with -9`."""
     text, _, status = reason.rpartition(", exited with ")
     try:
         code = int(status)
@@ -226,22 +245,19 @@ def readable(reason):
     return f"{text}, killed by signal {number} ({name})" if text else reason
 
 
-def command(stage, line):
-    """Run a stage's other command outside DVC, which therefore still holds the stage for
-    changed.
-    """
+def run_command(line: str) -> Outcome:
+    """Run a stage's `incomplete` command outside DVC, for which the stage is still changed."""
     print(f"> {line}", flush=True)
-    code = subprocess.call(line, shell=True)
-    return (
-        {"outcome": "ran", "changed": []}
-        if code == 0
-        else {"outcome": "failed", "reason": readable(f"failed to run: {line}, exited with {code}")}
-    )
+    status = subprocess.call(line, shell=True)
+    if status == 0:
+        return Outcome("ran")
+    reason = name_signal(f"failed to run: {line}, exited with {status}")
+    return Outcome("failed", reason=reason)
 
 
-def order_lock(names):
-    """Put the names given first in dvc.lock, in their order, and leave the others as they are:
-    parallel stages commit in any order.
+def order_lock(names: list[str]) -> None:
+    """Sort dvc.lock, into which parallel stages commit in any order: first these names, then the
+    others as they are.
     """
     with open_repo() as repo, repo.lock:
         data = read_lock()
@@ -251,24 +267,23 @@ def order_lock(names):
         if ordered != list(entries):
             data["stages"] = {name: entries[name] for name in ordered}
             write_lock(data)
-    return {}
 
 
-def offer(stages):
-    """Push what these stages made to DVC's remote; returns {"entries": their entries of dvc.lock},
-    by which another checkout pulls it.
+def push(stages: list[str]) -> Entries:
+    """Push the outputs of these stages to DVC's remote; return the entries by which another
+    checkout can `pull` them.
     """
+    from dvc.utils.serialize import load_yaml
+
     with open_repo() as repo:
         if stages:
             repo.push(targets=stages)
-    entries = read_lock().get("stages", {})
-    return {"entries": {name: plain(entries[name]) for name in stages}}
+    entries = load_yaml(LOCK).get("stages", {}) if stages else {}
+    return {name: entries[name] for name in stages}
 
 
-def adopt(entries):
-    """Write entries of another checkout's dvc.lock into this one's, and pull what they stand
-    for.
-    """
+def pull(entries: Entries) -> None:
+    """Write entries of another checkout's dvc.lock into this one's, and pull their outputs."""
     with open_repo() as repo:
         with repo.lock:
             data = read_lock() or {"schema": "2.0"}
@@ -277,68 +292,54 @@ def adopt(entries):
     with open_repo() as repo:
         if entries:
             repo.pull(targets=list(entries), force=True)
-    return {}
 
 
-def reproduce_elsewhere(stage, entries, force=False):
-    """Like `reproduce`, in a checkout that has what other stages made only by way of DVC's remote.
+def reproduce_elsewhere(stage: str, entries: Entries, force: bool = False) -> Outcome:
+    """Like `reproduce`, in a checkout that gets other stages' outputs only through DVC's remote.
 
     Args:
-        entries: those of dvc.lock for the stages that it depends on.
-
-    Returns:
-        as `reproduce`, and "entries": that of this stage
+        entries: those of its upstream stages; the outcome holds its own.
     """
-    adopt(entries)
-    answer = reproduce(stage, force)
-    return answer if answer["outcome"] == "failed" else answer | offer([stage])
+    pull(entries)
+    outcome = reproduce(stage, force)
+    return outcome if outcome.kind == "failed" else replace(outcome, entries=push([stage]))
 
 
-def plain(value):
-    """Dictionaries, lists and scalars in place of the YAML parser's own classes, which also hold
-    the layout of a file.
-    """
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return next((kind(value) for kind in (bool, int, float, str) if isinstance(value, kind)), value)
-
-
-def read_lock():
+def read_lock() -> dict[str, Any]:  # Any: DVC's own
+    """Return dvc.lock with its layout, as DVC reads it to change it; {} if there is none."""
     from dvc.utils.serialize import parse_yaml_for_update
 
     try:
-        return parse_yaml_for_update(Path("dvc.lock").read_text(encoding="utf-8"), "dvc.lock") or {}
+        return parse_yaml_for_update(LOCK.read_text(encoding="utf-8"), LOCK) or {}
     except FileNotFoundError:
         return {}
 
 
-def set_aside_damaged_lock():
-    """Rename a dvc.lock that DVC was writing when it was killed: DVC refuses it, and finds what the
-    stages made in its run cache.
+def write_lock(data: dict[str, Any]) -> None:  # Any: DVC's own
+    from dvc.utils.serialize import dumps_yaml
+
+    write_text(LOCK, dumps_yaml(data))
+
+
+def set_aside_damaged_lock() -> None:
+    """Rename a dvc.lock that DVC was writing when it was killed: DVC refuses it, and finds the
+    stages' outputs in its run cache.
     """
     from dvc.utils.serialize import YAMLFileCorruptedError
 
     try:
-        whole = not Path("dvc.lock").exists() or "schema" in read_lock()
+        whole = not LOCK.exists() or "schema" in read_lock()
     except YAMLFileCorruptedError:
         whole = False
     if not whole:
-        Path("dvc.lock").replace("dvc.lock.damaged")
-        print(
-            "warning: dvc.lock is damaged; set aside as dvc.lock.damaged",
-            file=sys.stderr,
-            flush=True,
-        )
+        set_aside(LOCK)
 
 
 def set_aside_damaged_rwlock() -> None:
     """Rename the table of busy paths that DVC was writing when it was killed: DVC refuses it, and
-    makes a new one.
+    creates a new one.
 
-    A process that holds the repository's lock may be writing the table at this moment; then it
-    stays.
+    It stays if a process holds the repository's lock, which may be writing the table now.
     """
     from dvc.lock import LockError
     from dvc.repo import Repo
@@ -348,14 +349,14 @@ def set_aside_damaged_rwlock() -> None:
     try:
         with Repo() as repo, repo.lock:
             if not rwlock_is_whole():
-                RWLOCK.replace(f"{RWLOCK}.damaged")
-                print(
-                    f"warning: {RWLOCK} is damaged; set aside as {RWLOCK}.damaged",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                set_aside(RWLOCK)
     except LockError:
         return
+
+
+def set_aside(path: Path) -> None:
+    aside = path.replace(f"{path}.damaged")
+    print(f"warning: {path} is damaged; set aside as {aside}", file=sys.stderr, flush=True)
 
 
 def rwlock_is_whole() -> bool:
@@ -369,15 +370,3 @@ def rwlock_is_whole() -> bool:
     except (ValueError, Invalid):
         return False
     return True
-
-
-def write_lock(data):
-    from dvc.utils.serialize import dumps_yaml
-
-    write_text("dvc.lock", dumps_yaml(data))
-
-
-ACTIONS = {
-    action.__name__: action
-    for action in [inspect, reproduce, reproduce_elsewhere, command, order_lock, offer, adopt]
-}

@@ -1,9 +1,9 @@
 """Prefect's server and the deployments study/study and watch/watch: what `make ui` runs. Ctrl-C
 ends all of it.
 
-python -m flows.serve                          at http://127.0.0.1:4200
-python -m flows.serve --watch "*/30 * * * *"   look for changes every half hour (default: once a
-day, at six)
+    python -m flows.serve                          at http://127.0.0.1:4200
+    python -m flows.serve --watch "*/30 * * * *"   look for changes every half hour (default: every
+                                                   day at six)
 """
 
 import argparse
@@ -17,19 +17,20 @@ from typing import Any
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
-from prefect.flows import EntrypointType, Flow
+from prefect.flows import Flow
 from prefect.runner import Runner
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.types.entrypoint import EntrypointType
 
-from flows import running_server, runs, server
+from flows import runs, server
 from flows.study import interrupt, study
 from flows.watch import watch
 from hemotune.errors import StudyError, entry_point
 
 
 @entry_point
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m flows.serve",
         description="Watch, start, cancel and schedule studies in a browser.",
@@ -47,23 +48,35 @@ def main():
         help="when to look for changes (default: '0 6 * * *')",
     )
     options = parser.parse_args()
-    check_cron(options.watch)
+    return serve(options.host, options.port, options.watch)
+
+
+def serve(host: str, port: int | None, cron: str) -> int:
+    """Serve both deployments until Ctrl-C; `cron` is the schedule of the watch.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        StudyError: the schedule is wrong, a server runs here already, or the new one does not
+            start.
+    """
+    check_cron(cron)
     signal.signal(signal.SIGTERM, interrupt)
-    if found := running_server():
-        whose = "" if found["services"] else ", for a run: watch it there, or wait for its end"
-        raise StudyError(f"a server runs here already: {found['api'].removesuffix('/api')}{whose}")
+    if found := server.find_running():
+        whose = "" if found.services else ", for a run: watch it there, or wait for its end"
+        raise StudyError(f"a server runs here already: {found.api.removesuffix('/api')}{whose}")
     print("starting Prefect's server ...", flush=True)
     started = datetime.datetime.now(datetime.UTC)
     with (
-        server.running(options.host, options.port) as api,
+        server.running(host, port) as api,
         temporary_settings({PREFECT_API_URL: api}),
     ):
-        runs.settle(started)
+        runs.end_abandoned(started)
         os.environ[runs.SERVED_BY] = str(os.getpid())
         runner = Runner(query_seconds=2, limit=None)
-        # That one study runs at a time is up to the lock of flows.lock, which goes with its holder
-        # and names it. Watches that a schedule starts faster than they end are refused by the
-        # server: processes would pile up.
+        # flows.lock lets one study run at a time: its lock ends with its holder and names it. The
+        # server refuses a watch while another one runs: a fast schedule would pile up processes.
         one = ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
         )
@@ -71,11 +84,11 @@ def main():
             deployment(study, "Run the stages of dvc.yaml that have changed, in parallel.")
         )
         about = "Look for changes of data, parameters and code; start the study if there are any."
-        runner.add_deployment(deployment(watch, about, cron=options.watch, concurrency_limit=one))
+        runner.add_deployment(deployment(watch, about, cron=cron, concurrency_limit=one))
         print(
             f"\n  open    {api.removesuffix('/api')}\n  start   Deployments > study > Run, or:"
             f" PREFECT_API_URL={api} prefect deployment run study/study\n  watch   for changes:"
-            f" {options.watch} (cron); Deployments > watch > Run looks at once\n  end     Ctrl-C,"
+            f" {cron} (cron); Deployments > watch > Run looks at once\n  end     Ctrl-C,"
             " which also ends a study that runs\n",
             flush=True,
         )
@@ -85,27 +98,31 @@ def main():
 
 
 def check_cron(expression: str) -> None:
-    """Refuse a schedule that Prefect cannot read, or that names a date that never comes.
+    """Check that a schedule can be read and has a next date.
 
     Raises:
-        StudyError: it is one.
+        StudyError: it cannot, or has none.
     """
     try:
         asyncio.run(CronSchedule(cron=expression).get_dates(1))
     except ValueError:
         raise StudyError(
-            f"--watch: {expression!r} is no cron expression with a date to come: give minute, hour,"
+            f"--watch: {expression!r} is no cron expression with a next date: give minute, hour,"
             " day, month and weekday, such as '0 6 * * *'"
         ) from None
 
 
-def deployment(flow: Flow, description: str, **options: Any) -> RunnerDeployment:
-    """A deployment of the flow's own name."""
-    return flow.to_deployment(
+def deployment(
+    flow: Flow[..., Any],  # Any: what a flow returns
+    description: str,
+    **options: Any,  # Any: passed on to Prefect
+) -> RunnerDeployment:
+    """Return a deployment under the flow's own name."""
+    return flow.to_deployment(  # type: ignore[return-value]  # not async here
         flow.name,
         description=description,
         paused=False,
-        tags=[runs.checkout()],
+        tags=[runs.checkout_tag()],
         entrypoint_type=EntrypointType.MODULE_PATH,
         **options,
     )

@@ -3,138 +3,152 @@
 import contextlib
 import logging
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 from prefect import task
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Completed, Failed, Pending, State
+from prefect.states import Cancelled, Completed, Failed, Pending
 
-from flows import STATE, artifacts, launcher, output, slots, source
+from flows import STATE, artifacts, launcher, output, repository, source
+from flows.dag import Stage
+from flows.repository import Entries, Outcome
 from hemotune.files import read_json, write_json
 
 
-def is_news(record):
-    """Drop what Prefect logs of every failed state, with an empty traceback: the line that follows
-    says it as well.
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a log record is not the empty traceback that Prefect logs of every failed state: the
+    next line gives the reason as well.
     """
     return not (record.exc_info and record.exc_info[0] is None)
 
 
+# Prefect has no setting for this line.
 logging.getLogger("prefect.task_runs").addFilter(is_news)
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What a study does with a stage.
+
+    reproduce: DVC decides whether it must run; force: it must; incomplete: run its other command on
+    what there is; keep: nothing has changed; skip: one of its upstream stages is missing.
+    """
+
+    action: Literal["reproduce", "force", "incomplete", "keep", "skip"]
+    why: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage runs, and with what."""
+
+    run: str  # name of the run's folder of logs
+    variables: dict[str, str]  # of the environment
+    slot: str | None = None
+    # In another checkout: the entries of dvc.lock for its upstream stages. None: in this checkout.
+    entries: Entries | None = None
+
+
 @task
-def run_stage(stage, action, why, run, slot=None, all_slots=(), entries=None):
+def run_stage(stage: Stage, decision: Decision, place: Place) -> State[Any]:  # Any: Prefect's own
     """Do one stage's share of a study.
 
-    Args:
-        stage: as flows.repository.inspect gives it.
-        action: "reproduce" (DVC decides whether it must run), "force" (it must), "incomplete" (run
-            its other command on what there is), "keep" (nothing changed), or "skip" (what it
-            depends on is missing).
-        why: the reason for this action.
-        run: the name of the run's folder of logs.
-        slot: the slot that it may use, of `all_slots`.
-        entries: where the stage runs in another checkout, the entries of dvc.lock for the stages
-            that it depends on.
-
     Returns:
-        A state: Completed (named Cached where nothing ran, Incomplete after "incomplete"), Failed,
-            Cancelled or, after "skip",
-        Pending (named NotReady, as Prefect does). Its result is a dictionary {"why", "slot",
-        "seconds", "outcome", ...}.
+        Completed (named Cached if nothing ran, Incomplete after "incomplete"), Failed, Cancelled
+        or, after "skip", Pending (named NotReady, as Prefect does). The result of a Completed or
+        Failed state is an Outcome.
     """
-    if action == "skip":
-        return Pending(name="NotReady", message=why)
-    if action == "keep":
-        return Completed(name="Cached", message=why, data={"why": why})
+    if decision.action == "skip":
+        return Pending(name="NotReady", message=decision.why)
+    if decision.action == "keep":
+        return Completed(name="Cached", message=decision.why, data=Outcome("unchanged"))
     log = get_run_logger()
-    note = failure_note(stage["name"])
+    note = failure_note(stage)
     note.unlink(missing_ok=True)
-    environment = {"PYTHONUNBUFFERED": "1", **slots.environment(slot, all_slots)}
-    started = time.monotonic()
-    if slot:
-        log.info("runs on slot %s", slot)
-    printed = output.path_of_log(run, stage["name"])
-    with output.Watcher(stage["name"], log, printed) as watcher:
+    if place.slot:
+        log.info("runs on slot %s", place.slot)
+    path, started = output.path_of_log(place.run, stage.name), time.monotonic()
+    with output.Watcher(stage.name, log, path) as watcher:
         try:
-            answer = call(stage, action, entries, environment, watcher)
+            outcome = execute(stage, decision, place, watcher)
+        except launcher.CallFailed as error:
+            outcome = Outcome("failed", reason=str(error))
         except launcher.Stopped as stopped:
             return Cancelled(message=str(stopped))
-    result = {"why": why, "slot": slot, "seconds": round(time.monotonic() - started, 1), **answer}
-    if answer["outcome"] != "unchanged":
-        for path in map(Path, stage["meta"].get("artifacts", [])):
-            # A stage that failed may have written why
-            if path.exists() or answer["outcome"] == "ran":
-                artifacts.publish(path, stage["name"])
-    if answer["outcome"] in ("failed", "crashed"):
-        reason = failure(note, reason_of(answer, watcher.error))
-        return Failed(message=f"{reason} (its whole output: {printed})", data=result)
-    return success(action, result)
+    publish_artifacts(stage, outcome)
+    if outcome.kind == "failed":
+        reason = record_failure(note, reason_of(outcome, watcher.error))
+        return Failed(message=f"{reason} (its whole output: {path})", data=outcome)
+    return succeeded(decision, outcome, seconds=time.monotonic() - started)
 
 
-def call(
-    stage: dict, action: str, entries: dict | None, environment: dict, watcher: output.Watcher
-) -> dict:
-    """Have the launcher do what `action` says, with all output passed to `watcher`; returns its
-    answer.
-    """
-    how = {
-        "environment": environment,
-        "on_line": watcher.line,
-        "copy": watcher,
-        "stage": stage["name"],
-    }
-    if action == "incomplete":
-        return launcher.here().call("command", line=stage["meta"]["incomplete"], **how)
-    if entries is not None:
-        return launcher.here().call(
-            "reproduce_elsewhere", force=action == "force", entries=entries, **how
-        )
-    answer = launcher.here().call("reproduce", force=action == "force", **how)
-    # What DVC had of it in its cache is older
-    if action == "reproduce" and source.has_changed_here(stage):
-        answer = launcher.here().call("reproduce", force=True, **how)
-    return answer
+def execute(stage: Stage, decision: Decision, place: Place, watcher: output.Watcher) -> Outcome:
+    """Carry out the decision in a child of the launcher, with all output passed to `watcher`."""
+
+    def call(action: partial[Outcome]) -> Outcome:
+        variables = {"PYTHONUNBUFFERED": "1", **place.variables}
+        return launcher.current().call(action, variables, watcher.line, watcher.write)
+
+    force = decision.action == "force"
+    if decision.action == "incomplete" and stage.meta.incomplete:
+        return call(partial(repository.run_command, stage.meta.incomplete))
+    if place.entries is not None:
+        return call(partial(repository.reproduce_elsewhere, stage.name, place.entries, force))
+    outcome = call(partial(repository.reproduce, stage.name, force))
+    # If the source has changed, what DVC restored or kept is older.
+    if not force and source.has_changed_here(stage.name, stage.meta):
+        outcome = call(partial(repository.reproduce, stage.name, force=True))
+    return outcome
 
 
-def success(action: str, result: dict) -> State:
-    """The state of a stage that did not fail; it tells by name and message whether anything ran."""
-    if result["outcome"] == "unchanged":
-        return Completed(name="Cached", message="what it depends on is the same again", data=result)
-    if result["outcome"] == "restored":
-        message = f"DVC restored the results of an earlier run because of {result['why']}"
-        return Completed(name="Cached", message=message, data=result)
-    if action == "incomplete":
-        return Completed(name="Incomplete", message=result["why"], data=result)
-    return Completed(message=f"ran {result['seconds']} s because of {result['why']}", data=result)
+def publish_artifacts(stage: Stage, outcome: Outcome) -> None:
+    """Show the files that the stage names; a stage that failed may have written some of them."""
+    if outcome.kind != "unchanged":
+        for path in map(Path, stage.meta.artifacts):
+            if path.exists() or outcome.kind == "ran":
+                artifacts.publish(path, stage.name)
 
 
-def reason_of(answer: dict, printed: str | None) -> str:
-    """Why a stage failed: the error that it printed, if its command ended by itself with a failure,
-    else what DVC says.
+def succeeded(decision: Decision, outcome: Outcome, seconds: float) -> State[Any]:  # Any: Prefect's
+    """Return the state of a stage that did not fail: its name and message say whether it ran."""
+    if outcome.kind == "unchanged":
+        name, message = "Cached", "its inputs are the same as before"
+    elif outcome.kind == "restored":
+        name, message = "Cached", f"DVC restored the results of an earlier run: {decision.why}"
+    elif decision.action == "incomplete":
+        name, message = "Incomplete", decision.why
+    else:
+        name, message = "Completed", f"ran for {seconds:.1f} s: {decision.why}"
+    return Completed(name=name, message=message, data=outcome)
+
+
+def reason_of(outcome: Outcome, printed: str | None) -> str:
+    """Return why a stage failed: the error that it printed, if its command ended by itself with a
+    failure, else what DVC reports.
 
     A command that was killed may have printed an error that it had overcome; so may one whose
     outputs DVC then misses.
     """
-    return (
-        launcher.shorten(printed, 1000)
-        if printed and ", exited with " in answer["reason"]
-        else answer["reason"]
-    )
+    if printed and ", exited with " in outcome.reason:
+        return launcher.shorten(printed, 1000)
+    return outcome.reason
 
 
-def failure(note, reason):
-    """The reason that the stage wrote itself into the file `note`; where it could not, `reason`,
-    which is then written there.
+def record_failure(note: Path, reason: str) -> str:
+    """Return the reason that the stage itself wrote into the file `note`; if it wrote none, write
+    `reason` there and return it.
     """
     if note.exists():
-        return read_json(note).get("reason", reason)
+        return str(read_json(note).get("reason", reason))
     with contextlib.suppress(OSError):  # a full disk
         write_json(note, {"reason": reason})
     return reason
 
 
-def failure_note(name):
+def failure_note(stage: Stage) -> Path:
     """Where a failed stage leaves its reason: for finetune@KEY .study/failures/KEY.json."""
-    return STATE / "failures" / f"{name.rpartition('@')[2].replace('/', '-')}.json"
+    return STATE / "failures" / f"{stage.key.replace('/', '-')}.json"

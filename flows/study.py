@@ -1,24 +1,13 @@
 """The DAG of dvc.yaml as a Prefect flow: every stage whose inputs are ready runs at once, as far as
-slots go.
+slots allow.
 
-    python -m flows.study                    run what has changed, on all GPUs, or without any two
-    at a time on the processor python -m flows.study --slots 0,1        on these GPUs python -m
-    flows.study --slots cpu        one at a time on the processor
+    python -m flows.study                    run what has changed: on all GPUs, or two stages at a
+                                             time on the CPU if there are none
+    python -m flows.study --slots 0,1        on these GPUs
+    python -m flows.study --slots cpu        one at a time on the CPU
 
-Stages, what they depend on and what is changed come from DVC; no stage is named here. A stage's
-`meta` in dvc.yaml may say:
-    gpu: true             it takes a slot
-    retries: 2            it may be tried again, where a failure can pass by itself: where its exit
-        status is not 1
-    check: COMMAND        run before anything else where something has changed; if it fails, nothing
-        is run
-    incomplete: COMMAND   what to run instead where some of the stages that it depends on have
-        failed
-    artifacts: [FILES]    what to show on its page
-    source: COMMAND       prints the state of the source that the stage brings data from, see
-        flows/source.py
-    state: FILE           an output: the state of the source that was brought
-    summary: FILE         what to print at the end
+Stages, their dependencies and their changes come from DVC; no stage is named here. flows.dag.Meta
+lists what a stage's `meta` in dvc.yaml may hold.
 """
 
 import argparse
@@ -29,22 +18,31 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 from prefect import allow_failure, flow
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed
+from prefect.tasks import Task
 
 from flows import cluster, launcher, repository, runs, server, source
 from flows import slots as slot_list
+from flows.dag import Stage
 from flows.lock import AnotherStudy, sole_study
 from flows.output import folder_of_run
-from flows.stage import failure, failure_note, run_stage
+from flows.repository import Outcome
+from flows.stage import Decision, Place, run_stage
 from hemotune.errors import StudyError, entry_point
 
 RETRY_DELAYS = [5, 30, 120]  # seconds
+
+# Any: Prefect's own, here and below.
+States = dict[str, State[Any]]  # final states of tasks by stage name
+Future = PrefectFuture[Any]
 
 
 @flow(name="study", log_prints=False)
@@ -53,250 +51,221 @@ def study(
     per_gpu: slot_list.PerGpu = 1,
     force: list[str] | None = None,
     dask: str | None = None,
-):
+) -> State[Any]:  # Any: Prefect's own
     """Run every stage of dvc.yaml that has changed, in parallel.
 
     Args:
         slots: where stages with `gpu: true` run, one on each: device ids separated by commas, such
-            as `0,1` for two GPUs or `cpu,cpu` for two stages at a time on the processor. `auto`:
-            all GPUs, or without any `cpu,cpu`.
+            as `0,1` for two GPUs or `cpu,cpu` for two stages at a time on the CPU. `auto`: all
+            GPUs, or `cpu,cpu` if there are none.
         per_gpu: how many stages share each device, 1 or more.
-        force: stages to run even if nothing changed.
+        force: stages to run even if nothing has changed.
         dask: address of a Dask scheduler on whose workers the stages with `gpu: true` run.
     """
     try:
-        return run_alone(slots, per_gpu, force or [], dask)
+        with runs.working(), sole_study(f"the run '{flow_run.name}'") as lock:
+            return run_alone(lock, slots, per_gpu, force or [], dask)
     except AnotherStudy as error:
         return Cancelled(message=str(error))
     except StudyError as error:
         return Failed(message=str(error))
 
 
-def run_alone(slots: str, per_gpu: int, force: list[str], dask: str | None) -> State:
-    """Do what `study` says and return its final state.
+def run_alone(
+    lock: int, slots: str, per_gpu: int, force: list[str], dask: str | None
+) -> State[Any]:  # Any: Prefect's own
+    """Run the study of this checkout, whose lock (a file descriptor) the caller holds.
 
     Raises:
-        AnotherStudy: another study runs in this checkout.
-        StudyError: no Dask scheduler answers at `dask`.
+        StudyError: a check failed, DVC cannot read its files, there is no such slot or stage, or no
+            Dask scheduler answers at `dask`.
     """
-    log = get_run_logger()
-    with runs.at_work(), sole_study(f"the run '{flow_run.name}'") as lock:
-        asked = launcher.start(keep=[lock])
-        order = []
-        try:
-            found = asked.call("inspect", on_line=log.info)
-            if "stages" not in found:
-                return Failed(message=found["reason"])
-            stages = found["stages"]
-            if problem := unknown_stages(force or [], stages):
-                return Failed(message=problem)
-            slot_names = slot_list.name_slots(slot_list.find_devices(slots, log.warning), per_gpu)
-            order = found["lock"] + [
-                stage["name"] for stage in stages if stage["name"] not in found["lock"]
-            ]
-            show(stages, {})
-            for line in filter(None, map(source.last_asked, stages)):
-                log.info("%s", line)
-            with cluster.connect(dask) if dask else contextlib.nullcontext() as submit:
-                elsewhere = bool(submit and found["remote"])
-                states = run_all(stages, slot_names, force, submit, elsewhere)
-            show(stages, states)
-            return conclude(states)
-        finally:
-            # Entered however the study ends, cancelled from the page too: nothing may train on
-            # without it.
-            asked.stop()
-            repository.order_lock(order)
+    log, own, order = get_run_logger(), launcher.start(keep=[lock]), []
+    try:
+        dag = own.call(repository.inspect, on_line=log.info)
+        order = dag.lock_order()
+        refuse_unknown(force, dag.stages)
+        slot_names = slot_list.name_slots(slot_list.find_devices(slots, log.warning), per_gpu)
+        show(dag.stages, {})
+        for line in filter(None, map(source.last_query, dag.stages)):
+            log.info("%s", line)
+        with cluster.connect(dask, dag.remote) if dask else contextlib.nullcontext() as workers:
+            states = run_all(dag.stages, slot_names, force, workers)
+        show(dag.stages, states)
+        return conclude(states)
+    finally:
+        # However the study ends, also when it is cancelled from the page: no stage may outlive it.
+        own.stop()
+        repository.order_lock(order)
 
 
-def unknown_stages(force: list[str], stages: list[dict]) -> str | None:
-    """Say which of the stages to force there is not, if any."""
-    missing = ", ".join(sorted(set(force) - {stage["name"] for stage in stages}))
-    return f"force: there is no stage {missing}; `dvc stage list` names them" if missing else None
+def refuse_unknown(force: list[str], stages: list[Stage]) -> None:
+    """Check that the stages to force exist.
+
+    Raises:
+        StudyError: one does not.
+    """
+    if unknown := sorted(set(force) - {stage.name for stage in stages}):
+        raise StudyError(
+            f"force: there is no stage {', '.join(unknown)}; `dvc stage list` names them"
+        )
 
 
-def run_all(stages, slots, force, submit=None, elsewhere=False):
-    """Run each stage as soon as the stages that it depends on are done and a slot is free, if it
-    needs one.
+def run_all(
+    stages: list[Stage], slots: list[str], force: list[str], workers: cluster.Workers | None
+) -> States:
+    """Run each stage as soon as its upstream stages have ended and, if it needs a slot, one is
+    free.
 
     Args:
-        stages: as flows.repository.inspect gives them, in an order in which they can run.
-        slots: names of all slots.
-        force: names of stages to run even if nothing changed.
-        submit: of flows.cluster, gives a stage that needs a slot to a worker; None: they run on
-            `slots`.
-        elsewhere: whether these workers have checkouts of their own.
-
-    Returns:
-        The final state of each stage's task, by the stage's name.
+        stages: in an order in which they can run.
+        slots: names of all slots of this machine.
+        force: names of stages to run even if nothing has changed.
+        workers: of a cluster, on which stages that need a slot run instead.
     """
-    free, done, run = collections.deque(slots), queue.SimpleQueue(), folder_of_run()
-    futures, states, taken = {}, {}, {}
+    run, states, taken = folder_of_run(), States(), dict[str, str | None]()
+    free, ended = collections.deque(slots), queue.SimpleQueue[Future]()
+    futures: dict[str, Future] = {}
     while len(states) < len(stages):
         for stage in stages:
-            name, upstream = stage["name"], stage["upstream"]
-            if name in futures or not all(other in states for other in upstream):
+            if stage.name in futures or not states.keys() >= set(stage.upstream):
                 continue
-            action, why = decide(stage, stages, states, name in force)
-            options = {"stage": stage, "action": action, "why": why, "run": run}
-            needs_slot = stage["meta"].get("gpu") and action in ("reproduce", "force")
-            if needs_slot and submit:
-                entries = (
-                    launcher.here().call("offer", stages=upstream)["entries"] if elsewhere else None
-                )
-                options |= {"slot": slot_list.WORKER, "entries": entries}
-                futures[name] = submit(
-                    task_of(stage), options, [states[other] for other in upstream]
-                )
+            decision = decide(stage, stages, states, stage.name in force)
+            needs_slot = stage.meta.gpu and decision.action in ("reproduce", "force")
+            if needs_slot and workers:
+                upstream = [states[name] for name in stage.upstream]
+                future = workers.submit(task_of(stage), stage, decision, run, upstream)
             elif needs_slot and not free:
                 continue
             else:
-                if needs_slot:
-                    options["slot"] = taken[name] = free.popleft()
-                # Prefect's own rule would call the stages that have failed by the numbers of their
-                # runs.
+                slot = taken[stage.name] = free.popleft() if needs_slot else None
+                place = Place(run, slot_list.variables(slot, slots), slot)
+                # Prefect's own rule would name failed upstream stages by the ids of their runs.
                 after = [
-                    allow_failure(futures[other]) for other in upstream if is_awaited(states[other])
+                    allow_failure(futures[name])
+                    for name in stage.upstream
+                    if not (states[name].is_crashed() or states[name].is_cancelled())
                 ]
-                futures[name] = task_of(stage).submit(**options, all_slots=slots, wait_for=after)
-            futures[name].add_done_callback(lambda _, name=name: done.put(name))
-        name = done.get()
-        futures[name].wait()
-        states[name] = futures[name].state
-        if name in taken:
-            free.append(taken.pop(name))
-        elif submit:
-            bring_home(name, states[name], elsewhere)
+                future = task_of(stage).submit(
+                    stage=stage, decision=decision, place=place, wait_for=after, return_state=False
+                )
+            futures[stage.name] = future
+            future.add_done_callback(ended.put)
+        future = ended.get()
+        future.wait()
+        stage = next(stage for stage in stages if futures.get(stage.name) is future)
+        states[stage.name] = future.state
+        if slot := taken.get(stage.name):
+            free.append(slot)
+        if workers:
+            workers.fetch(stage, states[stage.name])
     return states
 
 
-def bring_home(name, state, elsewhere):
-    """Have in this checkout what a stage on a worker made, or why it failed."""
-    if state.is_failed():
-        failure(failure_note(name), state.message)
-    elif elsewhere and state.is_completed() and "entries" in (made := state.result() or {}):
-        launcher.here().call("adopt", entries=made["entries"])
-
-
-def is_awaited(state: State) -> bool:
-    """Whether Prefect's allow_failure lets a task come after one that ended in this state."""
-    return not (state.is_crashed() or state.is_cancelled())
-
-
-def decide(
-    stage: dict, stages: list[dict], states: dict[str, State], forced: bool
-) -> tuple[str, str]:
-    """Choose what run_stage does with a stage whose upstream stages have ended; returns (action,
-    why).
+def decide(stage: Stage, stages: list[Stage], states: States, forced: bool) -> Decision:
+    """Choose what to do with a stage whose upstream stages have ended.
 
     Args:
-        stage: one of `stages`, which are all of the study.
-        states: the final states of the stages that have ended, by name.
-        forced: whether it was asked for even if nothing changed.
+        stages: all of the study.
+        states: of the stages that have ended.
+        forced: whether to run it even if nothing has changed.
     """
-    upstream = {name: states[name] for name in stage["upstream"]}
+    upstream = {name: states[name] for name in stage.upstream}
     missing = [name for name, state in upstream.items() if not is_whole(state)]
     only_failed = all(upstream[name].is_failed() for name in missing)
-    if missing and "incomplete" in stage["meta"] and only_failed and len(missing) < len(upstream):
-        return "incomplete", "without " + "; ".join(
-            f"{name}: {upstream[name].message}" for name in missing
-        )
+    if missing and stage.meta.incomplete and only_failed and len(missing) < len(upstream):
+        failures = [f"{name}: {upstream[name].message}" for name in missing]
+        return Decision("incomplete", f"without {'; '.join(failures)}")
     if missing:
-        return "skip", f"not run: it needs {', '.join(lacking(stage, stages, states))}"
-    if forced or stage["force"]:
-        return "force", "; ".join(stage["changed"]) or "a wish"
-    # DVC decides again where an upstream stage ran: it may have made the same bytes as before.
-    ran = [f"{name} that ran" for name, state in upstream.items() if state.name != "Cached"]
-    ran += [f"{name} that was restored" for name, state in upstream.items() if was_restored(state)]
-    if why := stage["changed"] or ran:
-        return "reproduce", "; ".join(why)
-    return "keep", "nothing that it depends on has changed"
+        causes = ", ".join(failed_causes(stage, stages, states))
+        return Decision("skip", f"not run: it needs {causes}")
+    if forced or stage.forced:
+        return Decision("force", "; ".join(stage.changed) or "forced with --force")
+    # DVC decides again after an upstream stage ran: it may have made the same bytes as before.
+    rerun = [
+        f"upstream stage {name} was {'restored' if was_restored(state) else 'rerun'}"
+        for name, state in upstream.items()
+        if state.name != "Cached" or was_restored(state)
+    ]
+    if why := stage.changed or rerun:
+        return Decision("reproduce", "; ".join(why))
+    return Decision("keep", "none of its inputs has changed")
 
 
-def is_whole(state: State) -> bool:
+def is_whole(state: State[Any]) -> bool:  # Any: Prefect's own
     """Whether a stage that ended in this state has made all that others need."""
     return state.is_completed() and state.name != "Incomplete"
 
 
-def lacking(stage: dict, stages: list[dict], states: dict) -> list[str]:
-    """Names of the stages that failed and so keep this one from running, also by way of others that
-    could not run.
+def was_restored(state: State[Any]) -> bool:  # Any: Prefect's own
+    """Whether DVC restored earlier results of a stage, which may differ from those before."""
+    return state.name == "Cached" and bool(state.result().kind == "restored")
+
+
+def failed_causes(stage: Stage, stages: list[Stage], states: States) -> list[str]:
+    """Names of the failed stages that keep this one from running, also by way of others that could
+    not run.
     """
-    found = []
+    causes = []
     for other in stages:
-        if other["name"] in stage["upstream"] and states[other["name"]].name == "NotReady":
-            found += lacking(other, stages, states)
-        elif other["name"] in stage["upstream"] and not is_whole(states[other["name"]]):
-            found.append(other["name"])
-    return list(dict.fromkeys(found))
+        if other.name in stage.upstream and states[other.name].name == "NotReady":
+            causes += failed_causes(other, stages, states)
+        elif other.name in stage.upstream and not is_whole(states[other.name]):
+            causes.append(other.name)
+    return list(dict.fromkeys(causes))
 
 
-def was_restored(state: State) -> bool:
-    """Whether DVC restored earlier results of a stage, which may be others than those before."""
-    return state.name == "Cached" and (state.result() or {}).get("outcome") == "restored"
+def task_of(stage: Stage) -> Task[[Stage, Decision, Place], State[Any]]:  # Any: Prefect's own
+    """Return run_stage under the stage's name, tagged with the stage's kind, with its retries."""
+    retries = int(stage.meta.retries)
+    return run_stage.with_options(
+        name=stage.name,
+        task_run_name=stage.name,
+        tags=[stage.name.partition("@")[0], *(["gpu"] if stage.meta.gpu else [])],
+        retries=retries,
+        retry_delay_seconds=[float(delay) for delay in RETRY_DELAYS[:retries]],
+        retry_condition_fn=is_retryable,
+    )
 
 
-def task_of(stage):
-    """run_stage under the stage's name, tagged with the stage's kind, tried again as its meta
-    says.
-    """
-    name, retries = stage["name"], int(stage["meta"].get("retries", 0))
-    tags = [name.partition("@")[0], *(["gpu"] if stage["meta"].get("gpu") else [])]
-    again = {
-        "retries": retries,
-        "retry_delay_seconds": RETRY_DELAYS[:retries],
-        "retry_condition_fn": may_pass,
-    }
-    return run_stage.with_options(name=name, task_run_name=name, tags=tags, **again)
+def is_retryable(_task: object, _run: TaskRun, state: State[Any]) -> bool:  # Any: Prefect's own
+    """Whether a retry of a stage that ended in this state may succeed."""
+    return not (isinstance(state.data, Outcome) and state.data.lasting)
 
 
-def may_pass(task, run, state):
-    """Whether it makes sense to try a stage again that ended in this state."""
-    return not (isinstance(state.data, dict) and state.data.get("lasting"))
-
-
-def show(stages, states):
-    """Publish the table of all stages: what is to be done at the start, what came of it at the
-    end.
-    """
+def show(stages: list[Stage], states: States) -> None:
+    """Publish the table of all stages: what is to be done, or what became of it."""
     rows = []
     for stage in stages:
-        state = states.get(stage["name"])
-        outcome = (
-            state.name
-            if state
-            else "changed"
-            if stage["changed"]
-            else "unchanged, unless what it depends on changes"
-        )
-        rows.append(
-            {
-                "stage": stage["name"],
-                "state": outcome,
-                "why": state.message if state else "; ".join(stage["changed"]),
-            }
-        )
+        reasons = "; ".join(stage.changed)
+        if state := states.get(stage.name):
+            row = {"state": state.name, "why": state.message}
+        elif reasons:
+            row = {"state": "changed", "why": reasons}
+        else:
+            row = {"state": "unchanged, unless an upstream stage changes", "why": ""}
+        rows.append({"stage": stage.name, **row})
     create_table_artifact(rows, key="stages", description="all stages of the study")
 
 
-def conclude(states):
-    """The flow's final state."""
+def conclude(states: States) -> State[Any]:  # Any: Prefect's own
+    """Return the flow's final state."""
     count = collections.Counter(state.name for state in states.values())
-    told = ", ".join(f"{number} {name.lower()}" for name, number in count.items())
-    failed = [
+    counts = ", ".join(f"{number} {str(name).lower()}" for name, number in count.items())
+    failures = [
         f"{name}: {state.message}"
         for name, state in states.items()
         if state.is_failed() or state.is_crashed()
     ]
-    if failed or count["NotReady"] or count["Incomplete"]:
+    if failures or count["NotReady"] or count["Incomplete"]:
         return Failed(
-            message=f"{told}. " + "; ".join(failed) + ". The next run repeats only what is missing."
+            message=f"{counts}. {'; '.join(failures)}. The next run repeats only what is missing."
         )
-    return Completed(message=f"all {len(states)} stages: {told}")
+    return Completed(message=f"all {len(states)} stages: {counts}")
 
 
 @entry_point
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m flows.study",
         description="Run the stages of dvc.yaml that have changed, in parallel.",
@@ -327,34 +296,41 @@ def main():
     options = parser.parse_args()
     if options.per_gpu < 1:
         raise StudyError(f"--per-gpu: give 1 or more, not {options.per_gpu}")
-    chosen = {
-        "slots": ",".join(slot_list.find_devices(options.slots)),
-        "per_gpu": options.per_gpu,
-        "force": [name for name in options.force.split(",") if name],
-        "dask": options.dask,
-    }
-    with sole_study():  # refuse now, not when the server is up
-        stages = repository.inspect()["stages"]
-    if problem := unknown_stages(chosen["force"], stages):
-        raise StudyError(problem)
+    force = [name for name in options.force.split(",") if name]
+    return run(options.slots, options.per_gpu, force, options.dask)
+
+
+def run(slots: str, per_gpu: int, force: list[str], dask: str | None) -> int:
+    """Run a study from the command line, with a server if there is none, and print its summary.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        StudyError: an argument is wrong, or another study runs in this checkout.
+    """
+    devices = ",".join(slot_list.find_devices(slots))
+    with sole_study():  # refuse now, not when the server has started
+        stages = repository.inspect().stages
+    refuse_unknown(force, stages)
     signal.signal(signal.SIGTERM, interrupt)
     started = time.time()
-    if PREFECT_API_URL.value() or chosen["force"] or any(stage["changed"] for stage in stages):
+    if server.address() or force or any(stage.changed for stage in stages):
         with server.for_this_process():
-            state = study(**chosen, return_state=True)
-        done, message = state.is_completed(), state.message
-    else:  # nothing is to be done and nobody watches: no server is started for it
-        done, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
-        message = "\n".join([message, *filter(None, map(source.last_asked, stages))])
-    for path in (Path(stage["meta"]["summary"]) for stage in stages if "summary" in stage["meta"]):
-        # After a failure not that of an earlier study
-        if path.exists() and (done or path.stat().st_mtime > started):
+            state = study(devices, per_gpu, force, dask, return_state=True)
+        succeeded, message = state.is_completed(), state.message
+    else:  # there is nothing to do and nobody watches: no server is started for it
+        succeeded, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
+        message = "\n".join([message, *filter(None, map(source.last_query, stages))])
+    for path in (Path(stage.meta.summary) for stage in stages if stage.meta.summary):
+        # After a failure, not that of an earlier study.
+        if path.exists() and (succeeded or path.stat().st_mtime > started):
             print(f"\n{path.read_text(encoding='utf-8').strip()}\n")
     print(message)
-    return 0 if done else 1
+    return 0 if succeeded else 1
 
 
-def interrupt(*_):
+def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 

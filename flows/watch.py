@@ -1,47 +1,51 @@
-"""Run the study again when its data has changed at the source, or its parameters or code here.
+"""Run the study when its data has changed at the source, or its parameters or code here.
 
-    python -m flows.watch        ask once, and run the study here if something changed
+    python -m flows.watch        check once, and run the study if something has changed
 
 `make ui` serves it with a daily schedule; there a change starts a run of the deployment
-study/study. That is done directly and not by an event that an automation turns into a run: one
-thing less that can be switched off or missing, and the reason stands in the run's page.
+study/study. The watch starts it directly and not by an event and an automation, which could be
+switched off or missing, and would not show the reason on the run's page.
 """
 
 import json
-import logging
 import signal
 import sys
+from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from flows import repository, runs, server, source
-from flows.lock import is_studied
+from flows.lock import study_is_running
+from flows.output import Log
 from flows.study import interrupt, study
 from hemotune.errors import StudyError, entry_point
 
 
 @flow(name="watch", flow_run_name="watch")
-def watch():
-    """Ask cheaply whether anything changed; start the study only then."""
-    with runs.at_work():
+def watch() -> State[Any]:  # Any: Prefect's own
+    """Check at little cost whether anything has changed; start the study only then."""
+    with runs.working():
         last = runs.last_study()
-        state = look_and_start(get_run_logger())
-    if last:
-        why = f": {last.state.message}" if last.state.message else ""
-        state.message += f". The last study, '{last.name}', ended {last.state.name}{why}"
+        state = check_and_start(get_run_logger())
+    if last and last.state:
+        reason = f": {last.state.message}" if last.state.message else ""
+        state.message = (
+            f"{state.message}. The last study, '{last.name}', ended {last.state.name}{reason}"
+        )
     return state
 
 
-def look_and_start(log: logging.Logger | logging.LoggerAdapter) -> State:
+def check_and_start(log: Log) -> State[Any]:  # Any: Prefect's own
     """Return the state in which the watch ends."""
-    if is_studied():
-        return Completed(message="a study is running; it was left alone")
+    if study_is_running():
+        return Completed(message="a study is running; no other was started")
     try:
-        count, reasons, force = look(log)
+        count, reasons, force = find_changes(log)
     except StudyError as error:
         return Failed(message=str(error))
     if not reasons:
@@ -50,50 +54,47 @@ def look_and_start(log: logging.Logger | logging.LoggerAdapter) -> State:
         )
     for reason in reasons:
         log.info("%s", reason)
-    told = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+    summary = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if reasons[3:] else "")
     try:
-        run = run_deployment(
+        run: FlowRun = run_deployment(  # type: ignore[assignment]  # not async here
             "study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"]
         )
     except ObjectNotFound:  # nothing is served: this process runs it
         state = study(force=force, return_state=True)
-        return (
-            Completed(message=f"ran the study: {told}")
-            if state.is_completed()
-            else Failed(message=state.message)
-        )
-    begun = runs.begun(run.id).state
-    message = f"started the study '{run.name}' because of {told}; it is {begun.name}"
-    if begun.is_running() or begun.is_completed():
+        if state.is_completed():
+            return Completed(message=f"ran the study: {summary}")
+        return Failed(message=state.message)
+    started = runs.wait_for_start(run.id)
+    message = f"started the study '{run.name}': {summary}; it is {started.name}"
+    if started.is_running() or started.is_completed():
         return Completed(message=message)
-    return Failed(
-        message=f"{message}: {begun.message or f'it has not begun within {runs.BEGINNING} s'}"
-    )
+    reason = started.message or f"it has not started within {runs.STARTING} s"
+    return Failed(message=f"{message}: {reason}")
 
 
-def look(log):
-    """Return how many stages there are, why the study should run, and the stages that must run
-    though nothing here has changed.
+def find_changes(log: Log) -> tuple[int, list[str], list[str]]:
+    """Return the number of stages, why the study should run, and the stages that must run although
+    nothing has changed here.
 
     Raises:
         StudyError: a setting is wrong, DVC cannot read its files, or the source does not answer.
     """
-    stages = repository.inspect()["stages"]
+    stages = repository.inspect().stages
     force, reasons = [], []
     for stage in stages:
-        reasons += [f"{stage['name']}: {change}" for change in stage["changed"]]
-        if not source.is_source(stage):
+        reasons += [f"{stage.name}: {change}" for change in stage.changed]
+        if not stage.meta.source:
             continue
-        now = source.ask(stage)
-        log.info("%s: %s", stage["name"], json.dumps(now))
-        if not stage["force"] and source.differ(now, source.brought(stage)):
-            reasons.append(f"{stage['name']}: {source.CHANGED}")
-            force.append(stage["name"])
+        now = source.query(stage)
+        log.info("%s: %s", stage.name, json.dumps(now))
+        if not stage.forced and source.differ(now, source.last_fetched(stage.meta)):
+            reasons.append(f"{stage.name}: {source.CHANGED}")
+            force.append(stage.name)
     return len(stages), reasons, force
 
 
 @entry_point
-def main():
+def main() -> int:
     signal.signal(signal.SIGTERM, interrupt)
     with server.for_this_process():
         state = watch(return_state=True)

@@ -1,14 +1,12 @@
 """The flow on a toy study: real processes, real DVC, a real Prefect server; only the stages sleep
 instead of training.
-
-The tests of the toy study run in the order in which they stand: each goes on with the study that
-the one before it left.
 """
 
 import contextlib
 import http.server
 import logging
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,23 +23,37 @@ from tests.flows.toy import Toy, ask, serving, settled, wait_for
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A study that has run once, on three slots, one of which two stages share."""
+def study(tmp_path_factory):
+    """A study that has run once, on three slots, two of them on one device.
+
+    Its attributes: `first_events`, `first_run` and `first_tasks` of that run, and `snapshot`, a
+    copy of its folder after it.
+    """
     toy = Toy(tmp_path_factory.mktemp("toys") / "study", serving().api)
-    toy.write("fail-download", "75")  # the first try fails; the flow tries again after some seconds
+    toy.write("fail-download", "75")  # the first try fails; the flow retries after some seconds
     with holding(toy, "a"):
         process = start_flow(toy, "0,1,1")
         wait_for(lambda: toy.events("download"))
         wait_for(lambda: "Retry 1/1" in printed(toy))
         (toy.folder / "fail-download").unlink()
-        # While one stage takes long, the others must be done on the slots that it leaves.
+        # While one stage takes long, the others must run on the slots that it leaves.
         wait_for(
             lambda: len(toy.events()) == 8 and all(len(toy.events(name)) == 2 for name in "bcdefg")
         )
     process.wait(120)
     assert process.returncode == 0, printed(toy)
-    toy.first = toy.events()
+    toy.first_events, (toy.first_run, toy.first_tasks) = toy.events(), last_run(toy)
+    toy.snapshot = shutil.copytree(toy.folder, toy.folder.parent / "snapshot")
     return toy
+
+
+@pytest.fixture
+def toy(study):
+    """The study as it was after its first run, without the events of that run."""
+    shutil.rmtree(study.folder)
+    shutil.copytree(study.snapshot, study.folder)
+    study.forget_events()
+    return study
 
 
 @contextlib.contextmanager
@@ -57,7 +69,7 @@ def holding(toy, names):
 
 
 def start_flow(toy, devices):
-    """Start a flow that goes on beside the test; `printed` tells what it has said."""
+    """Start a flow that runs beside the test; `printed` returns its output."""
     with open(toy.folder / "output.txt", "w") as output:
         return toy.start(
             sys.executable,
@@ -75,14 +87,14 @@ def printed(toy):
 
 
 def last_run(toy):
-    """This study's latest flow run, and its task runs by name."""
+    """Return this study's latest flow run, and its task runs by name."""
     run = ask(toy.api, "flow_runs", sort="START_TIME_DESC", flows={"name": {"any_": ["study"]}})[0]
     return run, {task["name"]: task for task in wait_for(lambda: settled(toy.api, run["id"]))}
 
 
-def test_no_slot_is_used_twice_and_none_idles_while_work_waits(toy):
+def test_no_slot_is_used_twice_and_none_idles_while_work_waits(study):
     runs = defaultdict(list)
-    for name, events in toy.first.items():
+    for name, events in study.first_events.items():
         if name != "download":
             started, ended = events
             runs[started["slot"]].append((started["at"], ended["at"]))
@@ -92,34 +104,30 @@ def test_no_slot_is_used_twice_and_none_idles_while_work_waits(toy):
             assert sum(start <= moment < stop for start, stop in spans) <= {"0": 1, "1": 2}[device]
     # The one that was held ended last, and it alone had its slot: nothing idled, or the fixture had
     # waited in vain.
-    assert max(toy.first, key=lambda name: toy.first[name][-1]["at"]) == "a"
+    assert max(study.first_events, key=lambda name: study.first_events[name][-1]["at"]) == "a"
 
 
-def test_tasks_are_named_tagged_logged_and_told_why(toy):
-    run, tasks = last_run(toy)
+def test_tasks_are_named_tagged_and_logged_and_say_why_they_ran(study):
+    run, tasks = study.first_run, study.first_tasks
     assert run["state_type"] == "COMPLETED"
     assert set(tasks) == {"download", "report", *(f"train@{name}" for name in "abcdefg")}
     assert set(tasks["train@c"]["tags"]) >= {"train", "gpu"}
     assert re.fullmatch(
-        r"ran [\d.]+ s because of no earlier result in dvc.lock",
+        r"ran for [\d.]+ s: no earlier result in dvc.lock",
         tasks["train@c"]["state"]["message"],
     )
-    logs = ask(toy.api, "logs", logs={"task_run_id": {"any_": [tasks["train@c"]["id"]]}})
+    logs = ask(study.api, "logs", logs={"task_run_id": {"any_": [tasks["train@c"]["id"]]}})
     assert "[ 50%] work 2/4" in [line["message"] for line in logs]
-    assert len(toy.first["download"]) == 3  # started, failed; started again, ended
+    assert len(study.first_events["download"]) == 3  # started and failed; started and ended
     inputs = [given for several in tasks["report"]["task_inputs"].values() for given in several]
     upstream = {given["id"] for given in inputs if given["input_type"] == "task_run"}
     assert upstream == {task["id"] for name, task in tasks.items() if name != "report"}
 
 
-def test_artifacts_show_progress_tables_and_the_report_with_its_figure(toy):
-    run, _ = last_run(toy)
-    found = {
-        item["key"]: item
-        for item in ask(
-            toy.api, "artifacts", flow_runs={"id": {"any_": [run["id"]]}}, sort="CREATED_DESC"
-        )
-    }
+def test_artifacts_show_progress_tables_and_the_report_with_its_figure(study):
+    of_run = {"id": {"any_": [study.first_run["id"]]}}
+    artifacts = ask(study.api, "artifacts", flow_runs=of_run, sort="CREATED_DESC")
+    found = {item["key"]: item for item in artifacts}
     assert found["train-c-progress"]["data"] == 100
     assert (
         "data:image/png;base64,iVBOR" in found["report-md"]["data"]
@@ -134,35 +142,30 @@ def test_lock_file_is_the_same_bytes_as_dvc_repro_leaves(toy):
     assert twin.run("dvc", "repro", "-q").returncode == 0
     assert (twin.folder / "dvc.lock").read_text() == (toy.folder / "dvc.lock").read_text()
     assert toy.changed() == []
-    # An added experiment goes to the place where DVC would put it, whoever runs it; only it and the
-    # report are run.
-    for study in (toy, twin):
-        study.forget_events()
-        study.set("habcdefg", 1.0)
+    # An added experiment gets the place that DVC would give it; only it and the report run.
+    for each in (toy, twin):
+        each.set("habcdefg", 1.0)
     assert toy.study("--slots", "0").returncode == 0
     assert list(toy.events()) == ["h"]
-    toy.first_results = (toy.folder / "results.csv").read_text()
     assert twin.run("dvc", "repro", "-q").returncode == 0
     assert (twin.folder / "dvc.lock").read_text() == (toy.folder / "dvc.lock").read_text()
 
 
 def test_unchanged_study_starts_nothing(toy):
-    toy.forget_events()
     done = toy.study()
     assert done.returncode == 0 and not toy.events(), done.stdout
     _, tasks = last_run(toy)
     assert {task["state_name"] for task in tasks.values()} == {"Cached"}
-    # Without a server to show it on, none is started for it.
+    # If there is no server, none is started.
     done = toy.beside(api=None).study()
     report = (toy.folder / "report.md").read_text().strip()
     assert (done.returncode, done.stdout) == (
         0,
-        f"\n{report}\n\nnothing to do: none of the 10 stages has changed\n",
+        f"\n{report}\n\nnothing to do: none of the 9 stages has changed\n",
     )
 
 
-def test_where_a_check_fails_nothing_is_run(toy):
-    toy.forget_events()
+def test_nothing_runs_if_a_check_fails(toy):
     toy.set("abcdefg", 0.1)
     toy.write("wrong", "")
     done = toy.study()
@@ -171,12 +174,11 @@ def test_where_a_check_fails_nothing_is_run(toy):
     assert not toy.events()
 
 
-def test_an_exception_is_shown_where_people_look_and_is_not_tried_again(toy):
-    toy.forget_events()
+def test_an_exception_is_shown_where_users_look_and_is_not_retried(toy):
     toy.write("raise-download", f"the beginning {2_000_000 * 'x'} the end")
     done = toy.study("--force", "download")
     (toy.folder / "raise-download").unlink()
-    # The report of an earlier study
+    # Not the report of an earlier study.
     assert done.returncode == 1 and "# complete" not in done.stdout
     assert [event["event"] for event in toy.events("download")] == ["start"]
     run, tasks = last_run(toy)
@@ -281,7 +283,7 @@ def test_an_address_where_something_else_answers_is_refused(other_server):
             server.check_answer(address)
 
 
-def test_an_address_that_is_none_is_refused_without_its_password(monkeypatch):
+def test_a_malformed_address_is_refused_without_its_password(monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://somebody:secret@[::1/api")
     with pytest.raises(
         SystemExit,
@@ -298,7 +300,7 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
     assert done.returncode == 1 and "# incomplete" in done.stdout, done.stdout
     run, tasks = last_run(toy)
     assert (
-        run["state_type"] == "FAILED" and "train@c: c was told to fail" in run["state"]["message"]
+        run["state_type"] == "FAILED" and "train@c: c fails as requested" in run["state"]["message"]
     )
     assert {name for name, task in tasks.items() if task["state_name"] == "Failed"} == {
         "train@c",
@@ -306,7 +308,7 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
     }
     assert tasks["report"]["state_name"] == "Incomplete"
     assert (toy.folder / "report.md").read_text().startswith("# incomplete\n\nof a b e f g ")
-    assert "c was told to fail" in (toy.folder / ".study/failures/c.json").read_text()
+    assert "c fails as requested" in (toy.folder / ".study/failures/c.json").read_text()
     assert "killed by signal 9" in (toy.folder / ".study/failures/d.json").read_text()
     assert toy.changed() == ["report", "train@c", "train@d"]
 
@@ -320,16 +322,13 @@ def test_a_failure_leaves_the_others_and_an_incomplete_report_and_is_repeated_al
     assert toy.changed() == []
 
 
-def test_results_that_were_made_before_are_restored_and_go_on_to_the_report(toy):
-    first, seconds = (
-        (toy.folder / "results.csv").read_text(),
-        (toy.folder / "params.yaml").read_text(),
-    )
+def test_earlier_results_are_restored_up_to_the_report(toy):
+    first = (toy.folder / "results.csv").read_text()
     toy.set("abcdefg", 0.1)
     assert toy.study("--slots", "0").returncode == 0
     assert (toy.folder / "results.csv").read_text() != first
     toy.forget_events()
-    toy.write("params.yaml", seconds)
+    toy.set("abcdefg", 1.0)
     done = toy.study()
     assert done.returncode == 0 and not toy.events(), done.stdout
     assert (toy.folder / "results.csv").read_text() == first
@@ -338,11 +337,11 @@ def test_results_that_were_made_before_are_restored_and_go_on_to_the_report(toy)
     assert {task["state_name"] for task in tasks.values()} == {"Cached"}
     message = tasks["train@a"]["state"]["message"]
     assert message.startswith(
-        "DVC restored the results of an earlier run because of params.yaml: seconds: modified"
+        "DVC restored the results of an earlier run: params.yaml: seconds: modified"
     )
 
 
-def test_when_the_flow_is_ended_nothing_lives_on_and_the_next_run_picks_up(toy):
+def test_nothing_outlives_the_flow_and_the_next_run_continues(toy):
     toy.set("abcdefg", 0.3)
     with holding(toy, "ab"):
         flow = flow_in_two_stages(toy)
@@ -367,8 +366,8 @@ def flow_in_two_stages(toy):
 
 
 def end_and_look(toy, flow, number):
-    """Send a signal to the flow, and see that within ten seconds nothing of it is left but itself,
-    and that it fails.
+    """Send a signal to the flow; check that its processes end within ten seconds and that it
+    fails.
     """
     flow.send_signal(number)
     wait_for(lambda: set(toy.processes()) <= {flow.pid}, 10)
@@ -376,9 +375,8 @@ def end_and_look(toy, flow, number):
     assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
 
 
-def test_an_nvidia_smi_that_fails_is_reported_once_and_the_processor_taken_twice(toy, tmp_path):
+def test_if_nvidia_smi_fails_it_is_reported_once_and_the_cpu_is_used_twice(toy, tmp_path):
     toy.set("ab", 0.15)
-    toy.forget_events()
     path = make_nvidia_smi(tmp_path, "echo no driver; exit 9")
     done = toy.run(sys.executable, "-m", "flows.study", "--slots", "auto", PATH=path)
     assert done.returncode == 0, done.stdout
@@ -387,7 +385,7 @@ def test_an_nvidia_smi_that_fails_is_reported_once_and_the_processor_taken_twice
     assert {events[0]["slot"] for events in toy.events().values()} == {"-1"}
 
 
-def test_a_local_source_that_changed_is_brought_again(toy):
+def test_data_is_fetched_again_after_its_local_source_has_changed(toy):
     toy.write("local", "")
     toy.set("a", 0.0)
     assert toy.run("dvc", "repro", "-q", "--force").returncode == 0
@@ -399,7 +397,7 @@ def test_a_local_source_that_changed_is_brought_again(toy):
     assert sorted(toy.events()) == ["a", "download"]
     _, tasks = last_run(toy)
     assert re.fullmatch(
-        r"ran [\d.]+ s because of a change of the data at its source",
+        r"ran for [\d.]+ s: a change of the data at its source",
         tasks["download"]["state"]["message"],
     )
 

@@ -26,7 +26,7 @@ def rwlock(toy, monkeypatch):
 @pytest.mark.parametrize("text", ["", '{"write": {"/a', '{"write": []}'])
 def test_a_damaged_rwlock_is_set_aside(rwlock, capfd, text):
     rwlock.write_text(text)
-    assert [stage["name"] for stage in repository.inspect()["stages"]][0] == "download"
+    assert repository.inspect().stages[0].name == "download"
     assert rwlock.with_name("rwlock.damaged").read_text() == text
     assert (
         capfd.readouterr().err

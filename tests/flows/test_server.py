@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
-from flows import running_server, server
+from flows import server
 from hemotune.errors import StudyError
 from hemotune.files import write_json
 from tests.conftest import ROOT
@@ -66,7 +66,7 @@ def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeyp
         server.running(port=0),
     ):
         pass
-    assert not server.SERVER.exists()
+    assert not server.ADDRESS.exists()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_database_that_cannot_be_read_is_named_with_the_remedy(
 
 def test_after_three_deaths_in_a_row_a_server_is_not_started_again(own_place):
     code = (
-        "start = lambda: subprocess.Popen(['false']); server.keep(start(), start,"
+        "start = lambda: subprocess.Popen(['false']); server.restart(start(), start,"
         " threading.Event())"
     )
     imports = "import subprocess, threading; from flows import server"
@@ -114,8 +114,8 @@ def test_after_three_deaths_in_a_row_a_server_is_not_started_again(own_place):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "Prefect's server ended with status 1; it is started again",
-        "Prefect's server ended with status 1; it is started again",
+        "Prefect's server ended with status 1; it was restarted",
+        "Prefect's server ended with status 1; it was restarted",
         (
             "error: Prefect's server ended three times in a row (status 1); its messages are above;"
             " start again with the same command"
@@ -157,10 +157,10 @@ def test_a_server_counts_only_if_its_api_answers_and_is_of_this_checkout(own_pla
         api = f"http://127.0.0.1:{answering.server_port}/api"
         # As it was written by earlier versions too; the process lives, as another may after a
         # reboot.
-        write_json(server.SERVER, {"pid": os.getpid(), "api": api, "services": True})
+        write_json(server.ADDRESS, {"pid": os.getpid(), "api": api, "services": True})
         answering.home = "/another/checkout/.study/prefect"
-        assert running_server() is None
+        assert server.find_running() is None
         answering.home = os.environ["PREFECT_HOME"]
-        assert running_server()["api"] == api
+        assert server.find_running() == server.Address(api, services=True)
         answering.shutdown()
-    assert running_server() is None
+    assert server.find_running() is None

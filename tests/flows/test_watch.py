@@ -192,7 +192,7 @@ def test_a_change_of_parameters_is_seen(toy):
     message = ended(toy, start(toy, "watch/watch"))["message"]
     assert (
         f"The last study, '{study['name']}', ended Failed: " in message
-        and "train@b: b was told to fail" in message
+        and "train@b: b fails as requested" in message
     )
     assert ended(toy, runs(toy, "study")[0]["id"])["type"] == "COMPLETED"
     assert toy.changed() == []
@@ -227,15 +227,14 @@ def test_a_watch_whose_study_does_not_run_fails_and_says_why(monkeypatch):
     run = SimpleNamespace(
         id=None, name="brave-otter", state=Cancelled(message="another study is running")
     )
-    monkeypatch.setattr(watch, "is_studied", lambda: False)
-    monkeypatch.setattr(watch, "look", lambda log: (3, ["params.yaml: modified"], []))
+    monkeypatch.setattr(watch, "study_is_running", lambda: False)
+    monkeypatch.setattr(watch, "find_changes", lambda log: (3, ["params.yaml: modified"], []))
     monkeypatch.setattr(watch, "run_deployment", lambda *_, **__: run)
-    monkeypatch.setattr(watch.runs, "begun", lambda run_id: run)
-    state = watch.look_and_start(logging.getLogger())
+    monkeypatch.setattr(watch.runs, "wait_for_start", lambda run_id: run.state)
+    state = watch.check_and_start(logging.getLogger())
     assert state.is_failed()
     assert (
-        state.message
-        == "started the study 'brave-otter' because of params.yaml: modified; it is Cancelled:"
+        state.message == "started the study 'brave-otter': params.yaml: modified; it is Cancelled:"
         " another study is running"
     )
 
@@ -264,7 +263,7 @@ def test_a_server_that_dies_is_started_again_and_the_study_goes_on(toy):
     toy.set("ab", 0.5)
     run = start_and_hold(toy)
     os.kill(process_of(toy, "flows.server"), signal.SIGKILL)
-    wait_for(lambda: "ended with status -9; it is started again" in output(toy), 20)
+    wait_for(lambda: "ended with status -9; it was restarted" in output(toy), 20)
     assert state_of(toy, run)["type"] == "RUNNING"  # waits for the new server's answer
     (toy.folder / "hold-a").unlink()
     assert ended(toy, run)["type"] == "COMPLETED"

@@ -1,4 +1,4 @@
-"""A small study in a folder of its own: stages that sleep, tell their progress and write a file,
+"""A small study in a folder of its own: stages that sleep, print their progress and write a file,
 under DVC like the real ones.
 """
 
@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-CLIENT = httpx.Client(timeout=300)  # a server that starts again on a busy machine answers late
+CLIENT = httpx.Client(timeout=300)  # a server that restarts on a busy machine answers late
 
 WORK = """
 import json, os, pathlib, sys, time
@@ -34,7 +34,7 @@ note("start")
 if os.path.exists(f"kill-{name}"):
     os.kill(os.getpid(), 9)
 if os.path.exists(f"fail-{name}"):
-    print(f"error: {name} was told to fail", file=sys.stderr)
+    print(f"error: {name} fails as requested", file=sys.stderr)
     sys.exit(int(open(f"fail-{name}").read() or 1))
 if os.path.exists(f"raise-{name}"):
     raise RuntimeError(open(f"raise-{name}").read())
@@ -48,7 +48,7 @@ version = open("source.txt").read()
 out.write_text(f"{name} {version} {seconds}\\n")
 if name == "download":
     state = {"version": version}
-    # The source is a file on this machine, and not behind a server that must be asked.
+    # The source is a file on this machine, not a server.
     if os.path.exists("local"):
         from hemotune.tree import state_of
         state = {"path": "source.txt", **vars(state_of(pathlib.Path("source.txt")))}
@@ -107,9 +107,7 @@ stages:
 
 
 class Toy:
-    """A toy study in `folder`; its commands run there, against the Prefect server `api` if there is
-    one.
-    """
+    """A toy study in `folder`, whose commands use the Prefect server `api` if there is one."""
 
     def __init__(self, folder, api=None, names="abcdefg", seconds=1.0):
         self.folder, self.api = Path(folder), api
@@ -128,9 +126,7 @@ class Toy:
         self.run("dvc", "init", "-q")
 
     def beside(self, folder=None, api=None):
-        """The same study seen with another server or none, or a copy of it that lies in another
-        folder.
-        """
+        """The same study with another server or none, or a copy of it in another folder."""
         other = copy.copy(self)
         other.folder, other.api = folder or self.folder, api
         return other
@@ -159,7 +155,7 @@ class Toy:
         )
 
     def run(self, *command, **variables):
-        """Run a command in the study's folder; returns its CompletedProcess, output and errors in
+        """Run a command in the study's folder; return its CompletedProcess, all output in
         `stdout`.
         """
         environment = self.environment() | variables
@@ -174,12 +170,12 @@ class Toy:
         )
 
     def study(self, *options):
-        """The flow, started as by a user whose path leads to no Python."""
+        """Run the flow as a user does whose PATH has no Python of this environment."""
         return self.run(sys.executable, "-m", "flows.study", *options, PATH="/usr/bin:/bin")
 
     def events(self, name=None):
-        """What the stages noted, by stage, or of one: dictionaries with event, at (seconds),
-        slot.
+        """Return what the stages recorded, by stage, or of one: dictionaries with event, at
+        (seconds), slot.
         """
         if name:
             path = self.folder / "events" / name
@@ -196,9 +192,8 @@ class Toy:
         )
 
     def call(self, method, path, **options):
-        """Call the server's API; returns what it answers, if anything."""
-        # The server answers 503 while its database is busy; Prefect's own client asks again as
-        # well.
+        """Call the server's API; return its answer, if any."""
+        # The server answers 503 while its database is busy; Prefect's own client retries as well.
         answer = wait_for(
             lambda: (
                 a
@@ -214,13 +209,11 @@ class Toy:
             path.unlink()
 
     def changed(self):
-        """Names of the stages that DVC holds for changed."""
+        """Return the names of the stages that have changed for DVC."""
         return sorted(json.loads(self.run("dvc", "status", "--json").stdout.splitlines()[-1]))
 
     def processes(self):
-        """Ids of all processes that work in this folder, but for those that have ended and wait to
-        be collected.
-        """
+        """Return the ids of all processes in this folder, zombies excepted."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
@@ -264,8 +257,9 @@ def end(process, number=signal.SIGTERM, seconds=60):
 
 @functools.cache
 def serving():
-    """A toy study that `python -m flows.serve` serves, for all tests of this session; its `api` is
-    the server's address.
+    """A toy study that `python -m flows.serve` serves for all tests of this session.
+
+    Its `api` is the server's address.
     """
     toy = Toy(Path(tempfile.mkdtemp()) / "served", names="ab", seconds=0.2)
     atexit.register(shutil.rmtree, toy.folder.parent, ignore_errors=True)
@@ -273,7 +267,7 @@ def serving():
 
 
 def serve(toy, port="0"):
-    """Serve a toy study with `python -m flows.serve` until this Python ends; returns it with `api`
+    """Serve a toy study with `python -m flows.serve` until this Python ends; return it with `api`
     and `process` set.
     """
     printed, server = toy.folder / "serve.txt", toy.folder / ".study/server.json"
@@ -291,12 +285,12 @@ def serve(toy, port="0"):
 
 
 def ask(api, what, **body):
-    """Call a filter of the server's API; returns the list of what it found."""
+    """Call a filter of the server's API; return the list of what it found."""
     return CLIENT.post(f"{api}/{what}/filter", json=body).raise_for_status().json()
 
 
 def settled(api, run):
-    """The flow run's task runs, once the server has been told the last state of each."""
+    """Return the flow run's task runs once the server has the last state of each, else None."""
     tasks = ask(api, "task_runs", flow_runs={"id": {"any_": [run]}})
     return (
         tasks if tasks and all(task["state_type"] not in ("RUNNING",) for task in tasks) else None

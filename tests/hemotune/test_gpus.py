@@ -24,13 +24,13 @@ def nvidia_smi(monkeypatch, tmp_path):
 def test_slots_are_devices(monkeypatch):
     assert slots.name_slots(["0", "1"]) == ["0", "1"]
     assert slots.name_slots(["0", "1"], per_gpu=2) == ["0#1", "1#1", "0#2", "1#2"]
-    assert slots.environment("1#2", ["1#1", "1#2"])["CUDA_VISIBLE_DEVICES"] == "1"
-    assert slots.environment("1", ["1"])["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
-    assert slots.environment("1", ["1"])["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-    assert slots.environment(None, ["1"]) == {"CUDA_VISIBLE_DEVICES": "-1"}
+    assert slots.variables("1#2", ["1#1", "1#2"])["CUDA_VISIBLE_DEVICES"] == "1"
+    assert slots.variables("1", ["1"])["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert slots.variables("1", ["1"])["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert slots.variables(None, ["1"]) == {"CUDA_VISIBLE_DEVICES": "-1"}
     monkeypatch.setattr(slots, "cores", lambda: 8)
     two = slots.name_slots(slots.find_devices("cpu,cpu"))
-    assert slots.environment("cpu#1", two)["OMP_NUM_THREADS"] == "4"
+    assert slots.variables("cpu#1", two)["OMP_NUM_THREADS"] == "4"
 
 
 @pytest.mark.parametrize(

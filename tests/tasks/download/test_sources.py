@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from flows import source
 from hemotune.errors import StudyError
 from hemotune.settings.dataset import Dataset
 from tasks.download import __main__ as download
@@ -413,7 +412,7 @@ def test_the_study_asks_its_source_by_the_command_in_dvc_yaml(workspace):
     commands = [
         stage["meta"]["source"] for stage in stages.values() if "source" in stage.get("meta", {})
     ]
-    assert len(commands) == 1 and source.is_source({"meta": {"source": commands[0]}})
+    assert len(commands) == 1
 
     profile = workspace / "profiles" / "tiny.yaml"
     profile.write_text(
