@@ -1,8 +1,9 @@
 """Download a version of a Kaggle data set into a cache folder: resumed, checked, retried.
 
 Kaggle's client signs in and returns the link to the zip (tasks/download/kaggle_client.py); the zip
-is streamed here. The client's own download has no timeout, ignores Retry-After, gives up on the
-first 5xx and never checks the zip's CRC.
+is streamed here. The download of the kaggle package (2.2.5) is not used: it appends a part without
+looking at its Content-Range, checks neither the free space nor the zip's CRC, and importing it can
+print the token.
 
 Environment: Kaggle's own variables and files for the token (see kaggle_client.find_credentials);
 HEMOTUNE_CACHE, the cache folder; HEMOTUNE_TIMEOUT, seconds without a byte after which a connection

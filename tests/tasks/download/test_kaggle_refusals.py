@@ -5,11 +5,21 @@ flow asks.
 import json
 
 import pytest
+import requests
+from kagglesdk import KaggleClient, KaggleEnv
 
 from hemotune.errors import TRY_AGAIN, StudyError
 from tasks.download.kaggle_source import latest_version
 from tests.tasks.download.conftest import TOKEN, fails, make_zip, parts_asked, pictures, zip_in
 from tests.tasks.download.kaggle_server import HANDLE
+
+
+def test_kagglesdk_has_the_session_that_needs_timeouts(kaggle):
+    http = KaggleClient(KaggleEnv.LOCAL).http_client().__enter__()
+    assert isinstance(getattr(http, "_session", None), requests.Session), (
+        "kagglesdk no longer keeps its session in _session: kaggle_client.connect cannot set its"
+        " timeouts there"
+    )
 
 
 def test_wrong_token(kaggle, server, monkeypatch):
