@@ -1,1 +1,1 @@
-"""Predictions, statistics on them, and what the controls say about a split."""
+"""Predictions, statistics on them, and the results of the controls on a split."""

@@ -92,8 +92,8 @@ def refuse(problem: str, paths: Iterable[str]) -> None:
     paths = sorted(set(paths))
     if paths:
         raise StudyError(
-            f"predictions: {len(paths)} images {problem}:"
-            f" {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}"
+            f"predictions: {len(paths)} images {problem}: "
+            f"{', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}"
         )
 
 
@@ -114,8 +114,8 @@ def per_photograph(table: Judged) -> Judged:
     """
     if not photographs_known(table):
         raise StudyError(
-            "accuracy per photograph needs to know the photographs: data/photographs.parquet is"
-            " missing"
+            "accuracy per photograph needs to know the photographs: data/photographs.parquet is "
+            "missing"
         )
     classes = classes_of(table)
     groups = table.groupby(["photograph", "truth"], sort=True)

@@ -329,8 +329,8 @@ def notes_on(known: bool, photographs: int) -> list[str]:
     """Return sentences on what weakens an interval from so many photographs, `known` or not."""
     if not known:
         return [
-            "photographs are unknown: the interval treats every image as independent and is too"
-            " narrow if some are copies"
+            "photographs are unknown: the interval treats every image as independent and is too "
+            "narrow if some are copies"
         ]
     if photographs == 1:
         return ["there is only one photograph, and so no interval"]
@@ -347,16 +347,16 @@ def same_images(runs: Sequence[Judged]) -> None:
         if not run.index.equals(runs[0].index):
             apart = run.index.symmetric_difference(runs[0].index)
             raise StudyError(
-                f"runs were tested on different images ({len(apart)} are in one alone): run both on"
-                " the same data"
+                f"runs were tested on different images ({len(apart)} are in only one of them): run "
+                "both on the same data"
             )
         if not (
             run["truth"].equals(runs[0]["truth"])
             and run["photograph"].equals(runs[0]["photograph"])
         ):
             raise StudyError(
-                "runs disagree on the truth or photograph of the same images: run both on the same"
-                " data"
+                "runs disagree on the truth or photograph of the same images: run both on the same "
+                "data"
             )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import entry_point
@@ -39,6 +40,16 @@ from tasks.report.trust import warnings_of
 
 # Words of section 1 for fields of Metrics.
 MACHINE = {"CPU": "processor", "Threads": "threads", "Device": "device", "Precision": "precision"}
+# Modules whose functions study.md.j2 calls, by name.
+MODULES = {
+    "evidence": evidence,
+    "experiments": experiments,
+    "figures": figures,
+    "findings": findings,
+    "mistakes": mistakes,
+    "original": original,
+    "statistics": statistics,
+}
 Runs = Sequence[FinishedRun | FailedRun]
 
 
@@ -60,6 +71,8 @@ def main(*arguments: str) -> None:
     runs = read_runs(root, study, options.incomplete)
     summaries = summaries_of(runs)
     finished = [summary for summary in summaries if summary.finished]
+    inventory = pd.read_parquet(root / "data/inventory.parquet", columns=["path"])
+    images = None if options.without_images else read_images()
     show(0.1, "intervals")
     warnings = warnings_of(summaries, study.controls)
 
@@ -67,9 +80,9 @@ def main(*arguments: str) -> None:
         show(0.3, "figures")
         draw_figures(folder, finished)
         show(0.6, "errors of the models")
-        draw_mistakes(folder, finished, options.without_images)
+        mistakes.draw_mistakes(folder, finished, inventory["path"].to_list(), images)
     show(0.8, "comparisons")
-    text = write_study(study, runs, summaries, warnings, not options.without_images)
+    text = write_study(study, runs, summaries, warnings, with_images=images is not None)
     write_text(reports / "study.md", text)
     held_out = [summary for summary in summaries if summary.protocol == "held-out"]
     card = write_card(study, held_out, warnings_of(held_out, study.controls))
@@ -108,14 +121,10 @@ def draw_figures(folder: Path, finished: Sequence[Summary]) -> None:
         figures.draw_comparison(folder / "result.png", finished)
 
 
-def draw_mistakes(folder: Path, finished: Sequence[Summary], without_images: bool) -> None:
-    """Draw the figures of section 7 into `folder`, with images of the data set where they are to be
-    shown.
-    """
-    paths = pd.read_parquet("data/inventory.parquet", columns=["path"])["path"].to_list()
+def read_images() -> NDArray[np.uint8] | None:
+    """Return the images (N, size, size, 3) of the inventory, memory-mapped, None if missing."""
     path = Path("data/images.npy")
-    images = None if without_images or not path.exists() else np.load(path, mmap_mode="r")
-    mistakes.draw_mistakes(folder, finished, paths, images)
+    return np.load(path, mmap_mode="r") if path.exists() else None
 
 
 def write_study(
@@ -163,13 +172,7 @@ def write_study(
         by_series=by_series,
         different_software=different_software,
         table=table,
-        evidence=evidence,
-        experiments=experiments,
-        figures=figures,
-        findings=findings,
-        mistakes=mistakes,
-        original=original,
-        statistics=statistics,
+        **MODULES,
     )
 
 
@@ -209,8 +212,8 @@ def summary_of(
     if software := different_software(summaries):
         lines.append(plain(f"{WARNING}\n{bullets(software)}"))
     lines.append(
-        "The report is reports/study.md, its numbers are reports/results.csv, its figures"
-        " reports/figures/"
+        "The report is reports/study.md, its numbers are reports/results.csv, its figures "
+        "reports/figures/"
     )
     return "\n".join(lines) + "\n"
 

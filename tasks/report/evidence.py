@@ -116,14 +116,14 @@ def control_notes(finished: Sequence[Summary], controls: Mapping[str, Controls])
         ]
         if weak:
             notes.append(
-                f"`{protocol}`: no more than {NEAR} points above the best control"
-                f" ({percent(highest)}): {listed(weak)}."
+                f"`{protocol}`: no more than {NEAR} points above the best control "
+                f"({percent(highest)}): {listed(weak)}."
             )
         shared = control.shared_photographs
         if shared and shared.not_found:
             notes.append(
-                f"`{protocol}`: the photograph of {counted(shared.not_found, 'test image')} was"
-                " not found, so the share is a lower bound."
+                f"`{protocol}`: the photograph of {counted(shared.not_found, 'test image')} was "
+                "not found, so the share is a lower bound."
             )
     return notes
 

@@ -142,8 +142,8 @@ def finding(effect: Effect) -> str:
     change = effect.change
     bounds = [points(bound) for bound in (change.low, change.high) if bound is not None]
     return (
-        f"{effect.values} {'raised' if change.value > 0 else 'lowered'} accuracy by"
-        f" {abs(100 * change.value):.2f} points (95 % interval {' to '.join(bounds)})"
+        f"{effect.values} {'raised' if change.value > 0 else 'lowered'} accuracy by "
+        f"{abs(100 * change.value):.2f} points (95 % interval {' to '.join(bounds)})"
     )
 
 

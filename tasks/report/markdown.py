@@ -20,8 +20,8 @@ Row = Sequence[object]  # of a table: its cells; an empty one separates groups
 def templates() -> jinja2.Environment:
     """Return the templates beside this file; their filters are functions of this module.
 
-    Nothing is escaped that a template does not pass through `escaped` or `code`: jinja2's own
-    escaping is HTML's, which leaves Markdown's marks.
+    Templates escape with the filters `escaped` and `code`: jinja2's own escaping is for HTML and
+    leaves Markdown's marks.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -59,7 +59,7 @@ def seconds_of(text: str) -> float:
 
 
 def milliseconds(seconds: float) -> int:
-    """Return whole milliseconds, cut off and not rounded: as in the original's table
+    """Return whole milliseconds, truncated and not rounded, as in the original's table
     (1:00:08.099976 is 3608099).
     """
     return round(seconds * 1_000_000) // 1000

@@ -19,7 +19,7 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
     """Return the text of model_card.md.
 
     Args:
-        warnings: those about the held-out models, which stand at the top of the report too.
+        warnings: those about the held-out models.
     """
     runs = [run for one in summaries if one.protocol == "held-out" for run in one.finished]
     if not runs:

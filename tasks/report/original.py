@@ -135,17 +135,17 @@ def size_findings(original: Sequence[SiblingRow], siblings: Sequence[SiblingRow]
     sizes, sizes_both = fitting_sizes(test), fitting_sizes(both)
     neither = "fits." if not any(n in sizes for n in (2487, 2489)) else "is excluded."
     return [
-        f"Each of the {len(test)} test accuracies is exactly k / {n_test:,} and each validation"
-        f" accuracy exactly k / {n_validation:,} for a whole number k:"
-        f" {listed(f'{a:.4f} = {round(a * n_test)}' for a in test[:2])} of {n_test:,},"
-        f" {listed(f'{a:.4f} = {round(a * n_validation)}' for a in validation[:2])} of"
-        f" {n_validation:,}, and so on. {n_test:,} and {n_validation:,} are 20 % and 16 % of"
-        f" {total:,}: a random 64/16/20 split of {total:,} images, not the data set's own TEST.",
-        f"Of all test sizes up to 4,000 only {listed(f'{n:,}' for n in sizes)} fit these"
-        f" {len(test)} accuracies when rounded to 4 digits; with the {len(siblings)} rows of the"
-        f" sibling studies only {listed(f'{n:,}' for n in sizes_both)}. The data set as downloaded"
-        " has 2,487 images in TEST and 12,444 in TRAIN and TEST; neither 2,487 nor 20 % of 12,444"
-        f" (2,489) {neither}",
+        f"Each of the {len(test)} test accuracies is exactly k / {n_test:,} and each validation "
+        f"accuracy exactly k / {n_validation:,} for a whole number k: "
+        f"{listed(f'{a:.4f} = {round(a * n_test)}' for a in test[:2])} of {n_test:,}, "
+        f"{listed(f'{a:.4f} = {round(a * n_validation)}' for a in validation[:2])} of "
+        f"{n_validation:,}, and so on. {n_test:,} and {n_validation:,} are 20 % and 16 % of "
+        f"{total:,}: a random 64/16/20 split of {total:,} images, not the data set's own TEST.",
+        f"Of all test sizes up to 4,000 only {listed(f'{n:,}' for n in sizes)} fit these "
+        f"{len(test)} accuracies when rounded to 4 digits; with the {len(siblings)} rows of the "
+        f"sibling studies only {listed(f'{n:,}' for n in sizes_both)}. The data set as downloaded "
+        "has 2,487 images in TEST and 12,444 in TRAIN and TEST; neither 2,487 nor 20 % of 12,444 "
+        f"(2,489) {neither}",
     ]
 
 
@@ -161,22 +161,22 @@ def table_findings(rows: Sequence[OriginalRow]) -> list[str]:
                 if i != number and milliseconds(other.seconds) == printed
             ]
             found.append(
-                f"Row {number} ({row.model}): the section gives a learning time of"
-                f" {row.learning_time}, which is {computed} ms; the table has"
-                f" {printed}{''.join(owner[:1])}."
+                f"Row {number} ({row.model}): the section gives a learning time of "
+                f"{row.learning_time}, which is {computed} ms; the table has "
+                f"{printed}{''.join(owner[:1])}."
             )
         if percent(row.accuracy["test"]) != row.table_accuracy:
             found.append(
-                f"Row {number} ({row.model}): test accuracy {row.accuracy['test']:.4f} in the"
-                f" section, {row.table_accuracy} in the table."
+                f"Row {number} ({row.model}): test accuracy {row.accuracy['test']:.4f} in the "
+                f"section, {row.table_accuracy} in the table."
             )
     folders = [row.figure.rsplit("/", 1)[0] for row in rows]
     usual = max(folders, key=folders.count)
     for number, (row, folder) in enumerate(zip(rows, folders, strict=True), 1):
         if folder != usual:
             found.append(
-                f"Row {number} ({row.model}): its figure is linked as `{row.figure}`, all"
-                f" others are in `{usual}/`; on a case-sensitive file system the link is broken."
+                f"Row {number} ({row.model}): its figure is linked as `{row.figure}`, all "
+                f"others are in `{usual}/`; on a case-sensitive file system the link is broken."
             )
     return found
 
@@ -199,9 +199,9 @@ def impossible_figures(rows: Iterable[SiblingRow]) -> list[str]:
             elif loss < least - 0.0001:
                 other = "test" if split == "val" else "val"
                 found.append(
-                    f"{name}: a {word} loss of {loss:.4f} is impossible with an accuracy of"
-                    f" {accuracy:.4f}: a wrong image adds at least ln 2 to the sum, so the mean is"
-                    f" at least {least:.4f} (the {SPLITS[other]} loss is {row.loss[other]:.4f})."
+                    f"{name}: a {word} loss of {loss:.4f} is impossible with an accuracy of "
+                    f"{accuracy:.4f}: a wrong image adds at least ln 2 to the sum, so the mean is "
+                    f"at least {least:.4f} (the {SPLITS[other]} loss is {row.loss[other]:.4f})."
                 )
     return found
 
@@ -250,8 +250,8 @@ def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
     fractions = f"{100 * split.train:g}/{100 * split.validation:g}/{100 * split.test:g}"
     cut = {"random": f"random {fractions}", "held-out": "the data set's own TEST is the test"}
     numbers = [
-        f"{protocol} ({cut[protocol]}): {len(rows.train):,} / {len(rows.validation):,} /"
-        f" {len(rows.test):,}"
+        f"{protocol} ({cut[protocol]}): {len(rows.train):,} / {len(rows.validation):,} / "
+        f"{len(rows.test):,}"
         for protocol, rows in study.splits.items()
     ]
     weights = {

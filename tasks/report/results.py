@@ -50,7 +50,7 @@ DETAILS = (
 TIMES = ("learning_time_seconds", "learning_time", "learning_time_ms", "images_per_second")
 
 
-class Figures(BaseModel):
+class Scores(BaseModel):
     """Loss, accuracy (fraction) and number of images of one split."""
 
     model_config = ConfigDict(frozen=True)
@@ -81,9 +81,9 @@ class Metrics(Software):
     units: int
     learning_rate: float
     learning_rate_applied: float  # times the profile's learning_rate_scale
-    train: Figures
-    validation: Figures
-    test: Figures
+    train: Scores
+    validation: Scores
+    test: Scores
     learning_time_seconds: float
     epochs: int
     parameters: int
@@ -254,9 +254,9 @@ def read_run(
         trained, wanted = getattr(metrics, factor), getattr(run, factor)
         if trained != wanted:
             raise StudyError(
-                f"data/results/{run.key}/metrics.json: {factor} is {trained}, but"
-                f" params.yaml has {wanted} for {run.experiment}: the results are older"
-                " than params.yaml; run `dvc repro`"
+                f"data/results/{run.key}/metrics.json: {factor} is {trained}, but "
+                f"params.yaml has {wanted} for {run.experiment}: the results are older "
+                "than params.yaml; run `dvc repro`"
             )
     try:
         predictions = pd.read_parquet(folder / "predictions.parquet")
@@ -265,8 +265,8 @@ def read_run(
     except (StudyError, OSError) as error:
         place = f"data/results/{run.key}"
         raise StudyError(
-            f"{place}/predictions.parquet: {error}; or delete {place} and run `dvc repro` to train"
-            " it again"
+            f"{place}/predictions.parquet: {error}; or delete {place} and run `dvc repro` to train "
+            "it again"
         ) from None
     history = pd.read_csv(folder / "history.csv")
     return FinishedRun(**vars(run), metrics=metrics, history=history, judged=judged)
@@ -285,7 +285,7 @@ def judge_split(
     split: str,
     images: dict[str, "pd.Series[str]"],
     photographs: pd.DataFrame | None,
-    recorded: Figures,
+    recorded: Scores,
 ) -> Judged:
     """Return the judged predictions of one split.
 
@@ -299,21 +299,21 @@ def judge_split(
     if not wrong.empty:
         path = wrong[0]
         raise StudyError(
-            f"the truth of {path} is {judged['truth'][path]}, but {expected[path]} in"
-            " data/inventory.parquet: run the study again"
+            f"the truth of {path} is {judged['truth'][path]}, but {expected[path]} in "
+            "data/inventory.parquet: run the study again"
         )
     computed = float(judged["correct"].mean())
     if abs(computed - recorded.accuracy) > 0.5 / len(judged):
         raise StudyError(
-            f"they give a {split} accuracy of {computed:.4f}, but metrics.json has"
-            f" {recorded.accuracy:.4f}: run the fine-tune again"
+            f"they give a {split} accuracy of {computed:.4f}, but metrics.json has "
+            f"{recorded.accuracy:.4f}: run the fine-tune again"
         )
     return judged
 
 
 def results_table(runs: Iterable[FinishedRun | FailedRun]) -> pd.DataFrame:
     """Return the columns of results.csv and times.csv, a row for each run."""
-    figures = [f"{split}_{name}" for split in SPLITS for name in Figures.model_fields]
+    figures = [f"{split}_{name}" for split in SPLITS for name in Scores.model_fields]
     columns = ["key", "experiment", "protocol", "backbone", "repeat", *FACTORS]
     columns += ["learning_rate_applied", "failed", *figures, *DETAILS, *TIMES]
     rows = []

@@ -1,5 +1,5 @@
-"""Warnings about a series, which stand before its accuracies: shared photographs, and controls that
-come near the models.
+"""Warnings about a series, for the top of the report: shared photographs, and controls that come
+near the models.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,8 @@ COMPARED = {
 
 def warnings_of(summaries: Iterable[Summary], controls: Mapping[str, Controls]) -> list[str]:
     """Return Markdown sentences for the top of the report, series by series.
-    `controls` are by protocol; a series without has no warnings.
+
+    `controls` are by protocol; without any, a series has no warnings.
     """
     found: list[str] = []
     for series, group in by_series(summaries).items():
@@ -35,15 +36,15 @@ def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> 
     copies = []
     if shared is not None and shared > MOST_SHARED:
         copies.append(
-            f"**Do not trust the accuracies of `{series}`.** {percent(shared)} of the test images"
-            " come from photographs that are in train too: the accuracies measure how well copies"
-            " are recognised."
+            f"**Do not trust the accuracies of `{series}`.** {percent(shared)} of the test images "
+            "come from photographs that are in train too: the accuracies measure how well copies "
+            "are recognised."
         )
     if at_chance(best[0], scores["majority_class"]):
         chance = (
-            f"**The models of `{series}` are at chance.** The best test accuracy is {reached};"
-            f" {NAMES['majority_class']} scores {percent(scores['majority_class'])}. This"
-            " test shows no sign that they have learnt anything."
+            f"**The models of `{series}` are at chance.** The best test accuracy is {reached}; "
+            f"{NAMES['majority_class']} scores {percent(scores['majority_class'])}. This "
+            "test shows no sign that they have learnt anything."
         )
         return [chance, *copies]
     margin = best[0].accuracy - NEAR / 100 - 1e-9
@@ -73,12 +74,12 @@ def near(series: str, name: str, score: float, reached: str, shared: float | Non
     scores = f"scores {percent(score)} on this split; the best model reaches {reached}."
     if name == "majority_class":
         return (
-            f"**The models of `{series}` add little to a constant answer.**"
-            f" {NAMES[name].capitalize()} {scores}"
+            f"**The models of `{series}` add little to a constant answer.** "
+            f"{NAMES[name].capitalize()} {scores}"
         )
     text = (
-        f"**{COMPARED[name]} comes near the models of `{series}`, or beats them.** Without any"
-        f" training, {NAMES[name]} {scores}"
+        f"**{COMPARED[name]} comes near the models of `{series}`, or beats them.** Without any "
+        f"training, {NAMES[name]} {scores}"
     )
     if shared is None:
         return f"{text} It is not known whether copies of the same photographs are on both sides."

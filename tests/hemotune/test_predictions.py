@@ -90,7 +90,7 @@ def test_the_majority_of_copies_decides_and_ties_go_to_the_mean_probability():
     predictions["probability_B"] = 1 - predictions["probability_A"]
     grouped = pd.DataFrame({"path": predictions["path"], "photograph": predictions["path"].str[0]})
     table = per_photograph(judge(predictions, photographs=grouped))
-    # a: two of three say B although the mean says A; b: a tie, the mean of A is 0.65; c: a tie, the
+    # a: two of three are B, the mean is A; b: a tie, the mean of A is 0.65; c: a tie, the
     # mean of B is 0.65
     assert table["prediction"].tolist() == ["B", "A", "B"]
     assert statistics.accuracy(table).value == pytest.approx(2 / 3)

@@ -1,5 +1,5 @@
 """The report from plausible made-up results: the real entry point, its bytes, its marks, its
-complaints.
+error messages.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from tasks.report.markdown import duration, milliseconds, origin, rate, seconds_
 from tasks.report.mistakes import f1_table
 from tasks.report.model_card import explain_choice, origin_of_test
 from tasks.report.results import (
-    Figures,
     FinishedRun,
     Metrics,
+    Scores,
     best_by_validation,
     best_of,
     read_runs,
@@ -47,7 +47,7 @@ def run_report(root, *arguments):
 
 
 def report_here(root, *arguments):
-    """Run the stage's main in this process: half the time goes into loading libraries. Return exit
+    """Run the stage's main in this process: loading the libraries takes half the time. Return exit
     status and output.
     """
     printed = io.StringIO()
@@ -70,7 +70,7 @@ def contents(root):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A complete made-up study and what the report said; do not change it."""
+    """A complete made-up study and what the report printed; do not change it."""
     root = tmp_path_factory.mktemp("study")
     write_study(root, classes=HOSTILE)
     write_json(
@@ -279,8 +279,8 @@ def rendered(markdown):
 def run_of(judged=None, name="narrow", test=0.5, validation=(0.5, 0.4), seconds=60.0, **experiment):
     """A run with these test accuracy, validation accuracy and loss, learning time and factors."""
     metrics = Metrics.model_construct(
-        validation=Figures(accuracy=validation[0], loss=validation[1], images=40),
-        test=Figures(accuracy=test, loss=0.4, images=40),
+        validation=Scores(accuracy=validation[0], loss=validation[1], images=40),
+        test=Scores(accuracy=test, loss=0.4, images=40),
         learning_time_seconds=seconds,
     )
     of = {"protocol": "random", "backbone": "ResNet50", "layers": 1, "units": 8}
@@ -309,8 +309,8 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
             0.95,
             control(0.62, 0.83),
             [
-                "Do not trust the accuracies of `random`.** 83.00% of the test images come from"
-                " photographs"
+                "Do not trust the accuracies of `random`.** 83.00% of the test images come from "
+                "photographs"
             ],
         ),
         (
@@ -325,8 +325,8 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
             0.95,
             control(0.92, 0.0),
             [
-                "scores 92.00% on this split; the best model reaches 95.00% (narrow). No photograph"
-                " is on both sides"
+                "scores 92.00% on this split; the best model reaches 95.00% (narrow). No "
+                "photograph is on both sides"
             ],
         ),
         (
@@ -380,8 +380,8 @@ def test_rows_that_tie_are_all_named():
         run_of(name=name, validation=(0.5, loss)) for name, loss in (("a", 1), ("b", 1), ("c", 2))
     ]
     expected = (
-        "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the"
-        " first of them."
+        "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the "
+        "first of them."
     )
     assert explain_choice(best_by_validation(runs), runs).endswith(
         f"{expected} Its test accuracy is the highest, shared with 2 others."
@@ -420,7 +420,7 @@ def test_long_names_of_classes_stay_apart_beside_an_axis():
     )
     alike = class_labels(
         [
-            f"a name that only differs in the middle, here {n}, and goes on for very long"
+            f"a name that only differs in the middle, here {n}, and continues for very long"
             for n in (1, 2)
         ]
     )
@@ -506,7 +506,7 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("spoil", "message"),
     [
         (lambda frame: frame.drop(index=5), "1 images without a prediction: T"),
         (lambda frame: pandas.concat([frame, frame.iloc[:1]]), "predicted twice"),
@@ -538,13 +538,13 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
         ),
     ],
 )
-def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, complaint):
+def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, message):
     key = "mn_resultset2-held-out-ResNet50-1"
     root = tmp_path / "spoiled"
     shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
     path = root / "data/results" / key / "predictions.parquet"
     spoil(pandas.read_parquet(path).reset_index(drop=True)).to_parquet(path)
-    with pytest.raises(StudyError, match=complaint) as error:
+    with pytest.raises(StudyError, match=message) as error:
         read_runs(root, read_study(root))
     assert key in str(error.value)
 
@@ -656,8 +656,8 @@ def test_impossible_and_missing_figures_of_the_sibling_studies():
         (
             {"share": 0.0, "images": 40, "not_found": 40},
             (
-                "none of them known to share a photograph with train; the photograph of 40 was not"
-                " found"
+                "none of them known to share a photograph with train; the photograph of 40 was not "
+                "found"
             ),
         ),
         (
