@@ -2,9 +2,9 @@
 figures/ and model_card.md.
 
 python -m tasks.report                   every run that params.yaml names must be there
-python -m tasks.report --incomplete      report what is there, and name what is missing as failed
-python -m tasks.report --without-images  draw no image of the data set, for a report that is
-published where its licence does not reach
+python -m tasks.report --incomplete      report the runs that are there, list the others as failed
+python -m tasks.report --without-images  draw no images of the data set, whose licence may not allow
+                                         their publication
 """
 
 import sys
@@ -59,10 +59,10 @@ def main(*arguments: str) -> None:
     parser.add_argument(
         "--incomplete",
         action="store_true",
-        help="report the runs that are there, name the missing ones as failed",
+        help="report the runs that are there, list the missing ones as failed",
     )
     parser.add_argument(
-        "--without-images", action="store_true", help="draw no image of the data set"
+        "--without-images", action="store_true", help="draw no images of the data set"
     )
     options = parser.parse_args(arguments)
 

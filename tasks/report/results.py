@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,9 @@ from hemotune.files import read_json
 from hemotune.settings.params import Params
 from tasks.report.markdown import duration, milliseconds, percent, rate
 from tasks.report.study import Rows, Study
+
+# By split: the true classes, by path and sorted by it, of the images that a run must predict.
+Truths: TypeAlias = dict[str, "pd.Series[str]"]
 
 
 class Factor(NamedTuple):
@@ -213,7 +216,7 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
     if not inventory.exists():
         raise StudyError("data/inventory.parquet is missing: run `dvc repro validate`")
     classes = pd.read_parquet(inventory, columns=["path", "class"])
-    images = {protocol: expected_images(classes, rows) for protocol, rows in study.splits.items()}
+    truths = {protocol: truths_of(classes, rows) for protocol, rows in study.splits.items()}
     known = root / "data/photographs.parquet"
     photographs = pd.read_parquet(known) if known.exists() else None
     runs: list[FinishedRun | FailedRun] = []
@@ -225,7 +228,7 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
             if not (folder / name).exists()
         ]
         if not missing:
-            runs.append(read_run(folder, run, images[run.protocol], photographs))
+            runs.append(read_run(folder, run, truths[run.protocol], photographs))
             continue
         failure = root / f".study/failures/{run.key}.json"
         reason = " ".join(read_json(failure)["reason"].split()) if failure.exists() else None
@@ -241,12 +244,12 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
 
 
 def read_run(
-    folder: Path, run: Run, images: dict[str, "pd.Series[str]"], photographs: pd.DataFrame | None
+    folder: Path, run: Run, truths: Truths, photographs: pd.DataFrame | None
 ) -> FinishedRun:
     """Return `run` with the results in `folder`, data/results/KEY.
 
     Args:
-        images: what expected_images returns for the run's protocol.
+        truths: of the run's protocol.
         photographs: path and photograph, or None where photographs are unknown.
     """
     metrics = Metrics.model_validate(read_json(folder / "metrics.json"))
@@ -260,8 +263,8 @@ def read_run(
             )
     try:
         predictions = pd.read_parquet(folder / "predictions.parquet")
-        judge_split(predictions, "validation", images, photographs, metrics.validation)
-        judged = judge_split(predictions, "test", images, photographs, metrics.test)
+        judge_split(predictions, "validation", truths, photographs, metrics.validation)
+        judged = judge_split(predictions, "test", truths, photographs, metrics.test)
     except (StudyError, OSError) as error:
         place = f"data/results/{run.key}"
         raise StudyError(
@@ -272,8 +275,10 @@ def read_run(
     return FinishedRun(**vars(run), metrics=metrics, history=history, judged=judged)
 
 
-def expected_images(inventory: pd.DataFrame, rows: Rows) -> dict[str, "pd.Series[str]"]:
-    """Return the truth by path, sorted, of the images that a run must predict, for each split."""
+def truths_of(inventory: pd.DataFrame, rows: Rows) -> Truths:
+    """Return the true classes of validation and test; `inventory` has the columns path and
+    class.
+    """
     return {
         split: inventory.iloc[part].set_index("path")["class"].sort_index()
         for split, part in (("validation", rows.validation), ("test", rows.test))
@@ -283,17 +288,17 @@ def expected_images(inventory: pd.DataFrame, rows: Rows) -> dict[str, "pd.Series
 def judge_split(
     predictions: pd.DataFrame,
     split: str,
-    images: dict[str, "pd.Series[str]"],
+    truths: Truths,
     photographs: pd.DataFrame | None,
     recorded: Scores,
 ) -> Judged:
     """Return the judged predictions of one split.
 
     Raises:
-        StudyError: they do not hold exactly its images, with their truth, or do not give the
-            accuracy that is recorded in metrics.json.
+        StudyError: the predictions are not of exactly its images with their truths, or do not give
+            the accuracy that is `recorded` in metrics.json.
     """
-    expected = images[split]
+    expected = truths[split]
     judged = judge(predictions, split, list(expected.index), photographs)
     wrong = judged.index[judged["truth"].astype(str) != expected.astype(str)]
     if not wrong.empty:
