@@ -47,8 +47,8 @@ def main(*arguments: str) -> None:
     kinds = ", ".join(f"{count} {kind}" for kind, count in fetched.ignored.most_common())
     left_out = f", ignored {fetched.ignored.total()} ({kinds})" if kinds else ""
     print(
-        f"{RAW}: {contents.images} images and {contents.photographs} photographs from"
-        f" {fetched.reference}{left_out}"
+        f"{RAW}: {contents.images} images and {contents.photographs} photographs from "
+        f"{fetched.reference}{left_out}"
     )
 
 

@@ -35,8 +35,8 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         opened = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise StudyError(
-            f"{path}: there is no such file; correct dataset.path in the profile, or put the zip"
-            " there"
+            f"{path}: there is no such file; correct dataset.path in the profile, or put the zip "
+            "there"
         ) from None
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, EOFError) as error:
         raise StudyError(f"{path}: {why_not_a_zip(path, error)}") from None
@@ -60,8 +60,8 @@ def why_not_a_zip(path: Path, error: Exception) -> str:
         return "is empty; download it again"
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):
         return (
-            f"is truncated ({path.stat().st_size} bytes, the table of contents at its end is"
-            " missing); download it again"
+            f"is truncated ({path.stat().st_size} bytes, the table of contents at its end is "
+            "missing); download it again"
         )
     if start.startswith(b"PK"):
         return f"is a damaged zip ({error}); download it again"
@@ -85,22 +85,22 @@ def check_entries(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
             problem = "is there twice (upper and lower case count as the same)"
         if problem:
             raise StudyError(
-                f"{path}: entry {entry.orig_filename!r} {problem}; nothing was unpacked. Correct"
-                " the zip, or pack the images again"
+                f"{path}: entry {entry.orig_filename!r} {problem}; nothing was unpacked. Correct "
+                "the zip, or pack the images again"
             )
         names.add(name)
     total, packed = sum(entry.file_size for entry in entries), path.stat().st_size
     if len(entries) > LARGEST_COUNT or total > LARGEST_TOTAL:
         raise StudyError(
-            f"{path}: {len(entries)} entries unpack to {format_bytes(total)}; the limits are"
-            f" {LARGEST_COUNT} and {format_bytes(LARGEST_TOTAL)}. Nothing was unpacked; unpack it"
-            " yourself and set source: folder"
+            f"{path}: {len(entries)} entries unpack to {format_bytes(total)}; the limits are "
+            f"{LARGEST_COUNT} and {format_bytes(LARGEST_TOTAL)}. Nothing was unpacked; unpack it "
+            "yourself and set source: folder"
         )
     if total > RATIO_MATTERS_FROM and total > LARGEST_RATIO * packed:
         raise StudyError(
-            f"{path}: {format_bytes(packed)} unpack to {format_bytes(total)}, more than"
-            f" {LARGEST_RATIO} times as much: images are never compressed that far, so it looks"
-            " like a zip bomb. Nothing was unpacked; check where it comes from"
+            f"{path}: {format_bytes(packed)} unpack to {format_bytes(total)}, more than "
+            f"{LARGEST_RATIO} times as much: images are never compressed that far, so it looks "
+            "like a zip bomb. Nothing was unpacked; check where it comes from"
         )
 
 
@@ -135,8 +135,8 @@ def unpack(opened: zipfile.ZipFile, targets: dict[str, str], folder: Path) -> No
     free = shutil.disk_usage(folder).free
     if total > free:
         raise StudyError(
-            f"{opened.filename}: unpacks to {format_bytes(total)}, but {folder.parent} has"
-            f" {format_bytes(free)} free; free some space"
+            f"{opened.filename}: unpacks to {format_bytes(total)}, but {folder.parent} has "
+            f"{format_bytes(free)} free; free some space"
         )
     for parent in {Path(target).parent for target in targets.values()}:
         (folder / parent).mkdir(parents=True, exist_ok=True)

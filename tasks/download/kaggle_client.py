@@ -32,12 +32,12 @@ from kagglesdk.kaggle_env import get_env
 from hemotune.errors import StudyError
 
 HOW_TO_SIGN_IN = (
-    "create a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN, or save it in"
-    " ~/.kaggle/access_token with mode 600"
+    "create a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN, or save it in "
+    "~/.kaggle/access_token with mode 600"
 )
 WEB_PAGE = (
-    "something between here and Kaggle answered with a web page, as a proxy or the login page of a"
-    " network does; open any page in a browser first, or set HTTPS_PROXY to the right proxy"
+    "something between here and Kaggle answered with a web page, as a proxy or the login page of a "
+    "network does; open any page in a browser first, or set HTTPS_PROXY to the right proxy"
 )
 
 
@@ -83,8 +83,8 @@ def sign_in() -> Credentials:
     for secret in (found.token, found.username, found.key):
         if secret and not re.fullmatch(r"[!-~]+", secret):
             raise StudyError(
-                "kaggle: the token contains characters that no token has (spaces, line ends);"
-                f" {HOW_TO_SIGN_IN}"
+                "kaggle: the token contains characters that no token has (spaces, line ends); "
+                f"{HOW_TO_SIGN_IN}"
             )
     login = Path("~/.kaggle/credentials.json").expanduser()
     if not found and login.exists():
@@ -139,8 +139,8 @@ def warn_if_others_can_read(path: Path) -> None:
     with contextlib.suppress(OSError):
         if path.stat().st_mode & 0o077:
             print(
-                f"warning: {path} holds your Kaggle token and other users can read it: chmod 600"
-                f" {path}",
+                f"warning: {path} holds your Kaggle token and other users can read it: chmod 600 "
+                f"{path}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -210,12 +210,12 @@ def error_of_status(
     texts = {
         401: f"the token was refused (401): it is wrong or expired; {HOW_TO_SIGN_IN}",
         403: (
-            "not allowed (403): it is private, or you must accept its rules; open its page on"
-            " kaggle.com with the token's account"
+            "not allowed (403): it is private, or you must accept its rules; open its page on "
+            "kaggle.com with the token's account"
         ),
         404: (
-            "there is no such data set, or not this version of it (404); correct dataset.handle or"
-            " dataset.version in the profile"
+            "there is no such data set, or not this version of it (404); correct dataset.handle or "
+            "dataset.version in the profile"
         ),
         407: "the proxy needs a password (407); set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
     }
@@ -245,8 +245,8 @@ def current_version(handle: str) -> Version:
         found = call_kaggle(lambda: get(request), handle, bool(credentials))
     if not found.current_version_number:
         raise StudyError(
-            f"kaggle: {handle}: the answer names no current version; set dataset.version to a"
-            " number in the profile"
+            f"kaggle: {handle}: the answer names no current version; set dataset.version to a "
+            "number in the profile"
         )
     updated = found.last_updated.isoformat() if found.last_updated else ""
     return Version(found.current_version_number, updated, datetime.now(UTC))

@@ -91,8 +91,8 @@ def download_zip(handle: str, version: int | str) -> tuple[Path, Version]:
                 download_whole(handle, number, path)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise StudyError(
-            f"{error.filename}: cannot be written ({error.strerror}); set HEMOTUNE_CACHE to a"
-            " folder of your own"
+            f"{error.filename}: cannot be written ({error.strerror}); set HEMOTUNE_CACHE to a "
+            "folder of your own"
         ) from None
     print(f"kaggle: {handle} version {number}: {path} ({format_bytes(length(path))})", flush=True)
     came = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -260,8 +260,8 @@ def prepare_partial(response: requests.Response, partial: Path, what: str) -> in
         return have
     if have:
         print(
-            f"kaggle: {what}: the server sends the whole file again; discarding the"
-            f" {format_bytes(have)} that had arrived",
+            f"kaggle: {what}: the server sends the whole file again; discarding the "
+            f"{format_bytes(have)} that had arrived",
             flush=True,
         )
     size = headers.get("Content-Length", "")
@@ -304,8 +304,8 @@ def receive(response: requests.Response, partial: Path, start: int) -> None:
 
 def disk_full(partial: Path, why: str) -> StudyError:
     return StudyError(
-        f"{partial}: the disk is full ({why}); free some space, or set HEMOTUNE_CACHE to a folder"
-        f" on another disk; {kept_text(length(partial))}"
+        f"{partial}: the disk is full ({why}); free some space, or set HEMOTUNE_CACHE to a folder "
+        f"on another disk; {kept_text(length(partial))}"
     )
 
 

@@ -93,6 +93,7 @@ def plan(
         found = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(6)) or "no files"
         suffixes = ", ".join(sorted(SUFFIXES))
         raise StudyError(f"{name}: no image to use (found: {found}); images end in {suffixes}")
+
     layout = layout_of(name, Counter(used.values()))
     known = {folder_of(path) for path in paths}
     known |= {folder_of(f"{folder.rstrip('/')}/") for folder in folders}
@@ -104,8 +105,8 @@ def plan(
         if would_use_images(path, include, exclude):
             pattern = f"*{path}*".replace("'", "''")  # as YAML quotes it
             raise StudyError(
-                f"{name}: the folder {path} is in the place of a class, but holds no image; add"
-                f" images to it, or leave it out with dataset.exclude: ['{pattern}']"
+                f"{name}: the folder {path} is in the place of a class, but holds no image; add "
+                f"images to it, or leave it out with dataset.exclude: ['{pattern}']"
             )
     return Plan(targets_of(name, used, layout), ignored)
 
@@ -249,8 +250,8 @@ def targets_of(name: str, used: dict[str, Folder], layout: Layout) -> dict[str, 
                 )
         if (other := path_of.setdefault(normalized(target), path)) != path:
             raise StudyError(
-                f"{name}: {other} and {path} would both become {target}; rename one, or leave one"
-                " out with dataset.exclude"
+                f"{name}: {other} and {path} would both become {target}; rename one, or leave one "
+                "out with dataset.exclude"
             )
         if bad := UNUSABLE.search(path):  # also the bytes of a name that is not UTF-8
             raise StudyError(

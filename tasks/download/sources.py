@@ -93,8 +93,8 @@ def fetch_folder(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
         with open(path, "rb") as file:
             kind = kind_of(file.read(HEAD_LENGTH)) or "a file"
         raise StudyError(
-            f"{path}: is {kind}, not a folder; unpack it and name the folder, or set source:"
-            " archive for a zip"
+            f"{path}: is {kind}, not a folder; unpack it and name the folder, or set source: "
+            "archive for a zip"
         )
     tree = walk(path)
     chosen = plan(str(path), tree.files, tree.folders, dataset.include, dataset.exclude)
@@ -105,8 +105,8 @@ def fetch_folder(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
             shutil.copyfile(path / name, folder / target)
         except (FileNotFoundError, PermissionError) as error:
             raise StudyError(
-                f"{path / name}: cannot be read ({error.strerror}); correct its permissions, or"
-                " leave it out with dataset.exclude"
+                f"{path / name}: cannot be read ({error.strerror}); correct its permissions, or "
+                "leave it out with dataset.exclude"
             ) from None
         progress.update(done)
     return chosen.ignored + Counter({"not a file": tree.special})
@@ -189,8 +189,8 @@ def refuse_own_output(path: Path) -> None:
     source, raw = path.resolve(), RAW.resolve()
     if source == raw or raw in source.parents or source in raw.parents:
         raise StudyError(
-            f"dataset.path: {path}: this stage replaces {RAW}/; move the source to a place"
-            " outside it"
+            f"dataset.path: {path}: this stage replaces {RAW}/; move the source to a place "
+            "outside it"
         )
 
 

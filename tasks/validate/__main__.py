@@ -37,8 +37,8 @@ def main(*arguments: str) -> None:
     paths, folders = list_images(IMAGES)
     if not paths:
         raise StudyError(
-            f"{IMAGES} holds no image and so no class; check dataset in the profile, then run `dvc"
-            " repro download`"
+            f"{IMAGES} holds no image and so no class; check dataset in the profile, then run `dvc "
+            "repro download`"
         )
     with ExitStack() as outputs:
         pixels = outputs.enter_context(new_file(PIXELS))

@@ -103,16 +103,16 @@ def list_images(folder: Path) -> tuple[list[str], list[str]]:
         for cell_class in list(os.scandir(split)) if split.is_dir() else [split]:
             if not cell_class.is_dir():
                 raise StudyError(
-                    f"{cell_class.path}: images must be in SPLIT/CLASS folders; run `dvc repro"
-                    " download` or move it there"
+                    f"{cell_class.path}: images must be in SPLIT/CLASS folders; run `dvc repro "
+                    "download` or move it there"
                 )
             place = f"{split.name}/{cell_class.name}"
             folders.append(place)
             for entry in os.scandir(cell_class):
                 if entry.is_dir():
                     raise StudyError(
-                        f"{entry.path}: a folder inside a class folder; images must be directly in"
-                        " SPLIT/CLASS"
+                        f"{entry.path}: a folder inside a class folder; images must be directly in "
+                        "SPLIT/CLASS"
                     )
                 paths.append(f"{place}/{entry.name}")
     return sorted(paths), sorted(folders)
@@ -272,8 +272,8 @@ def recipe(size: int) -> dict[str, str | list[int] | list[str]]:
         "jpeg_draft": [draft_side(size), draft_side(size)],
         "steps": [
             (
-                "open the file; decode a JPEG at 1/2, 1/4 or 1/8 of its size if jpeg_draft still"
-                " fits into that (Pillow: Image.draft)"
+                "open the file; decode a JPEG at 1/2, 1/4 or 1/8 of its size if jpeg_draft still "
+                "fits into that (Pillow: Image.draft)"
             ),
             "keep the upper eight bits of 16-bit grey levels",
             "lay transparent pixels on background and convert to colour",
@@ -379,9 +379,9 @@ def to_rgb(image: Image.Image, deep: bool = False) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if deep and brightest(image) < DIMMEST:
         raise ValueError(
-            "16-bit levels below a quarter of their range, as cameras of 10 to 14 bits write: the"
-            " upper eight bits would be too few; scale the levels to the whole range, or save it"
-            " with 8 bits"
+            "16-bit levels below a quarter of their range, as cameras of 10 to 14 bits write: the "
+            "upper eight bits would be too few; scale the levels to the whole range, or save it "
+            "with 8 bits"
         )
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")

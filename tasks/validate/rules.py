@@ -53,8 +53,8 @@ FIXED = (
         name="empty_class",
         severity="error",
         description="Every class folder has images to train on or to test on.",
-        expected="at least one readable image in each class folder, and one of each class"
-        " outside TEST_SIMPLE",
+        expected="at least one readable image in each class folder, and one of each class "
+        "outside TEST_SIMPLE",
         fix="add images, or leave the class out with dataset.exclude in the profile",
         table="folders",
         column="empty",
@@ -121,9 +121,9 @@ def file_rules(settings: Validation, common_size: str) -> list[Rule]:
             severity=settings.mode,
             description="Every image has an allowed colour mode.",
             expected=", ".join(settings.allowed_modes),
-            fix="convert them, or add the mode to validation.allowed_modes in the profile: they are"
-            " then converted to RGB, with transparent pixels white and the upper eight bits of"
-            " 16-bit levels",
+            fix="convert them, or add the mode to validation.allowed_modes in the profile; they "
+            "then become RGB, with transparent pixels white and the upper eight bits of 16-bit "
+            "levels",
             table="decoded",
             column="mode",
             expectation=one_of(settings.allowed_modes),
@@ -134,8 +134,7 @@ def file_rules(settings: Validation, common_size: str) -> list[Rule]:
             severity=settings.size,
             description="Every image has the same size as most of them.",
             expected=f"{common_size} pixels",
-            fix=f"check them, {LEAVE_OUT}; if different sizes are intended, set validation.size:"
-            " off",
+            fix=f"check them, {LEAVE_OUT}; if sizes may differ, set validation.size: off",
             table="decoded",
             column="size",
             expectation=one_of([common_size]),
@@ -152,8 +151,8 @@ def duplicate_rules(settings: Validation) -> list[Rule]:
             severity=settings.duplicate_across,
             description="No file occurs in two splits or two classes.",
             expected="no other file with the same bytes in another split or class",
-            fix="a copy in TEST can be memorized in training, and one of two classes must be"
-            " wrong: keep one copy, with dataset.exclude in the profile",
+            fix="a copy in TEST can be memorized in training, and one of two classes must be "
+            "wrong: keep one copy, with dataset.exclude in the profile",
             table="decoded",
             column="same_bytes_across",
             expectation=MISSING,
@@ -176,10 +175,9 @@ def duplicate_rules(settings: Validation) -> list[Rule]:
             name="near_duplicate_across",
             severity=settings.near_duplicate_across,
             description="No image is nearly the same as one of another split.",
-            expected=f"perceptual hashes that differ in more than {settings.near_duplicate_bits} of"
-            " 256 bits",
-            fix="look at the pairs on the page; keep one of each, with dataset.exclude in the"
-            " profile",
+            expected=f"hashes that differ in more than {settings.near_duplicate_bits} of 256 bits",
+            fix="look at the pairs on the page; keep one of each, with dataset.exclude in the "
+            "profile",
             table="decoded",
             column="near_duplicate_across",
             expectation=MISSING,
@@ -197,8 +195,8 @@ def folder_rules(settings: Validation) -> list[Rule]:
             severity=settings.small_class,
             description="Every class has enough images in each split.",
             expected=f"at least {settings.smallest_class} readable images of a class in a split",
-            fix="add images, leave the class out with dataset.exclude, or set"
-            " validation.small_class: warning in the profile",
+            fix="add images, leave the class out with dataset.exclude, or set "
+            "validation.small_class: warning in the profile",
             table="folders",
             column="images",
             expectation=at_least(settings.smallest_class),
@@ -209,10 +207,10 @@ def folder_rules(settings: Validation) -> list[Rule]:
             name="imbalance",
             severity=settings.imbalance,
             description="No class is much larger than another of the same split.",
-            expected=f"the largest class at most {settings.largest_imbalance:g} times as large as"
-            " the smallest",
-            fix="read the accuracy by class, not the mean; add images of the small class, or raise"
-            " validation.largest_imbalance",
+            expected=f"the largest class at most {settings.largest_imbalance:g} times as large as "
+            "the smallest",
+            fix="read the accuracy by class, not the mean; add images of the small class, or raise "
+            "validation.largest_imbalance",
             table="folders",
             column="imbalance",
             expectation=at_most(settings.largest_imbalance),
