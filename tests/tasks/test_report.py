@@ -494,6 +494,7 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
         and "dvc repro finetune@" in printed
     )
     assert not (root / "reports/figures").exists()
+    (root / "data/images.npy").unlink()
     status, printed = report_here(root, "--incomplete")
     assert status == 0, printed
     text = (root / "reports/study.md").read_text()
@@ -503,6 +504,8 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
     )
     assert "| **mn_resultset3** | 1 | **32** | 1e-5 | failed |  |" in text
     assert "Incomplete: 2 of 3" in text
+    # Without images.npy the errors are listed and not drawn.
+    assert "| Image | Truth | Prediction |" in text and "figures/errors" not in text
 
 
 @pytest.mark.parametrize(
