@@ -197,7 +197,7 @@ def read_chunk(job: Job, start: int, paths: Sequence[str]) -> pa.RecordBatch:
     pixels = np.zeros((len(paths), job.size, job.size, 3), np.uint8)
     grey = np.zeros((len(paths), GREY_SIDE, GREY_SIDE), np.uint8)
     facts = [
-        read_image(job.folder / path, pixels[number], grey[number])
+        read_image(os.path.join(job.folder, path), pixels[number], grey[number])
         for number, path in enumerate(paths)
     ]
     # Not a memory map: pages written through one would count as memory of this process.
@@ -223,7 +223,7 @@ def read_chunk(job: Job, start: int, paths: Sequence[str]) -> pa.RecordBatch:
 
 
 def read_image(
-    path: Path, pixels: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8]
+    path: str | Path, pixels: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8]
 ) -> ImageFacts:
     """Decode a file into `pixels` (size, size, 3) and `grey` (GREY_SIDE, GREY_SIDE).
 
@@ -236,10 +236,10 @@ def read_image(
         facts.bytes, facts.sha256 = len(data), hashlib.sha256(data).hexdigest()
         size = len(pixels)
         small = decode_plain_jpeg(data, size, facts) or decode_any(data, size, facts)
-        pixels[:] = np.asarray(small)
-        grey[:] = np.asarray(
-            small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR)
-        )
+        small_grey = small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR)
+        # As bytes: numpy would copy them twice.
+        pixels.data.cast("B")[:] = small.tobytes()
+        grey.data.cast("B")[:] = small_grey.tobytes()
         facts.readable = True
     except UnidentifiedImageError:
         facts.error = why_unidentified(data)
