@@ -39,18 +39,17 @@ def child(way, options):
     imported = time.monotonic() - started
     import numpy as np
 
-    from hemotune.gpus import gpu_names
+    from hemotune.gpus import choose_device
     from hemotune.training import fit as training
     from hemotune.training.fused_adam import adam
-    from hemotune.training.model import Batches, assemble, build_backbone, predict
+    from hemotune.training.model import Batches, Design, assemble, build_backbone, predict
 
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, options.size, options.size, 3), "uint8")
     labels = random.integers(0, 4, IMAGES)
-    keras.config.set_dtype_policy(
-        hardware.choose_precision("auto", gpu_names(), hardware.read_cpu().features)
-    )
-    model = assemble(build_backbone(options.backbone, options.size), options.backbone, 1, 8, 0.5, 4)
+    keras.config.set_dtype_policy(choose_device("auto").precision)
+    design = Design(options.backbone, options.size, classes=4, layers=1, units=8, dropout=0.5)
+    model = assemble(build_backbone(options.backbone, options.size), design)
     optimizer = keras.optimizers.Adam(1e-5) if way == "adam" else adam(1e-5)
     together = 8 if way == "execution" else 1
     model.compile(

@@ -22,9 +22,15 @@ with hardware.quick_import():
 import numpy as np  # noqa: E402
 
 from benchmarks import print_row  # noqa: E402
-from hemotune.gpus import gpu_names  # noqa: E402
+from hemotune.gpus import choose_device  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
-from hemotune.training.model import Batches, assemble, build_backbone, hold_images  # noqa: E402
+from hemotune.training.model import (  # noqa: E402
+    Batches,
+    Design,
+    assemble,
+    build_backbone,
+    hold_images,
+)
 
 IMAGES = 12_500
 GOAL = {True: 1.05, False: 1.02}
@@ -60,13 +66,12 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20, help="in each of the rounds")
     options = parser.parse_args(arguments)
-    gpus, features = gpu_names(), hardware.read_cpu().features
-    keras.config.set_dtype_policy(hardware.choose_precision("auto", gpus, features))
+    device = choose_device("auto")
+    keras.config.set_dtype_policy(device.precision)
     random = np.random.default_rng(1)
     labels = random.integers(0, 4, IMAGES)
-    model = assemble(
-        build_backbone(options.backbone, options.size), options.backbone, 1, 32, 0.5, 4
-    )
+    design = Design(options.backbone, options.size, classes=4, layers=1, units=32, dropout=0.5)
+    model = assemble(build_backbone(options.backbone, options.size), design)
     model.compile(
         optimizer=adam(1e-5), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
     )
@@ -82,14 +87,14 @@ def main(arguments=None):
         rows = random.permutation(IMAGES)[: options.steps * options.batch_size]
         constant = Constant(Batches(images, rows, options.batch_size, labels)[0], options.steps)
         study = model
-        if gpus:
+        if device.is_gpu:
             study, images = hold_images(model, images)
         real = Batches(images, rows, options.batch_size, labels, whole=True)
         seconds(model, constant), seconds(study, real)
         # In turns, so that a change of the machine's speed meets both.
         rounds = [(seconds(model, constant), seconds(study, real)) for _ in range(ROUNDS)]
     base, mine = (statistics.median(column) / options.steps for column in zip(*rounds, strict=True))
-    ratio, goal = statistics.median(theirs / ours for ours, theirs in rounds), GOAL[bool(gpus)]
+    ratio, goal = statistics.median(theirs / ours for ours, theirs in rounds), GOAL[device.is_gpu]
     what = f"training step, study's input / constant batch, {options.backbone}, {options.size} px"
     print_row(what, ratio, goal, f"{mine * 1e3:.0f} ms / {base * 1e3:.0f} ms")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from hemotune.errors import StudyError
-from hemotune.hardware import without_native_log
+from hemotune.hardware import choose_precision, read_cpu, without_native_log
 
 # As CUDA_VISIBLE_DEVICES takes it: an index, or the UUID of a GPU or of a part of one (MIG).
 GPU_ID = r"[0-9]+|(?:GPU|MIG)-[0-9A-Za-z/-]+"
@@ -26,6 +26,15 @@ JAX = """
 import jax
 print("devices:", jax.devices(), "with jax_platforms =", jax.config.jax_platforms)
 """
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a network is trained on."""
+
+    name: str  # the GPU's, or CPU
+    is_gpu: bool
+    precision: str  # Keras's dtype policy
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,20 @@ def listed_gpus(warn: Callable[[str], None]) -> list[str]:
             " used"
         )
     return gpus
+
+
+def choose_device(precision: str) -> Device:
+    """Return the first GPU that Keras's backend sees, or else the CPU.
+
+    Args:
+        precision: the profile's setting, `auto` or a dtype policy.
+
+    Raises:
+        StudyError: as in `gpu_names`.
+    """
+    gpus = gpu_names()
+    policy = choose_precision(precision, gpus, read_cpu().features)
+    return Device(gpus[0] if gpus else "CPU", bool(gpus), policy)
 
 
 def gpu_names() -> list[str]:

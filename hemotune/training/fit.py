@@ -1,30 +1,55 @@
-"""Training and predicting: what the stages backbone and finetune share. Keras 3 API only."""
+"""Training a compiled network, epoch by epoch. Keras 3 API only."""
 
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 
 from hemotune.errors import StudyError
 from hemotune.progress import Progress
 from hemotune.training import resume
-from hemotune.training.model import Batches, hold_images, predict, score
+from hemotune.training.model import Batches, Images, Integers, hold_images, predict, score
+from hemotune.training.records import Epoch
 
 # Evaluation keeps no activations for a backward pass, so larger batches fit.
 EVALUATION_BATCH = 128
-# The real study's images at 224 px are 1.9 GB, and an own GPU has four times that; larger sets come
-# from the memory-mapped array.
+# The original study's images take 1.9 GB at 224 px, a quarter of the memory of a small GPU. Larger
+# sets are read from the memory-mapped array.
 HELD_AT_MOST = 4 << 30  # bytes
-# A guess among the classes costs 1 or 2, a bad spell of training some hundred; from here none has
-# come back.
+# Uniform guessing has a loss of 1 to 2, and a bad phase of training some hundred; no training has
+# recovered from this much.
 EXPLODED = 1e4
 
 
+@dataclass(frozen=True)
+class Data:
+    """The images that a network is trained on and validated on."""
+
+    images: Images
+    labels: Integers  # (N,), the class of each image
+    train: Integers  # row numbers
+    validation: Integers  # row numbers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is trained."""
+
+    label: str  # shown with the progress
+    epochs: int
+    batch_size: int  # images
+    learning_rate: float  # the optimizer's, for the error message
+    seed: int  # of the order of images and of dropout
+    hold_images: bool = False  # in the GPU's memory, if they take at most HELD_AT_MOST bytes
+
+
 def versions() -> dict[str, str]:
-    """Return {name: version} of what trains: Python, Keras and its backend."""
+    """Return the versions of Python, Keras and its backend by name."""
     backend = keras.backend.backend()
     return {
         "python": sys.version.split()[0],
@@ -33,121 +58,96 @@ def versions() -> dict[str, str]:
     }
 
 
-class Watch(keras.callbacks.Callback):
-    """Shows progress after every step, and stops at the first loss that is not a number or has
-    exploded.
-    """
-
-    def __init__(self, progress, epoch, epochs, steps, batch_size, learning_rate):
-        super().__init__()
-        self.progress, self.epoch, self.epochs = progress, epoch, epochs
-        self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
-
-    def on_train_batch_end(self, batch, logs=None):
-        # `loss` is the mean over the epoch so far: one NaN step makes it NaN, which is not below
-        # anything.
-        if not logs["loss"] < EXPLODED:
-            raise StudyError(
-                f"the loss is {logs['loss']:.3g} at epoch {self.epoch}, step {batch + 1} of"
-                f" {self.steps}, learning rate {self.learning_rate:g}: lower the experiment's"
-                " learning_rate in params.yaml, or learning_rate_scale in the profile"
-            )
-        done = (self.epoch - 1) * self.steps + batch + 1
-        self.progress.update(
-            done * self.batch_size, f"epoch {self.epoch}/{self.epochs}, loss {logs['loss']:.4f}"
-        )
-
-
-def fit(
-    network,
-    images,
-    labels,
-    train,
-    validation,
-    training,
-    learning_rate,
-    seed,
-    what,
-    state=None,
-    on_gpu=False,
-):
+def fit(network: keras.Model, data: Data, plan: Plan, state: Path | None = None) -> list[Epoch]:
     """Train all layers of a compiled network.
 
     Args:
-        network: compiled, from uint8 images to class probabilities.
-        images: uint8 (N, size, size, 3), memory-mapped; labels: int (N,).
-        train, validation: row numbers.
-        training: settings.training.Training; seed: of the order of images and of dropout.
-        what: shown with the progress.
-        state: folder that holds the state after each finished epoch; a fit that was killed goes on
-            from there as if it never stopped.
-        on_gpu: hold all images in the GPU's memory, as far as they are no more than HELD_AT_MOST.
-
-    Returns:
-        history: DataFrame, a row an epoch. The training columns are means over the epoch with
-            dropout on, as Keras's fit reports
-        them; the validation columns are computed after the epoch.
+        network: from uint8 images to class probabilities.
+        state: folder for the state after each finished epoch; a fit that was killed resumes from
+            there with the same results as one that was not.
 
     Raises:
         StudyError: the loss became NaN or exploded, or the device has too little memory.
     """
-    with memory_told(training.batch_size):
+    with explain_out_of_memory(plan.batch_size):
         model = network
-        if on_gpu and images.nbytes <= HELD_AT_MOST:
-            model, images = hold_images(network, images)
-        steps = len(Batches(images, train, training.batch_size, whole=True))
-        batch_size = min(training.batch_size, len(train))
-        progress = Progress(what, training.epochs * steps * batch_size, "images")
-        build(model, labels[train[:1]])
+        if plan.hold_images and data.images.nbytes <= HELD_AT_MOST:
+            model, images = hold_images(network, data.images)
+            data = replace(data, images=images)
+        plan = replace(plan, batch_size=min(plan.batch_size, len(data.train)))
+        build(model, data.labels[data.train[:1]])
         history = resume.restore(state, network) if state else []
         if history:
-            print(f"resumed after epoch {len(history)} of {training.epochs}", flush=True)
-        progress.resume_at(len(history) * steps * batch_size)
-        for epoch in range(len(history) + 1, training.epochs + 1):
-            started = time.monotonic()
-            order = np.random.default_rng([seed, epoch]).permutation(train)
-            reseed_dropout(network, [seed, epoch])
-            batches = Batches(images, order, batch_size, labels, whole=True)
-            watch = Watch(progress, epoch, training.epochs, steps, batch_size, learning_rate)
-            logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
-            trained = time.monotonic() - started
-            validation_loss, validation_accuracy = score(
-                predict(model, images, validation, EVALUATION_BATCH), labels[validation]
-            )
-            history.append(
-                {
-                    "epoch": epoch,
-                    "loss": logs["loss"][0],
-                    "accuracy": logs["accuracy"][0],
-                    "validation_loss": validation_loss,
-                    "validation_accuracy": validation_accuracy,
-                    "seconds": time.monotonic() - started,
-                    "images_per_second": steps * batch_size / trained,
-                }
-            )
+            print(f"resumed after epoch {len(history)} of {plan.epochs}", flush=True)
+        count = len(data.train) // plan.batch_size * plan.batch_size  # images in one epoch
+        progress = Progress(plan.label, plan.epochs * count, "images")
+        progress.resume_at(len(history) * count)
+        for number in range(len(history) + 1, plan.epochs + 1):
+            epoch = fit_epoch(model, data, plan, number, progress)
+            history.append(epoch)
             if state:
                 resume.save(state, network, history)
-            last = history[-1]
             print(
-                f"epoch {epoch}/{training.epochs}: loss {last['loss']:.4f}, accuracy"
-                f" {last['accuracy']:.4f}, validation loss {validation_loss:.4f}, accuracy"
-                f" {validation_accuracy:.4f}, {last['seconds']:.1f} s,"
-                f" {last['images_per_second']:.1f} images/s",
+                f"epoch {number}/{plan.epochs}: loss {epoch.loss:.4f}, accuracy"
+                f" {epoch.accuracy:.4f}, validation loss {epoch.validation_loss:.4f}, accuracy"
+                f" {epoch.validation_accuracy:.4f}, {epoch.seconds:.1f} s,"
+                f" {epoch.images_per_second:.1f} images/s",
                 flush=True,
             )
-    return pd.DataFrame(history)
+    return history
+
+
+def fit_epoch(model: keras.Model, data: Data, plan: Plan, number: int, progress: Progress) -> Epoch:
+    """Train a model for one epoch and validate it; the first epoch's `number` is 1."""
+    started = time.monotonic()
+    order = np.random.default_rng([plan.seed, number]).permutation(data.train)
+    reseed_dropout(model, [plan.seed, number])
+    batches = Batches(data.images, order, plan.batch_size, data.labels, whole=True)
+    watch = Watch(plan, number, progress)
+    logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
+    trained = time.monotonic() - started
+    probabilities = predict(model, data.images, data.validation, EVALUATION_BATCH)
+    validation_loss, validation_accuracy = score(probabilities, data.labels[data.validation])
+    return Epoch(
+        number,
+        logs["loss"][0],
+        logs["accuracy"][0],
+        validation_loss,
+        validation_accuracy,
+        seconds=time.monotonic() - started,
+        images_per_second=len(batches) * plan.batch_size / trained,
+    )
+
+
+class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Shows the progress after every step; stops at a loss that is NaN or has exploded."""
+
+    def __init__(self, plan: Plan, epoch: int, progress: Progress) -> None:
+        super().__init__()
+        self.plan, self.epoch, self.progress = plan, epoch, progress
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        """Check the mean loss of the epoch's steps up to `batch`; one NaN step makes it NaN."""
+        step, steps, loss = batch + 1, self.params["steps"], logs["loss"]
+        if not loss < EXPLODED:  # true of NaN
+            raise StudyError(
+                f"the loss is {loss:.3g} at epoch {self.epoch}, step {step} of {steps}, learning"
+                f" rate {self.plan.learning_rate:g}: lower the experiment's learning_rate in"
+                " params.yaml, or learning_rate_scale in the profile"
+            )
+        done = ((self.epoch - 1) * steps + step) * self.plan.batch_size
+        self.progress.update(done, f"epoch {self.epoch}/{self.plan.epochs}, loss {loss:.4f}")
 
 
 @contextlib.contextmanager
-def memory_told(batch_size):
-    """Say what to change where the memory of the device does not suffice; each backend has an
-    exception of its own for that.
-    """
+def explain_out_of_memory(batch_size: int) -> Iterator[None]:
+    """Turn a backend's out-of-memory exception into a StudyError that names the fix."""
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "ResourceExhaustedError" and "RESOURCE_EXHAUSTED" not in str(
-            error
+        # TensorFlow's own exception, and the text of JAX's
+        if not (
+            type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
         ):
             raise
         raise StudyError(
@@ -156,25 +156,25 @@ def memory_told(batch_size):
         ) from None
 
 
-def build(model, labels):
-    """Make the variables of a compiled model's optimizer and metrics; the first step would make
-    them, and be traced twice for it.
+def build(model: keras.Model, labels: Integers) -> None:
+    """Create the variables of a compiled model's optimizer and metrics.
 
-    Tracing ResNet50 takes 10 s on a slow processor.
+    Otherwise the first training step creates them and is traced twice; tracing ResNet50 takes 10 s
+    on a slow CPU.
 
     Args:
-        labels: int (n,), any of them.
+        labels: (n,), any of them.
     """
     model.optimizer.build(model.trainable_variables)
-    model.compute_metrics(
-        None, labels, np.full((len(labels), model.output_shape[-1]), 0.5, "float32")
-    )
+    probabilities = np.full((len(labels), model.output_shape[-1]), 0.5, "float32")
+    model.compute_metrics(None, labels, probabilities)
     model.reset_metrics()
 
 
-def reseed_dropout(model, seed):
-    """Set the state of every dropout layer, a backbone's own too, from `seed`: an epoch's masks do
-    not depend on what ran before it.
+def reseed_dropout(model: keras.Model, seed: list[int]) -> None:
+    """Set the state of every dropout layer from `seed`, those of a nested backbone too.
+
+    An epoch's masks then do not depend on what ran before it.
     """
     random = np.random.default_rng(seed)
     for layer in layers_of(model):
@@ -182,8 +182,8 @@ def reseed_dropout(model, seed):
             layer.seed_generator.state.assign(random.integers(0, 2**31, 2, dtype="uint32"))
 
 
-def layers_of(model):
-    """Yield the layers of a model and of the models in it."""
+def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield the layers of a model and of the models nested in it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from layers_of(layer)

@@ -1,28 +1,34 @@
-"""Adam with one fused update for each variable. The only module that calls TensorFlow's own
-operations.
+"""Adam with one fused update for each variable. The only module that calls TensorFlow operations.
 
 Keras's Adam adds ten small operations for each of ResNet50's 161 variables: 11 to 30 s of tracing
 before the first step on a CPU. TensorFlow's ResourceApplyAdam does the same arithmetic in one
 (Kingma & Ba 2015, with the bias correction folded into the rate as in both implementations).
 """
 
+from collections.abc import Sequence
+
 import keras
 
 
-def adam(learning_rate):
-    """Return an Adam optimizer with Keras's defaults: fused under TensorFlow, Keras's own under
-    other backends.
-    """
+def adam(learning_rate: float | keras.optimizers.schedules.LearningRateSchedule) -> keras.Optimizer:
+    """Return Adam with Keras's defaults: fused under TensorFlow, Keras's own elsewhere."""
     if keras.backend.backend() != "tensorflow":
         return keras.optimizers.Adam(learning_rate)
     return FusedAdam(learning_rate)
 
 
 @keras.saving.register_keras_serializable("hemotune")
-class FusedAdam(keras.optimizers.Adam):
-    """keras.optimizers.Adam (no amsgrad, clipping, decay or averaging) whose updates are fused."""
+class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
+    """keras.optimizers.Adam (no amsgrad, clipping, decay or averaging) with fused updates."""
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+    # Keras's public update_step is called for each variable: the powers of beta, which all of them
+    # share, would be traced 161 times. The momentums have no public name.
+    def _backend_update_step(
+        self,
+        grads: Sequence[keras.KerasTensor],
+        trainable_variables: Sequence[keras.Variable],
+        learning_rate: keras.KerasTensor,
+    ) -> None:
         import tensorflow as tf
 
         step = tf.cast(self.iterations.value, tf.float32) + 1.0

@@ -1,22 +1,40 @@
-"""The network of the study: a backbone of keras.applications, flattened, and a small head. Keras 3
-API only.
-"""
+"""The study's network: a backbone of keras.applications and a small head. Keras 3 API only."""
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from hemotune.errors import StudyError
 
+# uint8 (N, size, size, 3), or int32 (N,) where `hold_images` put them on the device
+Images = npt.NDArray[np.uint8 | np.int32]
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32 | np.int64]
 
-def constructor(name):
-    """Return keras.applications' constructor called `name`, such as ResNet50 or MobileNet.
+
+@dataclass(frozen=True)
+class Design:
+    """What a network looks like: `ResNet50 - F - D(units) x layers`."""
+
+    backbone: str  # its name in keras.applications
+    size: int  # px, of the square images
+    classes: int
+    layers: int = 0  # hidden ones; with none the feature maps are pooled instead of flattened
+    units: int = 0  # in each hidden layer
+    dropout: float = 0.0  # after each hidden layer
+
+
+def constructor(name: str) -> Callable[..., keras.Model]:
+    """Return keras.applications' constructor `name`, such as ResNet50 or MobileNet.
 
     Raises:
         StudyError: there is no such backbone.
     """
-    known = {
+    known: dict[str, Callable[..., keras.Model]] = {
         key: value
         for key, value in vars(keras.applications).items()
         if callable(value) and key[0].isupper()
@@ -29,16 +47,16 @@ def constructor(name):
     return known[name]
 
 
-def channel_affine(name):
-    """Return (flip, scale, offset) so that `(x[..., ::-1] if flip else x) * scale + offset` is the
-    backbone's preprocess_input.
+def channel_affine(name: str) -> tuple[bool, list[float], list[float]]:
+    """Return a backbone's preprocess_input as (flip, scale, offset).
 
     Every preprocess_input of keras.applications is affine in each channel, with or without a swap
-    of red and blue. Probing it with black and with red gives the three; as built-in layers they
-    make model.keras load without this project's code.
+    of red and blue: `(x[..., ::-1] if flip else x) * scale + offset`. Its values for black, white
+    and red give the three. As built-in layers they let model.keras load without this project's
+    code.
 
     Returns:
-        flip: bool; scale, offset: lists of three floats, by output channel.
+        flip; scale and offset of the three output channels.
     """
     # Where the constructor is defined: the public modules do not hold all of them.
     module = sys.modules[constructor(name).__module__]
@@ -53,9 +71,11 @@ def channel_affine(name):
     return bool(probe[0] == offset[0]), scale.tolist(), offset.tolist()
 
 
-def build_backbone(name, size):
-    """Return the backbone without its classifier and with fresh weights: (batch, size, size, 3)
-    float -> feature maps.
+def build_backbone(name: str, size: int) -> keras.Model:
+    """Return a backbone without its classifier and with fresh weights.
+
+    Returns:
+        A model from (batch, size, size, 3) float to feature maps.
 
     Raises:
         StudyError: there is no such backbone, or it does not take images as small as `size` px.
@@ -66,71 +86,68 @@ def build_backbone(name, size):
         raise StudyError(f"profile: images.size: {name} does not take {size} px: {error}") from None
 
 
-def assemble(backbone, name, layers, units, dropout, classes):
-    """Join a backbone and the study's head: `ResNet50 - F - D(units) x layers`, each hidden layer
-    followed by dropout, softmax.
+def assemble(backbone: keras.Model, design: Design) -> keras.Model:
+    """Join a backbone and a head.
 
     Args:
-        backbone: what `build_backbone` returned; its weights are shared, not copied.
-        name: the backbone's name, for its preprocessing.
-        layers, units: hidden layers of the head and units in each; 0 layers pool the feature maps
-            instead of flattening them.
-        classes: number of classes.
+        backbone: what `build_backbone` returned for the design; its weights are shared, not copied.
 
     Returns:
         A model from (batch, size, size, 3) uint8 to (batch, classes) float32 probabilities.
     """
-    flip, scale, offset = channel_affine(name)
+    flip, scale, offset = channel_affine(design.backbone)
     inputs = keras.Input(backbone.input_shape[1:], dtype="uint8", name="image")
     x = inputs[..., ::-1] if flip else inputs
     x = keras.layers.Rescaling(scale, offset, name="preprocess")(x)
     x = backbone(x)
-    x = keras.layers.Flatten()(x) if layers else keras.layers.GlobalAveragePooling2D()(x)
-    for layer in range(1, layers + 1):
-        x = keras.layers.Dense(units, activation="relu", name=f"hidden_{layer}")(x)
-        x = keras.layers.Dropout(dropout, name=f"dropout_{layer}")(x)
+    x = keras.layers.Flatten()(x) if design.layers else keras.layers.GlobalAveragePooling2D()(x)
+    for layer in range(1, design.layers + 1):
+        x = keras.layers.Dense(design.units, activation="relu", name=f"hidden_{layer}")(x)
+        x = keras.layers.Dropout(design.dropout, name=f"dropout_{layer}")(x)
     # Probabilities in float32 whatever the precision of the rest: the loss is computed from them.
-    outputs = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="classes")(x)
+    outputs = keras.layers.Dense(
+        design.classes, activation="softmax", dtype="float32", name="classes"
+    )(x)
     return keras.Model(inputs, outputs)
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """Batches of a memory-mapped array in a given order.
 
     Args:
-        images: uint8 (N, size, size, 3); only the rows of a batch are read.
+        images: only the rows of a batch are read.
         rows: row numbers in the order in which they are taken.
-        labels: int (N,), or None to give images alone.
+        labels: (N,), or None to give images alone.
         whole: leave out a last batch that is smaller, so that every step has one shape.
     """
 
-    def __init__(self, images, rows, batch_size, labels=None, whole=False):
+    def __init__(
+        self,
+        images: Images,
+        rows: Integers,
+        batch_size: int,
+        labels: Integers | None = None,
+        whole: bool = False,
+    ) -> None:
         super().__init__()
-        self.images, self.rows, self.labels, self.batch_size = (
-            images,
-            np.asarray(rows),
-            labels,
-            batch_size,
-        )
-        self.length = (
-            len(rows) // batch_size
-            if whole and len(rows) >= batch_size
-            else -(-len(rows) // batch_size)
-        )
+        self.images, self.rows, self.labels = images, rows, labels
+        self.batch_size = batch_size
+        whole = whole and len(rows) >= batch_size
+        self.length = len(rows) // batch_size if whole else -(-len(rows) // batch_size)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Images] | tuple[Images, Integers]:
         rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
         images = self.images[rows]
         return (images,) if self.labels is None else (images, self.labels[rows])
 
 
-class Held(keras.layers.Layer):
+class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """All images in the device's memory: row numbers (batch,) -> uint8 (batch, size, size, 3)."""
 
-    def __init__(self, images):
+    def __init__(self, images: Images) -> None:
         super().__init__(trainable=False)
         self.images = self.add_weight(
             shape=images.shape,
@@ -139,20 +156,20 @@ class Held(keras.layers.Layer):
             initializer=lambda shape, dtype: keras.ops.convert_to_tensor(images, dtype),
         )
 
-    def call(self, rows):
+    def call(self, rows: keras.KerasTensor) -> keras.KerasTensor:
         return keras.ops.take(self.images, rows, axis=0)
 
 
-def hold_images(network, images):
-    """Put all images into the device's memory once, so that a GPU waits for none of them.
+def hold_images(network: keras.Model, images: Images) -> tuple[keras.Model, Images]:
+    """Copy all images into the device's memory once, so that a GPU does not wait for batches.
 
     Args:
         network: compiled, from uint8 images to class probabilities.
         images: uint8 (N, size, size, 3).
 
     Returns:
-        A compiled model of the same layers and optimizer that takes row numbers for images, and
-        int32 (N,), which stands for the images wherever their rows are taken for it.
+        A compiled model of the same layers and optimizer that takes row numbers in place of images,
+        and the row numbers (N,), which replace the images in Batches.
     """
     rows = keras.Input((), dtype="int32", name="row")
     model = keras.Model(rows, network(Held(images)(rows)))
@@ -160,20 +177,21 @@ def hold_images(network, images):
     return model, np.arange(len(images), dtype="int32")
 
 
-def predict(model, images, rows, batch_size):
+def predict(model: keras.Model, images: Images, rows: Integers, batch_size: int) -> Floats:
     """Return the class probabilities of the images in `rows`: float32 (len(rows), classes)."""
-    # Filled up to whole batches: a last one of another size would be traced anew, which takes
-    # longer than it.
-    filled = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
-    return np.asarray(model.predict(Batches(images, filled, batch_size), verbose=0), "float32")[
-        : len(rows)
-    ]
+    # Filled up to whole batches: a smaller last one would be traced anew, which takes longer.
+    filled = rows[np.arange(-(-len(rows) // batch_size) * batch_size) % len(rows)]
+    probabilities = model.predict(Batches(images, filled, batch_size), verbose=0)
+    return np.asarray(probabilities, "float32")[: len(rows)]
 
 
-def score(probabilities, labels):
-    """Return (cross-entropy, accuracy) of probabilities (n, classes) against int labels (n,), as
-    Keras computes them.
+def score(probabilities: Floats, labels: Integers) -> tuple[float, float]:
+    """Return (cross-entropy, accuracy) as Keras computes them.
+
+    Args:
+        probabilities: (n, classes).
+        labels: (n,).
     """
-    chosen = probabilities[np.arange(len(labels)), labels].astype("float64")
-    loss = -np.log(np.clip(chosen, 1e-7, 1.0)).mean()
+    of_truth = probabilities[np.arange(len(labels)), labels].astype("float64")
+    loss = -np.log(np.clip(of_truth, 1e-7, 1.0)).mean()
     return float(loss), float((probabilities.argmax(axis=1) == labels).mean())

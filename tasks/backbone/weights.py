@@ -5,90 +5,111 @@ import os
 import re
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
 import keras
 import numpy as np
 
-from hemotune.cells import dataset as cells
+from hemotune.cells.dataset import draw_training_set
+from hemotune.cells.smear import CLASSES
 from hemotune.errors import StudyError
 from hemotune.files import new_file, sha256_of
 from hemotune.progress import Progress
-from hemotune.training.fit import fit
+from hemotune.settings.backbone import Pretrain
+from hemotune.training.fit import Data, Plan, fit
 from hemotune.training.fused_adam import adam
-from hemotune.training.model import assemble, build_backbone, constructor
+from hemotune.training.model import Design, assemble, build_backbone, constructor
 
 TIMEOUT = 60  # seconds without a byte
 
+# Where weights come from: the part of backbone.json that depends on how they were made.
+Source = dict[str, str | int | float | None]
 
-def imagenet(name, size, file=None):
-    """Return the backbone with ImageNet's weights, through keras.applications, and where they came
-    from.
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of ImageNet's weights."""
+
+    path: Path
+    origin: str  # the URL from which keras.applications downloads it
+    checksum: str | None  # MD5 or SHA-256; None where keras.applications has none
+
+
+def imagenet(name: str, size: int, local: str | None = None) -> tuple[keras.Model, Source]:
+    """Return a backbone with ImageNet's weights as keras.applications loads them, and their source.
 
     Args:
-        file: a local copy of the weights file that keras.applications would download; verified by
-            the same checksum.
+        local: a copy of the weights file that keras.applications would download; it must have the
+            same checksum.
 
     Raises:
-        StudyError: no network, a wrong checksum, or a file that is not there or does not hold these
+        StudyError: no network, a wrong checksum, or a file that is missing or does not hold these
             weights.
     """
-    source = {}
+    files: list[WeightsFile] = []
 
-    def get_file(fname, origin, cache_subdir="models", file_hash=None, md5_hash=None, **_):
-        expected = file_hash or md5_hash
-        cached = (
-            Path(file)
-            if file
-            else Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / cache_subdir / fname
-        )
-        if file and not cached.exists():
-            raise StudyError(f"profile: backbone.file: there is no {file}")
-        if not cached.exists():
-            download(origin, cached, expected)
-        elif not has_hash(cached, expected):
-            fix = "name the unchanged file" if file else "delete it, then run again"
-            raise StudyError(
-                f"{cached}: the checksum is not {expected}, keras.applications' own for {name}:"
-                f" {fix}"
-            )
-        source.update(
-            path=str(cached),
-            weights="imagenet",
-            origin=origin,
-            checksum=expected,
-            sha256=sha256_of(cached),
-        )
-        return source["path"]
+    def get_file(
+        fname: str,
+        origin: str,
+        cache_subdir: str = "models",
+        file_hash: str | None = None,
+        md5_hash: str | None = None,
+        **_: object,
+    ) -> str:
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        path = Path(local) if local else home / cache_subdir / fname
+        files.append(WeightsFile(path, origin, file_hash or md5_hash))
+        provide(files[0], name, bool(local))
+        return str(path)
 
+    # Only the constructors know a file's URL and checksum, and they give them to this function
+    # alone. Keras's own cannot time out, and takes half of a file in its cache for the whole.
     with mock.patch("keras.src.utils.file_utils.get_file", get_file):
         try:
             model = constructor(name)(
                 include_top=False, weights="imagenet", input_shape=(size, size, 3)
             )
         except (OSError, ValueError, KeyError) as error:
-            if "path" not in source:
+            if not files:
                 raise
             fix = (
                 "name another in the profile under backbone.file"
-                if file
+                if local
                 else "delete it, then run again"
             )
             raise StudyError(
-                f"{source['path']}: cannot be opened as {name}'s weights ({error}): {fix}"
+                f"{files[0].path}: cannot be opened as {name}'s weights ({error}): {fix}"
             ) from None
-    source.pop("path", None)
-    return model, source
+    return model, {
+        "weights": "imagenet",
+        "origin": files[0].origin,
+        "checksum": files[0].checksum,
+        "sha256": sha256_of(files[0].path),
+    }
 
 
-def download(url, path, expected):
-    """Fetch `url` into the file `path`, whole or not at all, with progress and a timeout, and
-    compare its hash.
+def provide(file: WeightsFile, name: str, is_local: bool) -> None:
+    """Download a weights file of the backbone `name` unless it exists, and verify its checksum."""
+    if not file.path.exists():
+        if is_local:
+            raise StudyError(f"profile: backbone.file: there is no {file.path}")
+        download(file.origin, file.path, file.checksum)
+    elif not has_checksum(file.path, file.checksum):
+        fix = "name the unchanged file" if is_local else "delete it, then run again"
+        raise StudyError(
+            f"{file.path}: the checksum is not {file.checksum}, keras.applications' own for"
+            f" {name}: {fix}"
+        )
+
+
+def download(url: str, path: Path, checksum: str | None) -> None:
+    """Download a file, with progress and a timeout, and verify its checksum.
 
     Raises:
-        StudyError: the server cannot be reached, answers with an error, breaks off, or sends
-            another file than expected.
+        StudyError: the server cannot be reached, answers with an error, closes the connection
+            early, or sends another file.
     """
     try:
         with new_file(path) as temporary:
@@ -103,95 +124,88 @@ def download(url, path, expected):
                     done += len(block)
                     progress.update(done // 1000)
             if total and done != total:
-                raise StudyError(f"{url}: {done} of {total} bytes came: run again")
-            if not has_hash(temporary, expected):
+                raise StudyError(f"{url}: received {done} of {total} bytes: run again")
+            if not has_checksum(temporary, checksum):
                 raise StudyError(
-                    f"{url}: the checksum is not {expected}: something between here and there"
-                    " changed the file"
+                    f"{url}: the checksum is not {checksum}: the file was changed on the way here"
                 )
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise StudyError(
             f"{url}: ImageNet's weights could not be downloaded"
-            f" ({getattr(error, 'reason', error)}): connect to the network, or fetch the file"
+            f" ({getattr(error, 'reason', error)}): connect to the network, or download the file"
             " elsewhere and name it in the profile under backbone.file"
         ) from None
 
 
-def has_hash(path, expected):
-    """Say whether a file has the md5 or sha256 `expected`; True when the source publishes none."""
-    if not expected:
+def has_checksum(path: Path, checksum: str | None) -> bool:
+    """Return whether a file has this MD5 or SHA-256; True if there is none to compare with."""
+    if not checksum:
         return True
+    algorithm = "md5" if len(checksum) == 32 else "sha256"
     with open(path, "rb") as file:
-        return (
-            hashlib.file_digest(file, "md5" if len(expected) == 32 else "sha256").hexdigest()
-            == expected
-        )
+        return hashlib.file_digest(file, algorithm).hexdigest() == checksum
 
 
-def pretrain(name, size, pretrain, on_gpu=False):
-    """Return the backbone trained to tell freshly drawn cells apart, and what came of it.
+def pretrain(
+    name: str, size: int, settings: Pretrain, hold_images: bool = False
+) -> tuple[keras.Model, Source]:
+    """Return a backbone trained to distinguish drawn cells, and how it was trained.
 
-    The head is pooled and thrown away. Residual branches begin at zero; without that 150 steps of
-    ResNet50 learn nothing, with it two thirds of unseen cells are told apart. BatchNormalization
-    forgets ten times faster than Keras's default while it trains: a few hundred steps would leave
-    its averages near their initial values.
+    The head is pooled and not kept. Residual branches begin at zero: without that ResNet50 learns
+    nothing in 150 steps, with it two thirds of unseen cells are recognized. While it trains,
+    BatchNormalization forgets ten times faster than Keras's default: a few hundred steps would
+    leave its averages near their initial values.
 
     Args:
-        pretrain: settings.backbone.Pretrain.
-        on_gpu: as for training.fit.
+        hold_images: as in Plan.
     """
-    images, labels = cells.draw_training_set(
-        pretrain.images, size, pretrain.seed, pretrain.magnification
-    )
-    held_back = min(len(images) // 10, 256)
-    rows = np.arange(len(images))
+    images, labels = draw_training_set(settings.images, size, settings.seed, settings.magnification)
     backbone = build_backbone(name, size)
     set_momentum(backbone, 0.9)
     skip_residual_branches(backbone)
-    model = assemble(backbone, name, 0, 0, 0.0, len(cells.CLASSES))
-    steps = pretrain.epochs * ((len(rows) - held_back) // pretrain.batch_size)
+    model = assemble(backbone, Design(name, size, len(CLASSES)))
+    rows, held_back = np.arange(len(images)), min(len(images) // 10, 256)
+    data = Data(images, labels, train=rows[held_back:], validation=rows[:held_back])
+    steps = settings.epochs * (len(data.train) // settings.batch_size)
     warm_up = max(1, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
-        pretrain.learning_rate / warm_up,
+        settings.learning_rate / warm_up,
         max(1, steps - warm_up),
-        warmup_target=pretrain.learning_rate,
+        warmup_target=settings.learning_rate,
         warmup_steps=warm_up,
     )
     model.compile(
         optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
     )
-    train, unseen, seed = rows[held_back:], rows[:held_back], pretrain.seed
-    history = fit(
-        model,
-        images,
-        labels,
-        train,
-        unseen,
-        pretrain,
-        pretrain.learning_rate,
-        seed,
+    plan = Plan(
         "pre-train",
-        on_gpu=on_gpu,
+        settings.epochs,
+        settings.batch_size,
+        settings.learning_rate,
+        settings.seed,
+        hold_images,
     )
+    history = fit(model, data, plan)
     set_momentum(backbone, 0.99)
-    last = history.iloc[-1]
     return backbone, {
         "weights": "pretrain",
-        **pretrain.model_dump(),
+        **settings.model_dump(),
         "unseen_images": held_back,
-        "unseen_accuracy": float(last["validation_accuracy"]),
+        "unseen_accuracy": history[-1].validation_accuracy,
     }
 
 
-def set_momentum(backbone, momentum):
+def set_momentum(backbone: keras.Model, momentum: float) -> None:
+    """Set how slowly every BatchNormalization forgets earlier batches."""
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = momentum
 
 
-def skip_residual_branches(backbone):
-    """Set the last gamma of each residual branch of a ResNet to zero, so that the network begins
-    shallow (Goyal et al. 2017).
+def skip_residual_branches(backbone: keras.Model) -> None:
+    """Set the last gamma of each residual branch of a ResNet to zero.
+
+    The network then begins shallow (Goyal et al. 2017).
     """
     for layer in backbone.layers:
         # MobileNet's conv_pw_3_bn is on its only path

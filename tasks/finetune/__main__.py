@@ -21,9 +21,9 @@ def main(*arguments: str) -> None:
     parser.add_argument("repeat", type=int, help="1 or more; repeat n trains with seed + n - 1")
     options = parser.parse_args(arguments)
     # Loads Keras, which takes seconds: not for help or wrong arguments.
-    from tasks.finetune.run import run
+    from tasks.finetune.run import fine_tune
 
-    run(options.experiment, options.protocol, options.backbone, options.repeat)
+    fine_tune(options.experiment, options.protocol, options.backbone, options.repeat)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """One run: an experiment under one protocol, from one backbone, with one seed. Loads Keras."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from hemotune import hardware
 
@@ -9,55 +11,212 @@ hardware.use_fast_kernels()
 with hardware.quick_import():
     import keras  # its backend reads the environment when it is imported
 import numpy as np  # noqa: E402
+import numpy.typing as npt  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import new_file, new_folder, read_json, write_json  # noqa: E402
-from hemotune.gpus import gpu_names  # noqa: E402
+from hemotune.gpus import Device, choose_device  # noqa: E402
 from hemotune.settings.experiment import Experiment, architecture  # noqa: E402
 from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
 from hemotune.training import resume  # noqa: E402
-from hemotune.training.fit import EVALUATION_BATCH, fit, versions  # noqa: E402
+from hemotune.training.fit import EVALUATION_BATCH, Data, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
-from hemotune.training.model import assemble, build_backbone, predict, score  # noqa: E402
+from hemotune.training.model import (  # noqa: E402
+    Design,
+    Integers,
+    assemble,
+    build_backbone,
+    predict,
+    score,
+)
+from hemotune.training.records import Epoch, Metrics, Pretraining, Score  # noqa: E402
 
 
-def starting_model(folder, name, size, experiment, dropout, classes):
-    """Return the study's model with the backbone's initial weights from `folder` and a fresh
-    head.
+@dataclass(frozen=True)
+class Run:
+    """What is trained, and how."""
+
+    name: str  # the experiment's
+    protocol: str
+    backbone: str
+    repeat: int  # the first is 1
+    experiment: Experiment
+    training: Training
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}-{self.protocol}-{self.backbone}-{self.repeat}"
+
+    @property
+    def seed(self) -> int:
+        return self.training.seed + self.repeat - 1
+
+    @property
+    def learning_rate(self) -> float:
+        return self.experiment.learning_rate * self.training.learning_rate_scale
+
+    @property
+    def split_file(self) -> Path:
+        return Path(f"data/splits/{self.protocol}.json")
+
+    @property
+    def weights_file(self) -> Path:
+        return Path(f"data/backbone/{self.backbone}/backbone.weights.h5")
+
+    @property
+    def failure_file(self) -> Path:
+        return Path(f".study/failures/{self.key}.json")
+
+    @property
+    def states(self) -> Path:
+        """The folder of all states from which this run can resume."""
+        return Path(f".study/resume/{self.key}")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All images, and their parts in one protocol."""
+
+    data: Data
+    test: Integers  # row numbers
+    paths: npt.NDArray[np.object_]  # (N,) str
+    classes: list[str]  # in the order of the labels and of the network's outputs
+
+
+def fine_tune(name: str, protocol: str, backbone: str, repeat: int) -> None:
+    """Train, measure and write one run of the study.
+
+    Args:
+        name: the experiment's, in params.yaml.
+        repeat: 1 or more.
+
+    Raises:
+        StudyError: a setting is wrong, a GPU or the backbone's weights cannot be used, or the
+            training failed; in the last case .study/failures/KEY.json holds the reason.
     """
-    backbone = build_backbone(name, size)
-    weights = Path(folder) / "backbone.weights.h5"
+    experiment = read_params(f"experiments.{name}", Experiment)
+    training = read_profile("training", Training)
+    run = Run(name, protocol, backbone, repeat, experiment, training)
+    run.failure_file.unlink(missing_ok=True)
+    device = choose_device(training.precision)
+    cells = read_cells(run.split_file)
+    size, classes = cells.data.images.shape[1], len(cells.classes)
+    design = Design(backbone, size, classes, experiment.layers, experiment.units, training.dropout)
+    keras.config.set_dtype_policy(device.precision)
+    keras.utils.set_random_seed(run.seed)
+    print(
+        f"{run.key}: {architecture(backbone, experiment.layers, experiment.units)}, learning rate"
+        f" {run.learning_rate:g}, {size} px, {device.precision} on {device.name}",
+        flush=True,
+    )
+    model = starting_model(run.weights_file, design)
+    history = train(model, cells.data, run, device)
+    if device.precision != "float32":
+        model = in_float32(model, design)
+    predictions, scores = evaluate(model, cells)
+    with new_folder(f"data/models/{run.key}") as folder:
+        save_model(folder, model, cells.classes)
+    last = history[-1]
+    scores["train"] = Score(loss=last.loss, accuracy=last.accuracy, images=len(cells.data.train))
+    metrics = metrics_of(run, device, history, scores, model.count_params())
+    write_results(Path(f"data/results/{run.key}"), predictions, history, metrics)
+    resume.forget(run.states)
+    test = metrics.test
+    print(f"{run.key}: test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}", flush=True)
+
+
+def read_cells(split_file: Path) -> Cells:
+    """Return all images, memory-mapped, with their parts in the protocol of `split_file`."""
+    images = np.load("data/images.npy", mmap_mode="r")
+    inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
+    split = read_json(split_file)
+    train, validation, test = (np.array(split[part]) for part in ("train", "validation", "test"))
+    # -1 for a class of which no image is readable
+    labels = pd.Index(split["classes"]).get_indexer(inventory["class"]).astype(np.int64)
+    paths = inventory["path"].to_numpy(object)
+    return Cells(Data(images, labels, train, validation), test, paths, split["classes"])
+
+
+def starting_model(weights: Path, design: Design) -> keras.Model:
+    """Return the study's model with initial weights in the backbone and a fresh head."""
+    backbone = build_backbone(design.backbone, design.size)
     try:
         backbone.load_weights(weights)
     except (OSError, ValueError) as error:
         raise StudyError(
-            f"{weights}: does not hold {name}'s weights ({error}): run `dvc repro --force"
-            f" backbone@{name}`"
+            f"{weights}: does not hold {design.backbone}'s weights ({error}): run `dvc repro"
+            f" --force backbone@{design.backbone}`"
         ) from None
-    return assemble(backbone, name, experiment.layers, experiment.units, dropout, classes)
+    return assemble(backbone, design)
 
 
-def in_float32(
-    trained: keras.Model, name: str, size: int, experiment: Experiment, dropout: float, classes: int
-) -> keras.Model:
+def train(model: keras.Model, data: Data, run: Run, device: Device) -> list[Epoch]:
+    """Compile and fit a model, from the state that a killed process left.
+
+    Raises:
+        StudyError: as in `fit`; the reason is also written to the run's failure_file.
+    """
+    model.compile(
+        optimizer=adam(run.learning_rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    # With any other value the remaining epochs would not be the same.
+    settings = {
+        "experiment": run.experiment.model_dump(),
+        "training": run.training.model_dump(),
+        "seed": run.seed,
+        "precision": device.precision,
+        "size": data.images.shape[1],
+        "threads": hardware.threads(),
+        "versions": versions(),
+    }
+    files = [run.split_file, Path("data/inventory.parquet"), run.weights_file]
+    state = run.states / resume.fingerprint(settings, files)
+    epochs, batch_size = run.training.epochs, run.training.batch_size
+    plan = Plan("fine-tune", epochs, batch_size, run.learning_rate, run.seed, device.is_gpu)
+    try:
+        return fit(model, data, plan, state)
+    except StudyError as error:
+        write_json(run.failure_file, {"reason": str(error)})
+        raise
+
+
+def in_float32(trained: keras.Model, design: Design) -> keras.Model:
     """Return the study's model with the weights of `trained`, computing in float32.
 
-    In bfloat16 its answers would differ from device to device, and most processors only emulate it.
+    In bfloat16 its answers would differ from device to device, and most CPUs only emulate it.
     """
     keras.config.set_dtype_policy("float32")
-    model = assemble(
-        build_backbone(name, size), name, experiment.layers, experiment.units, dropout, classes
-    )
+    model = assemble(build_backbone(design.backbone, design.size), design)
     model.set_weights(trained.get_weights())
     return model
+
+
+def evaluate(model: keras.Model, cells: Cells) -> tuple[pd.DataFrame, dict[str, Score]]:
+    """Predict the validation and test images.
+
+    Returns:
+        DataFrame of path, split, truth and probability_CLASS for each class; scores by split.
+    """
+    frames, scores = [], {}
+    labels, classes = cells.data.labels, np.array(cells.classes, object)
+    for part, rows in {"validation": cells.data.validation, "test": cells.test}.items():
+        probabilities = predict(model, cells.data.images, rows, EVALUATION_BATCH)
+        loss, accuracy = score(probabilities, labels[rows])
+        scores[part] = Score(loss=loss, accuracy=accuracy, images=len(rows))
+        columns = {"path": cells.paths[rows], "split": part, "truth": classes[labels[rows]]}
+        columns |= {f"probability_{name}": probabilities[:, i] for i, name in enumerate(classes)}
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True), scores
 
 
 def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
     """Write into `folder` what others need to use the model, and nothing of its training.
 
-    model.keras holds network, weights and preprocessing; model.json says which class each output is
+    model.keras holds network, weights and preprocessing; model.json holds the class of each output
     and how an image file becomes the input.
     """
     # A new model around the same layers is not compiled: no optimizer, no loss.
@@ -65,149 +224,47 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
     write_json(folder / "model.json", {"classes": classes, "image": read_json("data/images.json")})
 
 
-def predictions(model, images, inventory, split, labels):
-    """Return (DataFrame of path, split, truth, probability_CLASS; dict of part to loss and
-    accuracy) for validation and test.
+def metrics_of(
+    run: Run, device: Device, history: list[Epoch], scores: dict[str, Score], parameters: int
+) -> Metrics:
+    """Return what metrics.json records of a run.
+
+    Args:
+        scores: of train, validation and test.
+        parameters: how many weights the model has.
     """
-    frames, scores = [], {}
-    for part in ("validation", "test"):
-        rows = np.array(split[part])
-        probabilities = predict(model, images, rows, EVALUATION_BATCH)
-        loss, accuracy = score(probabilities, labels[rows])
-        scores[part] = {"loss": loss, "accuracy": accuracy, "images": len(rows)}
-        frame = pd.DataFrame(
-            {
-                "path": inventory["path"].to_numpy()[rows],
-                "split": part,
-                "truth": inventory["class"].to_numpy()[rows],
-            }
-        )
-        for index, name in enumerate(split["classes"]):
-            frame[f"probability_{name}"] = probabilities[:, index]
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True), scores
-
-
-def run(experiment_name: str, protocol: str, backbone_name: str, repeat: int) -> None:
-    """Train, measure and write one run of the study."""
-    key = f"{experiment_name}-{protocol}-{backbone_name}-{repeat}"
-    experiment, training = (
-        read_params(f"experiments.{experiment_name}", Experiment),
-        read_profile("training", Training),
-    )
-    seed = training.seed + repeat - 1
-    rate = experiment.learning_rate * training.learning_rate_scale
-    failure = Path(f".study/failures/{key}.json")
-    failure.unlink(missing_ok=True)
-    gpus, features = gpu_names(), hardware.read_cpu().features
-
-    images = np.load("data/images.npy", mmap_mode="r")
-    inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
-    split = read_json(f"data/splits/{protocol}.json")
-    labels = (
-        inventory["class"]
-        .map({name: index for index, name in enumerate(split["classes"])})
-        .to_numpy()
-    )
-
-    precision = hardware.choose_precision(training.precision, gpus, features)
-    keras.config.set_dtype_policy(precision)
-    keras.utils.set_random_seed(seed)
-    device = gpus[0] if gpus else "CPU"
-    size = images.shape[1]
-    network = architecture(backbone_name, experiment.layers, experiment.units)
-    print(
-        f"{key}: {network}, learning rate {rate:g}, {size} px, {precision} on {device}", flush=True
-    )
-
-    design = backbone_name, size, experiment, training.dropout, len(split["classes"])
-    model = starting_model(f"data/backbone/{backbone_name}", *design)
-    model.compile(
-        optimizer=adam(rate), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
-    inputs = [
-        f"data/splits/{protocol}.json",
-        "data/inventory.parquet",
-        f"data/backbone/{backbone_name}/backbone.weights.h5",
-    ]
-    setting = {
-        "experiment": experiment.model_dump(),
-        "training": training.model_dump(),
-        "seed": seed,
-        "precision": precision,
-        "size": size,
-    }
-    # With others the epochs to come would not be the same
-    setting |= {"threads": hardware.threads(), "versions": versions()}
-    states = Path(f".study/resume/{key}")
-    state = states / resume.fingerprint(setting, inputs)
-    try:
-        history = fit(
-            model,
-            images,
-            labels,
-            split["train"],
-            split["validation"],
-            training,
-            rate,
-            seed,
-            "fine-tune",
-            state,
-            bool(gpus),
-        )
-    except StudyError as error:
-        write_json(failure, {"reason": str(error)})
-        raise
-    if precision != "float32":
-        model = in_float32(model, *design)
-    table, scores = predictions(model, images, inventory, split, labels)
-
-    last, made = history.iloc[-1], read_json(f"data/backbone/{backbone_name}/backbone.json")
-    metrics = {
-        "experiment": experiment_name,
-        "protocol": protocol,
-        "backbone": backbone_name,
-        "repeat": repeat,
-        "layers": experiment.layers,
-        "units": experiment.units,
-        "learning_rate": experiment.learning_rate,
-        "learning_rate_applied": rate,
-        "train": {
-            "loss": float(last["loss"]),
-            "accuracy": float(last["accuracy"]),
-            "images": len(split["train"]),
-        },
+    made = read_json(run.weights_file.with_name("backbone.json"))
+    rates = [epoch.images_per_second for epoch in history]
+    return Metrics(
+        experiment=run.name,
+        protocol=run.protocol,
+        backbone=run.backbone,
+        repeat=run.repeat,
+        layers=run.experiment.layers,
+        units=run.experiment.units,
+        learning_rate=run.experiment.learning_rate,
+        learning_rate_applied=run.learning_rate,
         **scores,
-        "learning_time_seconds": float(history["seconds"].sum()),
-        "epochs": training.epochs,
-        "parameters": model.count_params(),
-        "images_per_second": float(
-            history["images_per_second"].iloc[1:].mean()
-            if len(history) > 1
-            else last["images_per_second"]
-        ),
-        "device": device,
-        "processor": hardware.cpu_name(),
-        "threads": hardware.threads(),
-        "precision": precision,
-        "versions": versions(),
-        "pretraining": (
-            {name: made[name] for name in ("precision", "versions")}
-            if made["weights"] == "pretrain"
-            else None
-        ),
-        "seed": seed,
-    }
-    with new_folder(f"data/models/{key}") as folder:
-        save_model(folder, model, split["classes"])
-    results = Path(f"data/results/{key}")
-    with new_file(results / "predictions.parquet") as file:
-        table.to_parquet(file, index=False)
-    with new_file(results / "history.csv") as file:
-        history.to_csv(file, index=False, float_format="%.6g")
-    write_json(results / "metrics.json", metrics)
-    resume.forget(states)
-    print(
-        f"{key}: test accuracy {scores['test']['accuracy']:.4f}, loss {scores['test']['loss']:.4f}",
-        flush=True,
+        learning_time_seconds=sum(epoch.seconds for epoch in history),
+        epochs=run.training.epochs,
+        parameters=parameters,
+        images_per_second=fmean(rates[1:] or rates),  # the first epoch compiles
+        device=device.name,
+        processor=hardware.cpu_name(),
+        threads=hardware.threads(),
+        precision=device.precision,
+        versions=versions(),
+        pretraining=Pretraining.model_validate(made) if made["weights"] == "pretrain" else None,
+        seed=run.seed,
     )
+
+
+def write_results(
+    folder: Path, predictions: pd.DataFrame, history: list[Epoch], metrics: Metrics
+) -> None:
+    """Write predictions.parquet, history.csv and metrics.json into `folder`."""
+    with new_file(folder / "predictions.parquet") as file:
+        predictions.to_parquet(file, index=False)
+    with new_file(folder / "history.csv") as file:
+        pd.DataFrame(history).to_csv(file, index=False, float_format="%.6g")
+    write_json(folder / "metrics.json", metrics.model_dump())

@@ -24,8 +24,6 @@ from keras.src.legacy.saving import legacy_h5_format  # noqa: E402
 from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
-from hemotune.settings.experiment import Experiment  # noqa: E402
-from hemotune.settings.training import Training  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
 from hemotune.training import fused_adam, model, resume  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
@@ -112,7 +110,7 @@ def test_fused_adam_walks_as_keras_adam_does(data):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, **changes):
+def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None):
     images, labels = data
     network = network or small_model()
     network.compile(
@@ -120,31 +118,23 @@ def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, **cha
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    profile = Training(epochs=epochs, batch_size=16, **changes)
-    history = training.fit(
-        network,
-        images,
-        labels,
-        np.arange(60),
-        np.arange(60, 80),
-        profile,
-        rate,
-        1,
-        "fine-tune",
-        state,
-        on_gpu,
-    )
-    return network, history
+    plan = training.Plan("fine-tune", epochs, 16, rate, seed=1, hold_images=on_gpu)
+    examples = training.Data(images, labels, train=np.arange(60), validation=np.arange(60, 80))
+    return network, training.fit(network, examples, plan, state)
+
+
+def losses(history):
+    return [epoch.loss for epoch in history]
 
 
 def test_fit_reports_what_it_did(data, capsys):
     network, history = fit(data, epochs=3)
-    assert history["epoch"].tolist() == [1, 2, 3]
-    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    assert history[-1].loss < history[0].loss
     images, labels = data
     loss, accuracy = network.evaluate(images[60:], labels[60:], verbose=0)
-    assert history["validation_loss"].iloc[-1] == pytest.approx(loss, abs=1e-5)
-    assert history["validation_accuracy"].iloc[-1] == pytest.approx(accuracy, abs=1e-6)
+    assert history[-1].validation_loss == pytest.approx(loss, abs=1e-5)
+    assert history[-1].validation_accuracy == pytest.approx(accuracy, abs=1e-6)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("epoch 3/3: loss ")
     assert any(line.startswith("[100%] fine-tune 144/144") for line in lines)
@@ -152,20 +142,20 @@ def test_fit_reports_what_it_did(data, capsys):
 
 def test_fit_is_repeatable(data):
     (first, history), (second, again) = fit(data), fit(data)
-    assert history["loss"].tolist() == again["loss"].tolist()
+    assert losses(history) == losses(again)
     for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_images_held_on_the_device_train_the_same(data, monkeypatch):
     (batches, expected), (held, history) = fit(data), fit(data, on_gpu=True)
-    assert history["loss"].tolist() == expected["loss"].tolist()
+    assert losses(history) == losses(expected)
     for ours, theirs in zip(held.get_weights(), batches.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with monkeypatch.context() as patch:  # too many for it: they come in batches
         patch.setattr(training, "HELD_AT_MOST", data[0].nbytes - 1)
         patch.setattr(training, "hold_images", None)
-        assert fit(data, on_gpu=True)[1]["loss"].tolist() == expected["loss"].tolist()
+        assert losses(fit(data, on_gpu=True)[1]) == losses(expected)
 
 
 def test_too_little_memory_names_the_batch_size_to_try(data):
@@ -192,8 +182,8 @@ def test_a_killed_fit_goes_on_as_if_it_never_stopped(data, tmp_path, monkeypatch
             fit(data, epochs=4, state=tmp_path)
     resumed, history = fit(data, epochs=4, state=tmp_path)
     assert "resumed after epoch 2 of 4" in capsys.readouterr().out
-    assert history["epoch"].tolist() == [1, 2, 3, 4]
-    assert history["loss"].tolist() == expected["loss"].tolist()
+    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
+    assert losses(history) == losses(expected)
     for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -215,7 +205,7 @@ def test_a_damaged_state_costs_one_epoch(data, tmp_path, capsys):
     _, history = fit(data, epochs=3, state=tmp_path)
     output = capsys.readouterr()
     assert "epoch-3.npz is damaged" in output.err and "resumed after epoch 2 of 3" in output.out
-    assert history["loss"].tolist() == expected["loss"].tolist()
+    assert losses(history) == losses(expected)
     assert (tmp_path / "epoch-3.damaged").exists()
 
 
@@ -248,7 +238,7 @@ def test_batches_leave_no_odd_shape_and_lose_nothing(data):
     )
 
 
-def test_what_onednn_must_not_use_the_processor_does_not_have(monkeypatch):
+def test_features_that_onednn_must_not_use_are_not_the_cpus(monkeypatch):
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     everything = hardware.read_cpu().features
     for most, lacks in {
@@ -389,14 +379,14 @@ def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypat
     """
     monkeypatch.chdir(tmp_path)
     write_json("data/images.json", recipe(32))
-    design = "MobileNet", 32, Experiment(layers=2, units=8, learning_rate=1e-5), 0.5, 3
+    design = model.Design("MobileNet", 32, classes=3, layers=2, units=8, dropout=0.5)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        trained = model.assemble(model.build_backbone("MobileNet", 32), "MobileNet", 2, 8, 0.5, 3)
+        trained = model.assemble(model.build_backbone("MobileNet", 32), design)
         trained.compile(optimizer=fused_adam.adam(1e-3), loss="sparse_categorical_crossentropy")
         training.build(trained, np.zeros(1))
-        finetune.save_model(tmp_path, finetune.in_float32(trained, *design), ["A", "B", "C"])
+        finetune.save_model(tmp_path, finetune.in_float32(trained, design), ["A", "B", "C"])
     finally:
         keras.config.set_dtype_policy(before)
     assert json.loads((tmp_path / "model.json").read_text()) == {

@@ -1,0 +1,70 @@
+"""What a training records: an epoch is a row of history.csv, a run is one metrics.json."""
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch.
+
+    The training figures are means over the epoch with dropout on, as Keras's fit reports them; the
+    validation figures are computed after the epoch.
+    """
+
+    epoch: int  # the first is 1
+    loss: float
+    accuracy: float  # a share, as all accuracies
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float  # training and validation
+    images_per_second: float  # training alone
+
+
+class Record(BaseModel):
+    """A record that is written as JSON under the names of its fields."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Score(Record):
+    """How well a run predicts the images of one part of the split."""
+
+    loss: float
+    accuracy: float
+    images: int
+
+
+class Pretraining(Record):
+    """What the bytes of pre-trained initial weights depend on beside the settings."""
+
+    precision: str  # Keras's dtype policy
+    versions: dict[str, str]
+
+
+class Metrics(Record):
+    """The metrics.json of a run."""
+
+    experiment: str
+    protocol: str
+    backbone: str
+    repeat: int  # the first is 1
+    layers: int
+    units: int
+    learning_rate: float  # the experiment's
+    learning_rate_applied: float  # times the profile's learning_rate_scale
+    train: Score  # of the last epoch, as in its row of history.csv
+    validation: Score
+    test: Score
+    learning_time_seconds: float
+    epochs: int
+    parameters: int
+    images_per_second: float  # mean over the epochs without the first, which compiles
+    device: str  # the GPU's name, or CPU
+    processor: str  # the CPU's name
+    threads: int  # that one operation may use
+    precision: str
+    versions: dict[str, str]
+    pretraining: Pretraining | None = None  # None if the initial weights were not pre-trained
+    seed: int
