@@ -1,5 +1,7 @@
-"""Errors that a user can mend: one clear message, exit status 1, no traceback. What may pass by
-itself has another exit status.
+"""Errors that a user can fix, and the exit status of a command that fails.
+
+Each is one clear message without a traceback. Exit status 1 is a lasting failure: run again, it
+fails again. A temporary failure has another status, with which the flow retries.
 """
 
 import errno
@@ -13,44 +15,43 @@ from pathlib import Path
 from typing import ParamSpec
 
 P = ParamSpec("P")
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
+TEMPORARY_FAILURE = os.EX_TEMPFAIL  # 75
 
 
 class StudyError(Exception):
-    """Something the user can mend. The message names the file, the value and the fix."""
+    """An error that the user can fix. The message names the file, the value and the fix."""
 
 
-class PassingError(StudyError):
-    """A failure of a network or a server, which may be over in some minutes."""
+class TemporaryError(StudyError):
+    """A failure of a network or a server that may be over in minutes."""
 
 
 def entry_point(main: Callable[P, int | None]) -> Callable[P, int]:
     """Turn `main` into a command that returns its exit status and prints one line for an error.
 
-    A StudyError, a missing file of data/ or reports/, or a full disk is 1, a PassingError 75, an
-    interrupt 130.
+    The status is 1 for a StudyError, a missing file in data/ or reports/, and a full disk; 75 for a
+    TemporaryError; 130 for an interrupt. Other exceptions pass through.
     """
 
     @functools.wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> int:
         if threading.current_thread() is threading.main_thread():
-            # A shell starts background jobs with SIGINT ignored; whoever sends it to a stage means
-            # to stop it.
+            # A shell starts background jobs with SIGINT ignored; sent to a stage, it must stop it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return main(*args, **kwargs) or 0
         except StudyError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
-            return TRY_AGAIN if isinstance(error, PassingError) else 1
+            return TEMPORARY_FAILURE if isinstance(error, TemporaryError) else 1
         except KeyboardInterrupt:
             print(
-                "stopped: interrupted; nothing half-written was left, the same command goes on",
+                "stopped: interrupted; no incomplete file was left, run the same command again",
                 file=sys.stderr,
                 flush=True,
             )
             return 130
         except FileNotFoundError as error:
-            # pandas names the file in the message alone
+            # pandas names the file only in the message
             missing = Path(os.fsdecode(error.filename or str(error)))
             if missing.parts[:1] not in [("data",), ("reports",)]:
                 raise

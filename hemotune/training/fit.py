@@ -13,7 +13,7 @@ import numpy as np
 from hemotune.errors import StudyError
 from hemotune.progress import Progress
 from hemotune.training import resume
-from hemotune.training.model import Batches, Images, Integers, hold_images, predict, score
+from hemotune.training.model import Batches, ImageArray, Integers, hold_images, predict, score
 from hemotune.training.records import Epoch
 
 # Evaluation keeps no activations for a backward pass, so larger batches fit.
@@ -30,7 +30,7 @@ EXPLODED = 1e4
 class Data:
     """The images that a network is trained on and validated on."""
 
-    images: Images
+    images: ImageArray
     labels: Integers  # (N,), the class of each image
     train: Integers  # row numbers
     validation: Integers  # row numbers

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hemotune.errors import StudyError
 
 # uint8 (N, size, size, 3), or int32 (N,) where `hold_images` put them on the device
-Images = npt.NDArray[np.uint8 | np.int32]
+ImageArray = npt.NDArray[np.uint8 | np.int32]
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32 | np.int64]
 
@@ -123,7 +123,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
 
     def __init__(
         self,
-        images: Images,
+        images: ImageArray,
         rows: Integers,
         batch_size: int,
         labels: Integers | None = None,
@@ -138,7 +138,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Images] | tuple[Images, Integers]:
+    def __getitem__(self, index: int) -> tuple[ImageArray] | tuple[ImageArray, Integers]:
         rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
         images = self.images[rows]
         return (images,) if self.labels is None else (images, self.labels[rows])
@@ -147,7 +147,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
 class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """All images in the device's memory: row numbers (batch,) -> uint8 (batch, size, size, 3)."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: ImageArray) -> None:
         super().__init__(trainable=False)
         self.images = self.add_weight(
             shape=images.shape,
@@ -160,7 +160,7 @@ class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return keras.ops.take(self.images, rows, axis=0)
 
 
-def hold_images(network: keras.Model, images: Images) -> tuple[keras.Model, Images]:
+def hold_images(network: keras.Model, images: ImageArray) -> tuple[keras.Model, ImageArray]:
     """Copy all images into the device's memory once, so that a GPU does not wait for batches.
 
     Args:
@@ -177,7 +177,7 @@ def hold_images(network: keras.Model, images: Images) -> tuple[keras.Model, Imag
     return model, np.arange(len(images), dtype="int32")
 
 
-def predict(model: keras.Model, images: Images, rows: Integers, batch_size: int) -> Floats:
+def predict(model: keras.Model, images: ImageArray, rows: Integers, batch_size: int) -> Floats:
     """Return the class probabilities of the images in `rows`: float32 (len(rows), classes)."""
     # Filled up to whole batches: a smaller last one would be traced anew, which takes longer.
     filled = rows[np.arange(-(-len(rows) // batch_size) * batch_size) % len(rows)]

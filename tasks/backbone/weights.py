@@ -51,21 +51,17 @@ def imagenet(name: str, size: int, local: str | None = None) -> tuple[keras.Mode
     files: list[WeightsFile] = []
 
     def get_file(
-        fname: str,
-        origin: str,
-        cache_subdir: str = "models",
-        file_hash: str | None = None,
-        md5_hash: str | None = None,
-        **_: object,
+        fname: str, origin: str, cache_subdir: str = "models", **hashes: str | None
     ) -> str:
         home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
         path = Path(local) if local else home / cache_subdir / fname
-        files.append(WeightsFile(path, origin, file_hash or md5_hash))
+        checksum = hashes.get("file_hash") or hashes.get("md5_hash")
+        files.append(WeightsFile(path, origin, checksum))
         provide(files[0], name, bool(local))
         return str(path)
 
-    # Only the constructors know a file's URL and checksum, and they give them to this function
-    # alone. Keras's own cannot time out, and takes half of a file in its cache for the whole.
+    # Only the constructors know a file's URL and checksum, and pass them to this function alone.
+    # Keras's own replaces a file with a wrong checksum, and uses an incomplete one without any.
     with mock.patch("keras.src.utils.file_utils.get_file", get_file):
         try:
             model = constructor(name)(

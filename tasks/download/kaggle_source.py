@@ -30,7 +30,7 @@ from urllib.parse import urljoin
 import requests
 from platformdirs import user_cache_path
 
-from hemotune.errors import PassingError, StudyError
+from hemotune.errors import StudyError, TemporaryError
 from hemotune.files import read_json, write_json
 from hemotune.progress import Progress
 from tasks.download.archive import check_entries, format_bytes
@@ -125,7 +125,7 @@ def download_whole(handle: str, version: int, path: Path) -> None:
 
     Raises:
         StudyError: it cannot be downloaded.
-        PassingError: it arrived damaged twice, or not within the attempts.
+        TemporaryError: it arrived damaged twice, or not within the attempts.
     """
     partial = path.with_name(f"{path.name}.partial")
     what = f"kaggle: {handle} version {version}"
@@ -138,7 +138,9 @@ def download_whole(handle: str, version: int, path: Path) -> None:
             return
         print(f"kaggle: the download is damaged ({problem}){remaining}", flush=True)
         forget(partial)
-    raise PassingError(f"{what}: arrived damaged twice ({problem}); try later, or another network")
+    raise TemporaryError(
+        f"{what}: arrived damaged twice ({problem}); try later, or another network"
+    )
 
 
 def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
@@ -152,7 +154,7 @@ def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambd
             starts again, so that a bad line takes long but gets there.
 
     Raises:
-        PassingError: too many failures in a row, or the server asks for too long a pause.
+        TemporaryError: too many failures in a row, or the server asks for too long a pause.
     """
     failures, before = 0, gained()
     while True:
@@ -170,7 +172,7 @@ def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambd
                 if wait > LONGEST_WAIT:
                     why = f"the server asks for a pause of {round(wait, 1):g} s"
                 kept = f"; {kept_text(gained())}" if gained() else ""
-                raise PassingError(
+                raise TemporaryError(
                     f"{what}: {problem}; {why}. Check the network and try again later{kept}"
                 ) from None
             print(

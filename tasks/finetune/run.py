@@ -115,11 +115,9 @@ def fine_tune(name: str, protocol: str, backbone: str, repeat: int) -> None:
     history = train(model, cells.data, run, device)
     if device.precision != "float32":
         model = in_float32(model, design)
-    predictions, scores = evaluate(model, cells)
+    predictions, scores = evaluate(model, cells, history[-1])
     with new_folder(f"data/models/{run.key}") as folder:
         save_model(folder, model, cells.classes)
-    last = history[-1]
-    scores["train"] = Score(loss=last.loss, accuracy=last.accuracy, images=len(cells.data.train))
     metrics = metrics_of(run, device, history, scores, model.count_params())
     write_results(Path(f"data/results/{run.key}"), predictions, history, metrics)
     resume.forget(run.states)
@@ -195,13 +193,21 @@ def in_float32(trained: keras.Model, design: Design) -> keras.Model:
     return model
 
 
-def evaluate(model: keras.Model, cells: Cells) -> tuple[pd.DataFrame, dict[str, Score]]:
+def evaluate(
+    model: keras.Model, cells: Cells, last: Epoch
+) -> tuple[pd.DataFrame, dict[str, Score]]:
     """Predict the validation and test images.
 
+    Args:
+        last: the last epoch of training.
+
     Returns:
-        DataFrame of path, split, truth and probability_CLASS for each class; scores by split.
+        DataFrame of path, split, truth and probability_CLASS for each class; the scores of train
+        (from the last epoch), validation and test.
     """
-    frames, scores = [], {}
+    images = len(cells.data.train)
+    scores = {"train": Score(loss=last.loss, accuracy=last.accuracy, images=images)}
+    frames = []
     labels, classes = cells.data.labels, np.array(cells.classes, object)
     for part, rows in {"validation": cells.data.validation, "test": cells.test}.items():
         probabilities = predict(model, cells.data.images, rows, EVALUATION_BATCH)

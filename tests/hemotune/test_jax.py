@@ -7,24 +7,10 @@ from tests.conftest import ROOT, run
 
 
 def test_training_runs_under_jax_as_under_tensorflow():
-    """The tests of training in tests/hemotune/test_model.py, once more, in a process whose backend
-    is JAX.
-    """
+    """Runs the training tests of test_model.py in a process whose backend is JAX."""
     tests = "fit_reports or held or killed or jax_does_not_see"
-    done = run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:xdist",
-            "tests/hemotune/test_model.py",
-            "-k",
-            tests,
-        ],
-        ROOT,
-        KERAS_BACKEND="jax",
-    )
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist"]
+    command = [*pytest, "tests/hemotune/test_model.py", "-k", tests]
+    done = run(command, ROOT, KERAS_BACKEND="jax")
     assert done.returncode == 0, done.stdout
     assert re.search(r"\b4 passed", done.stdout)

@@ -9,7 +9,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 
-from hemotune.errors import TRY_AGAIN
+from hemotune.errors import TEMPORARY_FAILURE
 from tests.tasks.download.conftest import arrived, fails, make_zip, parts_asked, picture, zip_in
 
 
@@ -32,7 +32,7 @@ def test_broken_bodies_and_busy_servers_are_overcome(kaggle, server):
 def test_pauses_grow_and_the_last_status_is_reported(kaggle, server, monkeypatch):
     monkeypatch.setenv("HEMOTUNE_PAUSE", "0.02")
     server.faults["DownloadDataset"] += [{"status": 500}] * 5 + [{"status": 503}]
-    fails(kaggle, "the server failed (503); gave up after 6 attempts", status=TRY_AGAIN)
+    fails(kaggle, "the server failed (503); gave up after 6 attempts", status=TEMPORARY_FAILURE)
     times = [request["at"] for request in server.seen]
     pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
     assert len(pauses) == 5 and all(pause >= 0.02 * 2**n for n, pause in enumerate(pauses))
@@ -61,7 +61,7 @@ def test_a_pause_of_hours_is_not_waited_for(kaggle, server):
         kaggle,
         "too many requests (429); the server asks for a pause of 7200 s",
         "try again later",
-        status=TRY_AGAIN,
+        status=TEMPORARY_FAILURE,
     )
 
 
@@ -77,7 +77,7 @@ def test_stall_in_the_body_times_out_and_goes_on(kaggle, server, monkeypatch):
 def test_silent_server_is_given_up(kaggle, server, monkeypatch):
     monkeypatch.setenv("HEMOTUNE_TIMEOUT", "0.1")
     server.faults["DownloadDataset"] += [{"stall": 0}] * 6
-    fails(kaggle, "stalled", "gave up after 6 attempts", status=TRY_AGAIN)
+    fails(kaggle, "stalled", "gave up after 6 attempts", status=TEMPORARY_FAILURE)
 
 
 def test_connection_that_breaks_after_each_megabyte_arrives(kaggle, server, tmp_path):
@@ -94,7 +94,7 @@ def test_connection_that_breaks_after_each_megabyte_arrives(kaggle, server, tmp_
 def test_file_changed_between_two_parts(kaggle, server, zips):
     """The storage sends the whole file again, as If-Range requires."""
     server.faults["storage"] += [{"cut": 100_000}] + [{"cut": 0}] * 5
-    fails(kaggle, "gave up", status=TRY_AGAIN)
+    fails(kaggle, "gave up", status=TEMPORARY_FAILURE)
     server.versions[6] = zips[4]
     status, output, errors = kaggle()
     assert (
@@ -143,7 +143,7 @@ def test_body_that_never_gets_longer_is_given_up_and_what_came_is_kept(kaggle, s
         "it was lost",
         "gave up after 6 attempts",
         "the 98 kB that have arrived are kept",
-        status=TRY_AGAIN,
+        status=TEMPORARY_FAILURE,
     )
     assert (
         kaggle()[0] == 0 and arrived(kaggle, server) and parts_asked(server)[-1] == "bytes=98304-"
@@ -175,7 +175,7 @@ def test_damaged_zip_is_downloaded_again_once(kaggle, server, zips):
     """The same size, a wrong byte in an image: only its CRC tells."""
     damaged = zips[6][:5000] + bytes([zips[6][5000] ^ 1]) + zips[6][5001:]
     server.versions[6] = damaged
-    output = fails(kaggle, "arrived damaged twice", status=TRY_AGAIN)
+    output = fails(kaggle, "arrived damaged twice", status=TEMPORARY_FAILURE)
     assert output.count("the download is damaged (the CRC of set/") == 2 and parts_asked(
         server
     ) == [

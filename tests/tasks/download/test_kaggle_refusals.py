@@ -8,7 +8,7 @@ import pytest
 import requests
 from kagglesdk import KaggleClient, KaggleEnv
 
-from hemotune.errors import TRY_AGAIN, StudyError
+from hemotune.errors import TEMPORARY_FAILURE, StudyError
 from tasks.download.kaggle_source import latest_version
 from tests.tasks.download.conftest import TOKEN, fails, make_zip, parts_asked, pictures, zip_in
 from tests.tasks.download.kaggle_server import HANDLE
@@ -78,7 +78,11 @@ def test_no_network(kaggle, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     fails(
-        kaggle, "no connection", "gave up after 6 attempts", "Check the network", status=TRY_AGAIN
+        kaggle,
+        "no connection",
+        "gave up after 6 attempts",
+        "Check the network",
+        status=TEMPORARY_FAILURE,
     )
 
 

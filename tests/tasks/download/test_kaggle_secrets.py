@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from hemotune.errors import TRY_AGAIN
+from hemotune.errors import TEMPORARY_FAILURE
 from tests.conftest import commit_workspace, python
 from tests.tasks.download.conftest import TOKEN, parts_asked, use
 from tests.tasks.download.kaggle_server import HANDLE, SIGNATURE
@@ -67,7 +67,7 @@ def test_token_and_signed_link_appear_in_no_error(kaggle, server, workspace, mon
         {"status": 500, "body": f"{TOKEN} {SIGNATURE}".encode()}
     ] * 9
     status, output, errors = kaggle()
-    assert status == TRY_AGAIN
+    assert status == TEMPORARY_FAILURE
     assert (
         found_in([TOKEN, SIGNATURE], {"output": output, "errors": errors}, workspace, kaggle.folder)
         == []
