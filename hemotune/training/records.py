@@ -28,7 +28,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Score(Record):
+class Scores(Record):
     """How well a run predicts the images of one part of the split."""
 
     loss: float
@@ -36,14 +36,19 @@ class Score(Record):
     images: int
 
 
-class Pretraining(Record):
-    """What the bytes of pre-trained initial weights depend on beside the settings."""
+class Software(Record):
+    """What the bytes of a training depend on besides its settings and data."""
 
+    versions: dict[str, str]  # of Python, Keras and its backend, by name
     precision: str  # Keras's dtype policy
-    versions: dict[str, str]
+
+    def __str__(self) -> str:
+        """Return e.g. `keras 3.10.0, tensorflow 2.19.0, float32`."""
+        libraries = sorted(name for name in self.versions if name != "python")
+        return ", ".join([*(f"{name} {self.versions[name]}" for name in libraries), self.precision])
 
 
-class Metrics(Record):
+class Metrics(Software):
     """The metrics.json of a run."""
 
     experiment: str
@@ -54,9 +59,9 @@ class Metrics(Record):
     units: int
     learning_rate: float  # the experiment's
     learning_rate_applied: float  # times the profile's learning_rate_scale
-    train: Score  # of the last epoch, as in its row of history.csv
-    validation: Score
-    test: Score
+    train: Scores  # of the last epoch, as in its row of history.csv
+    validation: Scores
+    test: Scores
     learning_time_seconds: float
     epochs: int
     parameters: int
@@ -64,7 +69,11 @@ class Metrics(Record):
     device: str  # the GPU's name, or CPU
     processor: str  # the CPU's name
     threads: int  # that one operation may use
-    precision: str
-    versions: dict[str, str]
-    pretraining: Pretraining | None = None  # None if the initial weights were not pre-trained
+    pretraining: Software | None = None  # None if the initial weights were not pre-trained
     seed: int
+
+    @property
+    def software(self) -> str:
+        """The software of the training, and that of the pre-training if it was another."""
+        own, before = str(self), self.pretraining and str(self.pretraining)
+        return own if before in (None, own) else f"{own} (pre-trained with {before})"

@@ -14,7 +14,7 @@ from hemotune.settings.images import Images  # noqa: E402
 from hemotune.settings.reading import read_profile  # noqa: E402
 from hemotune.training.fit import versions  # noqa: E402
 from hemotune.training.model import build_backbone  # noqa: E402
-from hemotune.training.records import Pretraining  # noqa: E402
+from hemotune.training.records import Software  # noqa: E402
 from tasks.backbone.weights import Source, imagenet, pretrain  # noqa: E402
 
 
@@ -37,8 +37,7 @@ def build(name: str) -> None:
     parameters = model.count_params()
     facts = {"backbone": name, "size": size, "parameters": parameters, **source}
     if backbone.weights == "pretrain":
-        made = Pretraining(precision=device.precision, versions=versions())
-        facts |= made.model_dump()
+        facts |= Software(precision=device.precision, versions=versions()).model_dump()
     with new_folder(f"data/backbone/{name}") as folder:
         require_space(folder, 5 * parameters)  # float32 and what HDF5 adds
         model.save_weights(folder / "backbone.weights.h5")

@@ -20,6 +20,7 @@ from hemotune.gpus import Device, choose_device  # noqa: E402
 from hemotune.settings.experiment import Experiment, architecture  # noqa: E402
 from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
+from hemotune.splits import read_split  # noqa: E402
 from hemotune.training import resume  # noqa: E402
 from hemotune.training.fit import EVALUATION_BATCH, Data, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
@@ -31,7 +32,7 @@ from hemotune.training.model import (  # noqa: E402
     predict,
     score,
 )
-from hemotune.training.records import Epoch, Metrics, Pretraining, Score  # noqa: E402
+from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,11 @@ def read_cells(split_file: Path) -> Cells:
     """Return all images, memory-mapped, with their parts in the protocol of `split_file`."""
     images = np.load("data/images.npy", mmap_mode="r")
     inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
-    split = read_json(split_file)
-    train, validation, test = (np.array(split[part]) for part in ("train", "validation", "test"))
+    split = read_split(split_file)
     # -1 for a class of which no image is readable
-    labels = pd.Index(split["classes"]).get_indexer(inventory["class"]).astype(np.int64)
-    paths = inventory["path"].to_numpy(object)
-    return Cells(Data(images, labels, train, validation), test, paths, split["classes"])
+    labels = pd.Categorical(inventory["class"], categories=split.classes).codes.astype(np.int64)
+    data = Data(images, labels, np.array(split.train), np.array(split.validation))
+    return Cells(data, np.array(split.test), inventory["path"].to_numpy(object), split.classes)
 
 
 def starting_model(weights: Path, design: Design) -> keras.Model:
@@ -195,7 +195,7 @@ def in_float32(trained: keras.Model, design: Design) -> keras.Model:
 
 def evaluate(
     model: keras.Model, cells: Cells, last: Epoch
-) -> tuple[pd.DataFrame, dict[str, Score]]:
+) -> tuple[pd.DataFrame, dict[str, Scores]]:
     """Predict the validation and test images.
 
     Args:
@@ -206,13 +206,13 @@ def evaluate(
         (from the last epoch), validation and test.
     """
     images = len(cells.data.train)
-    scores = {"train": Score(loss=last.loss, accuracy=last.accuracy, images=images)}
+    scores = {"train": Scores(loss=last.loss, accuracy=last.accuracy, images=images)}
     frames = []
     labels, classes = cells.data.labels, np.array(cells.classes, object)
     for part, rows in {"validation": cells.data.validation, "test": cells.test}.items():
         probabilities = predict(model, cells.data.images, rows, EVALUATION_BATCH)
         loss, accuracy = score(probabilities, labels[rows])
-        scores[part] = Score(loss=loss, accuracy=accuracy, images=len(rows))
+        scores[part] = Scores(loss=loss, accuracy=accuracy, images=len(rows))
         columns = {"path": cells.paths[rows], "split": part, "truth": classes[labels[rows]]}
         columns |= {f"probability_{name}": probabilities[:, i] for i, name in enumerate(classes)}
         frames.append(pd.DataFrame(columns))
@@ -231,7 +231,7 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
 
 
 def metrics_of(
-    run: Run, device: Device, history: list[Epoch], scores: dict[str, Score], parameters: int
+    run: Run, device: Device, history: list[Epoch], scores: dict[str, Scores], parameters: int
 ) -> Metrics:
     """Return what metrics.json records of a run.
 
@@ -260,7 +260,7 @@ def metrics_of(
         threads=hardware.threads(),
         precision=device.precision,
         versions=versions(),
-        pretraining=Pretraining.model_validate(made) if made["weights"] == "pretrain" else None,
+        pretraining=Software.model_validate(made) if made["weights"] == "pretrain" else None,
         seed=run.seed,
     )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from hemotune.errors import StudyError
 from hemotune.evaluation.predictions import Judged, judge, per_photograph, photographs_known
 from hemotune.evaluation.statistics import Estimate, accuracy
 from hemotune.files import read_json
 from hemotune.settings.params import Params
+from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
 from tasks.report.study import Rows, Study
 
@@ -51,57 +51,6 @@ DETAILS = (
 # Columns of times.csv. They differ between two runs of the same thing on the same machine, those of
 # results.csv do not.
 TIMES = ("learning_time_seconds", "learning_time", "learning_time_ms", "images_per_second")
-
-
-class Scores(BaseModel):
-    """Loss, accuracy (fraction) and number of images of one split."""
-
-    model_config = ConfigDict(frozen=True)
-
-    loss: float
-    accuracy: float
-    images: int
-
-
-class Software(BaseModel):
-    """What decides a training besides its settings."""
-
-    model_config = ConfigDict(frozen=True)
-
-    versions: dict[str, str]
-    precision: str
-
-    def __str__(self) -> str:
-        """Return e.g. `keras 3.10.0, tensorflow 2.19.0, float32`."""
-        libraries = sorted(name for name in self.versions if name != "python")
-        return ", ".join([*(f"{name} {self.versions[name]}" for name in libraries), self.precision])
-
-
-class Metrics(Software):
-    """The contents of metrics.json that the report shows. The factors are those of the training."""
-
-    layers: int
-    units: int
-    learning_rate: float
-    learning_rate_applied: float  # times the profile's learning_rate_scale
-    train: Scores
-    validation: Scores
-    test: Scores
-    learning_time_seconds: float
-    epochs: int
-    parameters: int
-    images_per_second: float
-    device: str
-    processor: str
-    threads: int
-    seed: int
-    pretraining: Software | None = None
-
-    @property
-    def software(self) -> str:
-        """The software of the training, and that of the pre-training if it was another."""
-        own, before = str(self), self.pretraining and str(self.pretraining)
-        return own if before in (None, own) else f"{own} (pre-trained with {before})"
 
 
 @dataclass(frozen=True)
