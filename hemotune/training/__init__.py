@@ -1,1 +1,1 @@
-"""The network, its optimizer, its fit, and how a fit is resumed."""
+"""The network and its optimizer, how it is trained and resumed, and what is recorded."""

@@ -1,6 +1,4 @@
-"""Which devices a study runs on: what the driver's tool lists, what the command line and the page
-name.
-"""
+"""The devices that a study runs on: those of nvidia-smi, the command line and the watch page."""
 
 import sys
 
@@ -16,7 +14,7 @@ DRIVER_IS_GONE = "NVIDIA-SMI has failed because it couldn't communicate with the
 
 @pytest.fixture
 def nvidia_smi(monkeypatch, tmp_path):
-    """Puts an nvidia-smi, a shell script, first on the path."""
+    """Puts a made-up nvidia-smi, a shell script, first on the PATH."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return lambda script: monkeypatch.setenv("PATH", make_nvidia_smi(tmp_path, script))
 
@@ -60,9 +58,9 @@ def test_what_cuda_hides_is_no_slot(nvidia_smi, monkeypatch, visible, devices):
 )
 def test_gpus_are_found_through_the_drivers_tool(nvidia_smi, script, devices, warnings):
     nvidia_smi(script)
-    told = []
-    assert slots.find_devices("auto", told.append) == devices
-    assert told == [
+    warned = []
+    assert slots.find_devices("auto", warned.append) == devices
+    assert warned == [
         f"nvidia-smi fails: {text}; GPUs that it does not list are not used" for text in warnings
     ]
 
