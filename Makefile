@@ -13,18 +13,19 @@ help:  ## list the targets
 
 setup: .venv/installed  ## create the virtual environment from the lock file with hashes
 
-# uv installs the 2.5 GB in seconds where pip takes minutes; pip only brings uv. Compiled here once, or every process of a user whose
-# environment says PYTHONDONTWRITEBYTECODE compiles all of its imports again.
+# uv installs the 2.5 GB in seconds where pip takes minutes; pip only installs uv. Bytecode is
+# compiled here once: with PYTHONDONTWRITEBYTECODE set, every process would otherwise compile all
+# its imports again.
 .venv/installed: requirements.lock requirements-setup.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	touch $@
 
-# As for python -m flows.study --slots: `make run SLOTS=0,1` runs on these two GPUs.
+# As `hemotune run --slots`: `make run SLOTS=0,1` runs on these two GPUs.
 SLOTS ?= auto
 
-run: setup  ## run the study that params.yaml names (default: the drawn sample) and print the results table
+run: setup  ## run the study of params.yaml (default: the drawn sample) and print the results table
 	$(BIN)/python -m flows.study --slots $(SLOTS)
 
 ui: setup  ## start Prefect's server, serve the deployments and print the address
@@ -36,7 +37,7 @@ lint: setup  ## check style, types and layers, and change nothing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One worker more than there are cores: the flow's tests wait as much as they compute.
+# One more worker than cores: the flow's tests wait as much as they compute.
 test: setup  ## run all tests
 	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
@@ -46,12 +47,12 @@ test-fast: setup  ## run the tests that need neither TensorFlow nor a study, in 
 bench: setup  ## run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
 
-# 3.11.0, so that the lock file also holds what later Pythons no longer need.
+# 3.11.0, so that the lock file also includes packages that only older Pythons need.
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11.0 --generate-hashes --no-annotate --no-header
 
-lock: setup  ## write both lock files anew from pyproject.toml; add UPGRADE=--upgrade for the latest versions
+lock: setup  ## regenerate both lock files from pyproject.toml; add UPGRADE=--upgrade for the latest versions
 	$(LOCK) $(UPGRADE) --all-extras pyproject.toml -o requirements.lock
 	echo uv | $(LOCK) $(UPGRADE) - -o requirements-setup.lock
 
-clean:  ## remove the virtual environment and everything a run made, but not DVC's cache
+clean:  ## remove the virtual environment and everything that runs created, but not DVC's cache
 	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/times.csv reports/model_card.md reports/summary.txt reports/figures reports/validation
