@@ -2,7 +2,7 @@
 
 It lies outside DVC's outs, which DVC deletes before a stage runs:
 .study/resume/KEY/HASH/epoch-N.npz. HASH covers all that the training depends on, so that it starts
-anew with changed settings or data. The last two epochs are kept: a damaged state costs one epoch.
+again with changed settings, data or code. The last two epochs are kept: a damaged state costs one epoch.
 """
 
 import hashlib
@@ -20,11 +20,14 @@ import numpy as np
 from hemotune.files import new_file, sha256_of
 from hemotune.training.records import Epoch
 
+# This package: with other code the remaining epochs would not be the same.
+CODE = sorted(Path(__file__).parent.glob("*.py"))
+
 
 def fingerprint(settings: dict[str, object], files: Iterable[Path]) -> str:
-    """Return a hexadecimal hash of `settings` (JSON values) and of the bytes of `files`."""
+    """Return a hexadecimal hash of `settings` (JSON values) and of the bytes of `files` and CODE."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for file in files:
+    for file in [*CODE, *files]:
         digest.update(sha256_of(file).encode())
     return digest.hexdigest()[:16]
 

@@ -171,7 +171,7 @@ def train(model: keras.Model, data: Data, run: Run, device: Device) -> list[Epoc
         "threads": hardware.threads(),
         "versions": versions(),
     }
-    files = [run.split_file, Path("data/inventory.parquet"), run.weights_file]
+    files = [run.split_file, Path("data/inventory.parquet"), run.weights_file, Path(__file__)]
     state = run.states / resume.fingerprint(settings, files)
     epochs, batch_size = run.training.epochs, run.training.batch_size
     plan = Plan("fine-tune", epochs, batch_size, run.learning_rate, run.seed, device.is_gpu)

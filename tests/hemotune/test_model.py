@@ -27,6 +27,7 @@ from hemotune.training import fused_adam, model, resume  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
 from tasks.finetune import run as finetune  # noqa: E402
 from tasks.validate.inventory import recipe  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -217,11 +218,15 @@ def test_a_damaged_state_costs_one_epoch(data, tmp_path, capsys):
     assert (tmp_path / "epoch-3.damaged").exists()
 
 
-def test_changed_settings_start_anew(tmp_path):
+def test_changed_settings_data_or_code_start_again(tmp_path):
     (tmp_path / "split.json").write_text("{}")
     first = resume.fingerprint({"epochs": 2}, [tmp_path / "split.json"])
     assert resume.fingerprint({"epochs": 2}, [tmp_path / "split.json"]) == first
     assert resume.fingerprint({"epochs": 3}, [tmp_path / "split.json"]) != first
+    with pytest.MonkeyPatch.context() as patch:
+        assert ROOT / "hemotune/training/fit.py" in resume.CODE
+        patch.setattr(resume, "CODE", resume.CODE[1:])
+        assert resume.fingerprint({"epochs": 2}, [tmp_path / "split.json"]) != first
     (tmp_path / "split.json").write_text("[]")
     assert resume.fingerprint({"epochs": 2}, [tmp_path / "split.json"]) != first
 
