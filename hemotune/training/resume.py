@@ -1,8 +1,8 @@
 """The state of a training after its last finished epoch, from which a killed training resumes.
 
 It lies outside DVC's outs, which DVC deletes before a stage runs:
-.study/resume/KEY/HASH/epoch-N.npz. HASH covers all that the training depends on, so that it starts
-again with changed settings, data or code. The last two epochs are kept: a damaged state costs one epoch.
+.study/resume/KEY/HASH/epoch-N.npz. HASH covers all that the training depends on: with changed
+settings, data or code it starts again. The last two epochs are kept: a damaged state costs one.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CODE = sorted(Path(__file__).parent.glob("*.py"))
 
 
 def fingerprint(settings: dict[str, object], files: Iterable[Path]) -> str:
-    """Return a hexadecimal hash of `settings` (JSON values) and of the bytes of `files` and CODE."""
+    """Return a hexadecimal hash of `settings` (JSON values) and the bytes of `files` and CODE."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for file in [*CODE, *files]:
         digest.update(sha256_of(file).encode())
