@@ -16,20 +16,21 @@ setup: .venv/installed  ## create the virtual environment from the lock file wit
 # uv installs the 2.5 GB in seconds where pip takes minutes; pip only installs uv. Bytecode is
 # compiled here once: with PYTHONDONTWRITEBYTECODE set, every process would otherwise compile all
 # its imports again.
-.venv/installed: requirements.lock requirements-setup.lock
+.venv/installed: requirements.lock requirements-setup.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
 	touch $@
 
 # As `hemotune run --slots`: `make run SLOTS=0,1` runs on these two GPUs.
 SLOTS ?= auto
 
 run: setup  ## run the study of params.yaml (default: the drawn sample) and print the results table
-	$(BIN)/python -m flows.study --slots $(SLOTS)
+	$(BIN)/hemotune run --slots $(SLOTS)
 
 ui: setup  ## start Prefect's server, serve the deployments and print the address
-	$(BIN)/python -m flows.serve
+	$(BIN)/hemotune ui
 
 lint: setup  ## check style, types and layers, and change nothing
 	$(BIN)/ruff check

@@ -63,7 +63,9 @@ def disturb(fault, folder, usual):
     """
     # One slot has as many threads as `dvc repro`; with fewer, sums are rounded differently.
     command = (
-        ["flows.study", "--slots", "cpu"] if fault.flow else ["dvc", "repro", "-s", fault.stage]
+        ["flows.cli", "run", "--slots", "cpu"]
+        if fault.flow
+        else ["dvc", "repro", "-s", fault.stage]
     )
     command = [sys.executable, "-m", *command]
     log = folder / ".study" / "output"

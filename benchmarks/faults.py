@@ -281,7 +281,9 @@ def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple
 def run_again(fault, folder, reference):
     """Run the same command again; return a list of errors."""
     command = (
-        ["flows.study", "--slots", "cpu"] if fault.by_flow else ["dvc", "repro", "-s", fault.stage]
+        ["flows.cli", "run", "--slots", "cpu"]
+        if fault.by_flow
+        else ["dvc", "repro", "-s", fault.stage]
     )
     status, output = call(folder, sys.executable, "-m", *command)
     wrong = [] if status == 0 else [f"the next run: exit status {status}, {output[-300:]}"]

@@ -68,7 +68,7 @@ def main():
                 set_turn(turn, options.seconds)
                 names = ",".join(str(number) for number in range(slots))
                 subprocess.run(
-                    [sys.executable, "-m", "flows.study", "--slots", names],
+                    [sys.executable, "-m", "flows.cli", "run", "--slots", names],
                     check=True,
                     env=os.environ | {"PREFECT_API_URL": api},
                     stdout=subprocess.DEVNULL,

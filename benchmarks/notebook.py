@@ -135,7 +135,7 @@ def main():
     parser.add_argument(
         "--slots",
         default="cpu,cpu",
-        help="of the flow, as for python -m flows.study; as `make run` without a GPU",
+        help="of the flow, as for hemotune run; as `make run` without a GPU",
     )
     parser.add_argument("--notebook", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -157,7 +157,7 @@ def main():
             name: value for name, value in ENVIRONMENT.items() if name != "TF_ENABLE_ONEDNN_OPTS"
         } | {"PYTHONPATH": here}
         timed(["dvc", "repro", "-q", "-s", "download"], ours)
-        study, _ = timed(["flows.study", "--slots", options.slots], ours)
+        study, _ = timed(["flows.cli", "run", "--slots", options.slots], ours)
         link_images("notebook")
         its = ["benchmarks.notebook", "--notebook", str(Path("notebook").resolve())]
         for name in ("size", "epochs", "experiments"):

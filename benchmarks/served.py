@@ -1,4 +1,4 @@
-"""Disturb a served study: flows.serve runs it on request, processes are killed, it is run again."""
+"""Disturb a study that `hemotune ui` runs on request: kill its processes, then run it again."""
 
 import contextlib
 import functools
@@ -16,24 +16,24 @@ import httpx
 
 from benchmarks.disturbance import environment, processes, wait_for_the_end
 
-# As in their command lines; flows.serve comes first, because it would restart the others.
+# As in their command lines; `hemotune ui` comes first, because it would restart the others.
 SERVE, SERVER, ENGINE, LAUNCHER = (
-    "flows.serve ",
+    "flows.cli ui ",
     "flows.server ",
     "prefect.engine ",
     "flows.launcher ",
 )
 ALL = SERVE, SERVER, ENGINE, LAUNCHER, "tasks.", "hemotune."
-AGAIN = "it was restarted"  # what flows.serve prints after its server has died
+AGAIN = "it was restarted"  # what `hemotune ui` prints after its server has died
 
 
 class Served:
-    """`python -m flows.serve` in a study's folder, and what it has printed."""
+    """`hemotune ui` in a study's folder, and what it has printed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / ".study" / "serve.txt"
         self.log.parent.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "flows.serve", "--port", "0"]
+        command = [sys.executable, "-m", "flows.cli", "ui", "--port", "0"]
         with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment(folder), stdout=log, stderr=subprocess.STDOUT

@@ -26,7 +26,8 @@ def configure() -> None:
             " starts its own server"
         )
     home = os.environ.setdefault("PREFECT_HOME", str((STATE / "prefect").absolute()))
-    Path(home).mkdir(parents=True, exist_ok=True)  # Prefect does not create its parent
+    if Path("dvc.yaml").exists():  # only in a checkout
+        Path(home).mkdir(parents=True, exist_ok=True)  # Prefect does not create its parent
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")

@@ -1,21 +1,16 @@
 """Remove what stages made that are no longer in dvc.yaml: models, results and initial weights of
 removed experiments.
 
-    python -m flows.clean          list what would be removed, and ask
-    python -m flows.clean --yes    remove it without a question
-
 A stage of a matrix writes its own outputs under its own name, `data/models/KEY` for finetune@KEY. A
 file beside them under another name belongs to no stage.
 """
 
-import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from flows import STATE, repository
 from flows.lock import sole_study
-from hemotune.errors import StudyError, entry_point
+from hemotune.errors import StudyError
 
 
 def leftovers() -> list[Path]:
@@ -59,13 +54,13 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-@entry_point
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.clean", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--yes", action="store_true", help="remove without a question")
-    options = parser.parse_args()
+def remove(yes: bool) -> None:
+    """List the leftovers and remove them: if `yes`, without a question.
+
+    Raises:
+        AnotherStudy: a study runs in this checkout.
+        StudyError: DVC cannot read its files.
+    """
     with sole_study():
         found = leftovers()
         if not found:
@@ -77,7 +72,7 @@ def main() -> None:
             "No stage of dvc.yaml makes these. DVC's cache keeps its copies, from which an"
             " experiment that is added again is restored."
         )
-        if not options.yes and not confirmed(f"Remove {len(found)} files and folders? [y/N] "):
+        if not yes and not confirmed(f"Remove {len(found)} files and folders? [y/N] "):
             print("nothing was removed")
             return
         for path in found:
@@ -94,7 +89,3 @@ def confirmed(question: str) -> bool:
     except EOFError:
         print()
         return False
-
-
-if __name__ == "__main__":
-    sys.exit(main())

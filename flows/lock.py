@@ -65,6 +65,14 @@ def study_is_running() -> bool:
     return is_held(STUDY_LOCK)
 
 
+def find_study() -> str | None:
+    """Return the name and process id of the study that runs in this checkout, None without one."""
+    if not study_is_running():
+        return None
+    process, _, name = STUDY_LOCK.read_text(encoding="utf-8").partition(" ")
+    return f"{name or '?'} (process {process or '?'})"
+
+
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock of this file."""
     try:

@@ -1,18 +1,12 @@
 """Prefect's server and the deployments study/study and watch/watch: what `make ui` runs. Ctrl-C
 ends all of it.
-
-    python -m flows.serve                          at http://127.0.0.1:4200
-    python -m flows.serve --watch "*/30 * * * *"   look for changes every half hour (default: every
-                                                   day at six)
 """
 
-import argparse
 import asyncio
 import contextlib
 import datetime
 import os
 import signal
-import sys
 from typing import Any
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -26,29 +20,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import runs, server
 from flows.study import interrupt, study
 from flows.watch import watch
-from hemotune.errors import StudyError, entry_point
-
-
-@entry_point
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.serve",
-        description="Watch, start, cancel and schedule studies in a browser.",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen at; 0.0.0.0 lets other machines in (default: 127.0.0.1)",
-    )
-    parser.add_argument("--port", type=int, help="default: 4200, or a free one")
-    parser.add_argument(
-        "--watch",
-        default="0 6 * * *",
-        metavar="CRON",
-        help="when to look for changes (default: '0 6 * * *')",
-    )
-    options = parser.parse_args()
-    return serve(options.host, options.port, options.watch)
+from hemotune.errors import StudyError
 
 
 def serve(host: str, port: int | None, cron: str) -> int:
@@ -126,7 +98,3 @@ def deployment(
         entrypoint_type=EntrypointType.MODULE_PATH,
         **options,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,21 +1,14 @@
 """The DAG of dvc.yaml as a Prefect flow: every stage whose inputs are ready runs at once, as far as
 slots allow.
 
-    python -m flows.study                    run what has changed: on all GPUs, or two stages at a
-                                             time on the CPU if there are none
-    python -m flows.study --slots 0,1        on these GPUs
-    python -m flows.study --slots cpu        one at a time on the CPU
-
 Stages, their dependencies and their changes come from DVC; no stage is named here. flows.dag.Meta
 lists what a stage's `meta` in dvc.yaml may hold.
 """
 
-import argparse
 import collections
 import contextlib
 import queue
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,7 +29,7 @@ from flows.lock import AnotherStudy, sole_study
 from flows.output import folder_of_run
 from flows.repository import Outcome
 from flows.stage import Decision, Place, run_stage
-from hemotune.errors import StudyError, entry_point
+from hemotune.errors import StudyError
 
 RETRY_DELAYS = [5, 30, 120]  # seconds
 
@@ -264,42 +257,6 @@ def conclude(states: States) -> State[Any]:  # Any: Prefect's own
     return Completed(message=f"all {len(states)} stages: {counts}")
 
 
-@entry_point
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.study",
-        description="Run the stages of dvc.yaml that have changed, in parallel.",
-    )
-    parser.add_argument(
-        "--slots",
-        default="auto",
-        help="auto: all GPUs, or without any cpu,cpu; or device ids such as 0,1",
-    )
-    parser.add_argument(
-        "--per-gpu",
-        type=int,
-        default=1,
-        metavar="N",
-        help="stages that share one device (default: 1)",
-    )
-    parser.add_argument(
-        "--force",
-        default="",
-        metavar="STAGES",
-        help="stages to run even if nothing changed, with commas",
-    )
-    parser.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="run the stages that take a slot on the workers of this Dask scheduler",
-    )
-    options = parser.parse_args()
-    if options.per_gpu < 1:
-        raise StudyError(f"--per-gpu: give 1 or more, not {options.per_gpu}")
-    force = [name for name in options.force.split(",") if name]
-    return run(options.slots, options.per_gpu, force, options.dask)
-
-
 def run(slots: str, per_gpu: int, force: list[str], dask: str | None) -> int:
     """Run a study from the command line, with a server if there is none, and print its summary.
 
@@ -332,7 +289,3 @@ def run(slots: str, per_gpu: int, force: list[str], dask: str | None) -> int:
 
 def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())

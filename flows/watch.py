@@ -1,7 +1,5 @@
 """Run the study when its data has changed at the source, or its parameters or code here.
 
-    python -m flows.watch        check once, and run the study if something has changed
-
 `make ui` serves it with a daily schedule; there a change starts a run of the deployment
 study/study. The watch starts it directly and not by an event and an automation, which could be
 switched off or missing, and would not show the reason on the run's page.
@@ -9,7 +7,6 @@ switched off or missing, and would not show the reason on the run's page.
 
 import json
 import signal
-import sys
 from typing import Any
 
 from prefect import flow
@@ -23,7 +20,7 @@ from flows import repository, runs, server, source
 from flows.lock import study_is_running
 from flows.output import Log
 from flows.study import interrupt, study
-from hemotune.errors import StudyError, entry_point
+from hemotune.errors import StudyError
 
 
 @flow(name="watch", flow_run_name="watch")
@@ -93,14 +90,10 @@ def find_changes(log: Log) -> tuple[int, list[str], list[str]]:
     return len(stages), reasons, force
 
 
-@entry_point
-def main() -> int:
+def run() -> int:
+    """Watch once, here, and print the outcome; return the exit status."""
     signal.signal(signal.SIGTERM, interrupt)
     with server.for_this_process():
         state = watch(return_state=True)
     print(state.message)
     return 0 if state.is_completed() else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

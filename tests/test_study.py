@@ -31,7 +31,7 @@ def repository(tmp_path_factory):
     }
     (user / "keras.json").write_text(json.dumps(defaults))
     # With as many threads as dvc repro
-    result = python("flows.study", "--slots", "cpu", cwd=folder, KERAS_HOME=str(user))
+    result = python("flows.cli", "run", "--slots", "cpu", cwd=folder, KERAS_HOME=str(user))
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     (folder / ".study" / "output").write_text(result.stdout + result.stderr)
     return folder
@@ -131,7 +131,7 @@ def test_dvc_has_nothing_to_do_after_the_flow(repository):
 
 def test_a_second_run_ends_at_once_and_says_so(repository):
     before = (repository / "reports" / "study.md").stat().st_mtime_ns
-    result = python("flows.study", cwd=repository)
+    result = python("flows.cli", "run", cwd=repository)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "nothing" in (result.stdout + result.stderr).lower()
     assert (repository / "reports" / "study.md").stat().st_mtime_ns == before
@@ -159,7 +159,7 @@ def test_a_wrong_setting_is_refused_before_anything_runs(repository, old, new, p
     assert old in text
     params.write_text(text.replace(old, new))
     try:
-        result = python("flows.study", cwd=repository)
+        result = python("flows.cli", "run", cwd=repository)
     finally:
         params.write_text(text)
     assert (result.returncode, result.stdout, result.stderr) == (
@@ -256,7 +256,7 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     )
     driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
     flow, fine_tune = (
-        [sys.executable, "-m", "flows.study", "--slots", "auto"],
+        [sys.executable, "-m", "flows.cli", "run", "--slots", "auto"],
         [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-")],
     )
     absent = run(fine_tune, other, **driver | {"CUDA_VISIBLE_DEVICES": "7"})

@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from flows import clean
-from tests.flows.toy import Toy
+from tests.flows.toy import Toy, call
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +45,8 @@ def everything(toy):
 def test_a_params_file_that_dvc_cannot_read_removes_nothing(toy, monkeypatch, capsys):
     params = (toy.folder / "params.yaml").read_text()
     toy.write("params.yaml", "names: [a")
-    monkeypatch.setattr(sys, "argv", ["clean", "--yes"])
     before = everything(toy)
-    assert clean.main() == 1
+    assert call("clean", "--yes") == 1
     assert capsys.readouterr().err.startswith("error: dvc: ")
     assert everything(toy) == before
     toy.write("params.yaml", params)
@@ -58,15 +56,14 @@ def test_a_params_file_that_dvc_cannot_read_removes_nothing(toy, monkeypatch, ca
 def test_what_removed_experiments_left_is_removed_after_a_question(toy, monkeypatch, capsys):
     before, cache = everything(toy), sorted((toy.folder / ".dvc/cache").rglob("*"))
     for answer in ("n\n", "\n", ""):
-        monkeypatch.setattr(sys, "argv", ["clean"])
         monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
-        assert clean.main() == 0
+        assert call("clean") == 0
         output = capsys.readouterr().out
         assert [line.split()[-1] for line in output.splitlines() if " MB  " in line] == REMOVED
         assert output.endswith("nothing was removed\n") and everything(toy) == before
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    assert clean.main() == 0
+    assert call("clean") == 0
     assert before - everything(toy) == {
         ".study/failures/b.json",
         ".study/resume/b/1/epoch-1.npz",
@@ -75,8 +72,7 @@ def test_what_removed_experiments_left_is_removed_after_a_question(toy, monkeypa
     assert sorted((toy.folder / ".dvc/cache").rglob("*")) == cache
 
     capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["clean", "--yes"])
-    assert clean.main() == 0
+    assert call("clean", "--yes") == 0
     assert (
         capsys.readouterr().out == "nothing to remove: everything belongs to a stage of dvc.yaml\n"
     )

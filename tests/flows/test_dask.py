@@ -94,7 +94,8 @@ def test_workers_in_their_own_checkouts_make_the_same_report(cluster, tmp_path):
         worker.forget_events()
         for name in "abcd":
             worker.write(f"hold-{name}", "")
-    flow = home.start(sys.executable, "-m", "flows.study", "--dask", address, stdout=-3, stderr=-3)
+    command = [sys.executable, "-m", "flows.cli", "run", "--dask", address]
+    flow = home.start(*command, stdout=-3, stderr=-3)
     wait_for(lambda: all(worker.events() for worker in workers))
     flow.send_signal(signal.SIGTERM)
     wait_for(lambda: all(len(worker.processes()) == 1 for worker in workers), 10)

@@ -74,7 +74,8 @@ def start_flow(toy, devices):
         return toy.start(
             sys.executable,
             "-m",
-            "flows.study",
+            "flows.cli",
+            "run",
             "--slots",
             devices,
             stdout=output,
@@ -235,10 +236,10 @@ def test_logs_of_the_last_ten_runs_are_kept(monkeypatch, tmp_path):
     assert log.name == "train@a-b.log"
 
 
-@pytest.mark.parametrize("module", ["flows.study", "flows.watch"])
-def test_an_address_without_a_prefect_server_is_one_line(toy, module):
+@pytest.mark.parametrize("command", ["run", "watch"])
+def test_an_address_without_a_prefect_server_is_one_line(toy, command):
     done = toy.beside(api="http://somebody:secret@127.0.0.1:9/api").run(
-        sys.executable, "-m", module
+        sys.executable, "-m", "flows.cli", command
     )
     assert (done.returncode, done.stdout) == (
         1,
@@ -378,7 +379,7 @@ def end_and_look(toy, flow, number):
 def test_if_nvidia_smi_fails_it_is_reported_once_and_the_cpu_is_used_twice(toy, tmp_path):
     toy.set("ab", 0.15)
     path = make_nvidia_smi(tmp_path, "echo no driver; exit 9")
-    done = toy.run(sys.executable, "-m", "flows.study", "--slots", "auto", PATH=path)
+    done = toy.run(sys.executable, "-m", "flows.cli", "run", "--slots", "auto", PATH=path)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("nvidia-smi fails: exit status 9, no driver; ") == 1
     assert "runs on slot cpu#1" in done.stdout and "runs on slot cpu#2" in done.stdout

@@ -314,7 +314,7 @@ def test_a_study_of_the_command_line_outlives_the_server_it_uses(toy):
     toy.forget_events()
     toy.write("hold-a", "")
     process = toy.start(
-        sys.executable, "-m", "flows.study", "--slots", "0", stdout=subprocess.PIPE, stderr=-2
+        sys.executable, "-m", "flows.cli", "run", "--slots", "0", stdout=subprocess.PIPE, stderr=-2
     )
     wait_for(lambda: toy.events("a"))
     run = runs(toy, "study")[0]

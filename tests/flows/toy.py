@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flows import cli
 from tests.conftest import ROOT
 
 CLIENT = httpx.Client(timeout=300)  # a server that restarts on a busy machine answers late
@@ -171,7 +172,7 @@ class Toy:
 
     def study(self, *options):
         """Run the flow as a user does whose PATH has no Python of this environment."""
-        return self.run(sys.executable, "-m", "flows.study", *options, PATH="/usr/bin:/bin")
+        return self.run(sys.executable, "-m", "flows.cli", "run", *options, PATH="/usr/bin:/bin")
 
     def events(self, name=None):
         """Return what the stages recorded, by stage, or of one: dictionaries with event, at
@@ -228,6 +229,13 @@ class Toy:
         return found
 
 
+def call(*arguments):
+    """Run `hemotune ARGUMENTS` in this process; returns its exit status."""
+    with pytest.raises(SystemExit) as ended:
+        cli.app(arguments)
+    return ended.value.code
+
+
 def wait_for(what, seconds=120):
     """Wait until `what()` is true and return it.
 
@@ -257,7 +265,7 @@ def end(process, number=signal.SIGTERM, seconds=60):
 
 @functools.cache
 def serving():
-    """A toy study that `python -m flows.serve` serves for all tests of this session.
+    """A toy study that `hemotune ui` serves for all tests of this session.
 
     Its `api` is the server's address.
     """
@@ -267,18 +275,17 @@ def serving():
 
 
 def serve(toy, port="0"):
-    """Serve a toy study with `python -m flows.serve` until this Python ends; return it with `api`
+    """Serve a toy study with `hemotune ui` until this Python ends; return it with `api`
     and `process` set.
     """
     printed, server = toy.folder / "serve.txt", toy.folder / ".study/server.json"
-    toy.process = toy.start(
-        sys.executable, "-m", "flows.serve", "--port", port, stdout=open(printed, "w"), stderr=-2
-    )
+    command = [sys.executable, "-m", "flows.cli", "ui", "--port", port]
+    toy.process = toy.start(*command, stdout=open(printed, "w"), stderr=-2)
     atexit.register(end, toy.process, signal.SIGTERM)
     wait_for(lambda: "open  " in printed.read_text() or toy.process.poll() is not None, 300)
     if toy.process.poll() is not None:
         pytest.fail(
-            f"flows.serve ended with status {toy.process.returncode}:\n{printed.read_text()}"
+            f"hemotune ui ended with status {toy.process.returncode}:\n{printed.read_text()}"
         )
     toy.api = json.loads(server.read_text())["api"]
     return toy

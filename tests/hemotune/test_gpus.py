@@ -1,13 +1,10 @@
 """The devices that a study runs on: those of nvidia-smi, the command line and the watch page."""
 
-import sys
-
 import pytest
 
-from flows import serve, slots, study
+from flows import slots
 from hemotune.errors import StudyError
 from tests.conftest import make_nvidia_smi
-from tests.flows.toy import Toy
 
 DRIVER_IS_GONE = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
 
@@ -78,29 +75,3 @@ def test_what_is_no_device_is_refused(text):
 )
 def test_what_the_form_allows_are_devices(text):
     assert ",".join(slots.find_devices(text)) == text.replace(" ", "")
-
-
-def test_the_command_line_refuses_in_one_line(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(Toy(tmp_path / "toy", names="a").folder)
-    for options, problem in {
-        "--slots cpu;cpu": (
-            "slots: 'cpu;cpu' is no device: give auto, or ids such as 0,1 or cpu,cpu"
-        ),
-        "--per-gpu 0": "--per-gpu: give 1 or more, not 0",
-        "--force trian": "force: there is no stage trian; `dvc stage list` names them",
-    }.items():
-        monkeypatch.setattr(sys, "argv", ["flows.study", *options.split()])
-        capfd.readouterr()
-        assert study.main() == 1
-        assert capfd.readouterr() == ("", f"error: {problem}\n")
-
-
-@pytest.mark.parametrize("cron", ["every day", "0 0 30 2 *"])
-def test_a_wrong_cron_is_refused_before_anything_starts(tmp_path, monkeypatch, capfd, cron):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["flows.serve", "--watch", cron])
-    assert serve.main() == 1
-    output, errors = capfd.readouterr()
-    assert (output, errors.count("\n")) == ("", 1)
-    assert errors.startswith(f"error: --watch: {cron!r} is no cron expression")
-    assert not list(tmp_path.iterdir())

@@ -95,7 +95,7 @@ def test_token_and_signed_link_appear_nowhere_in_prefect(kaggle, server, workspa
         "VERBOSE": "true",
         "PREFECT_HOME": str(workspace / ".study/prefect"),
     }
-    done = python("flows.study", cwd=workspace, **server.environment, **home, **settings)
+    done = python("flows.cli", "run", cwd=workspace, **server.environment, **home, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     texts = {"output": done.stdout + done.stderr}
     with contextlib.closing(sqlite3.connect(workspace / ".study/prefect/prefect.db")) as database:

@@ -1,0 +1,120 @@
+"""The command line, `hemotune`.
+
+Each command imports its module itself: Prefect and DVC load in seconds, which help needs not.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from hemotune.errors import StudyError, entry_point
+
+P = ParamSpec("P")
+app = typer.Typer(
+    help="A fine-tuning study of blood-cell images. Run it from the top folder of a checkout.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def command(action: Callable[P, int | None]) -> Callable[P, None]:
+    """Make `action` a command: its errors are one line, its result is the exit status."""
+
+    @app.command()
+    @functools.wraps(action)
+    def run_in_checkout(*args: P.args, **kwargs: P.kwargs) -> None:
+        raise typer.Exit(in_checkout(*args, **kwargs))
+
+    @entry_point
+    def in_checkout(*args: P.args, **kwargs: P.kwargs) -> int | None:
+        for name in ("dvc.yaml", "params.yaml"):
+            if not Path(name).exists():
+                raise StudyError(f"{name} is missing: run from the top folder of a checkout")
+        return action(*args, **kwargs)
+
+    return run_in_checkout
+
+
+@command
+def run(
+    slots: Annotated[
+        str,
+        typer.Option(
+            metavar="DEVICES",
+            help="Devices on which fine-tunes run, one on each: ids such as 0,1 for two GPUs, or"
+            " cpu,cpu for two at a time without. auto: all GPUs, or cpu,cpu if there is none.",
+        ),
+    ] = "auto",
+    per_gpu: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many fine-tunes share each device.")
+    ] = 1,
+    force: Annotated[
+        str,
+        typer.Option(
+            metavar="STAGES", help="Stages to run even if nothing changed, separated by commas."
+        ),
+    ] = "",
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="A Dask scheduler, on whose workers the fine-tunes run."
+        ),
+    ] = None,
+) -> int:
+    """Run the stages of dvc.yaml that have changed, in parallel."""
+    from flows import study
+
+    return study.run(slots, per_gpu, [name for name in force.split(",") if name], dask)
+
+
+@command
+def ui(
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Default: 4200, or a free port if that is taken.")
+    ] = None,
+    watch: Annotated[
+        str, typer.Option(metavar="CRON", help="When to look for changes.")
+    ] = "0 6 * * *",
+) -> int:
+    """Watch, start and schedule studies in a browser."""
+    from flows import serve
+
+    return serve.serve(host, port, watch)
+
+
+@command
+def watch() -> int:
+    """Run the study if its data, parameters or code changed."""
+    from flows import watch
+
+    return watch.run()
+
+
+@command
+def status() -> None:
+    """Show what is running, what has failed and what has changed."""
+    from flows import status
+
+    status.show()
+
+
+@command
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without a question.")] = False,
+) -> None:
+    """Remove what deleted experiments left, after a question."""
+    from flows import clean
+
+    clean.remove(yes)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,164 @@
+"""The command line `hemotune`: help, wrong options, folders that are no checkout, status."""
+
+import importlib
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+from tests.conftest import ENVIRONMENT, ROOT, python
+from tests.flows.toy import Toy, call, wait_for
+
+COMMANDS = ["run", "ui", "watch", "status", "clean"]
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Run `hemotune ARGUMENTS` in an empty folder; importing Prefect or DVC there is an error."""
+    poison, folder = tmp_path / "poison", tmp_path / "empty"
+    for path in (poison, folder):
+        path.mkdir()
+    for name in ("prefect", "dvc", "keras"):
+        (poison / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')")
+
+    def hemotune(*arguments):
+        done = python("flows.cli", *arguments, cwd=folder, PYTHONPATH=f"{poison}:{ROOT}")
+        assert not list(folder.iterdir())
+        return done.returncode, done.stdout, done.stderr
+
+    return hemotune
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_needs_no_checkout_and_loads_neither_prefect_nor_dvc(elsewhere, command):
+    code, output, errors = elsewhere(*command, "--help")
+    assert (code, errors) == (0, "")
+    assert output.startswith("Usage: ")
+    if not command:
+        assert [line.split()[0] for line in output.partition("Commands:\n")[2].splitlines()] == (
+            COMMANDS
+        )
+        assert "..." not in output.partition("Commands:\n")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_outside_a_checkout_a_command_is_one_line(elsewhere, command):
+    assert elsewhere(command) == (
+        1,
+        "",
+        "error: dvc.yaml is missing: run from the top folder of a checkout\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["rum"], "No such command 'rum'."),
+        (["run", "--slot", "0"], "No such option: --slot"),
+        (["run", "--per-gpu", "0"], "Invalid value for '--per-gpu': "),
+        (["ui", "--port", "http"], "Invalid value for '--port': "),
+        (["status", "now"], "Got unexpected extra argument(s) (now)"),
+    ],
+)
+def test_wrong_options_are_named(elsewhere, arguments, problem):
+    code, output, errors = elsewhere(*arguments)
+    assert (code, output) == (2, "")
+    assert errors.splitlines()[-1].startswith(f"Error: {problem}")
+    assert "Traceback" not in errors
+
+
+def test_what_no_device_and_no_stage_is_called_is_refused_in_one_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(Toy(tmp_path / "toy", names="a").folder)
+    for options, problem in {
+        "--slots cpu;cpu": (
+            "slots: 'cpu;cpu' is no device: give auto, or ids such as 0,1 or cpu,cpu"
+        ),
+        "--force trian": "force: there is no stage trian; `dvc stage list` names them",
+    }.items():
+        capfd.readouterr()
+        assert call("run", *options.split()) == 1
+        assert capfd.readouterr() == ("", f"error: {problem}\n")
+
+
+@pytest.mark.parametrize("cron", ["every day", "0 0 30 2 *"])
+def test_a_wrong_cron_is_refused_before_anything_starts(tmp_path, monkeypatch, capfd, cron):
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert call("ui", "--watch", cron) == 1
+    output, errors = capfd.readouterr()
+    assert (output, errors.count("\n")) == ("", 1)
+    assert errors.startswith(f"error: --watch: {cron!r} is no cron expression")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def status(toy):
+    done = toy.run(sys.executable, "-m", "flows.cli", "status")
+    return done.returncode, done.stdout
+
+
+def test_status_shows_what_is_running_failed_and_changed(tmp_path):
+    toy = Toy(tmp_path / "toy", names="ab", seconds=0.0)
+    none = "running: no study\nfailed: 0\n"
+    changed = [
+        f"  {name}: no earlier result in dvc.lock\n"
+        for name in ("download", "train@a", "train@b", "report")
+    ]
+    assert status(toy) == (
+        0,
+        f"{none}changed: 4 of 4 stages\n{''.join(changed)}",
+    )
+
+    toy.write("fail-b", "")
+    toy.write("hold-a", "")
+    run = toy.start(
+        sys.executable, "-m", "flows.cli", "run", "--slots", "0,1", stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: toy.events("a") and (toy.folder / ".study/failures/b.json").exists())
+        code, output = status(toy)
+    finally:
+        (toy.folder / "hold-a").unlink()
+        assert run.wait(120) == 1
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0].startswith("running: the run '")
+    assert lines[1].startswith("  http://127.0.0.1:")
+    assert lines[2:] == [
+        "failed: 1",
+        "  b: b fails as requested",
+        "changed: not known while a study runs",
+    ]
+
+    (toy.folder / "fail-b").unlink()
+    assert toy.run(sys.executable, "-m", "flows.cli", "run").returncode == 0
+    assert status(toy) == (0, f"{none}changed: 0 of 4 stages\n")
+
+    toy.write("params.yaml", "names: [a")
+    code, output = status(toy)
+    assert code == 1
+    assert output.startswith(f"{none}error: dvc: ") and "Traceback" not in output
+
+
+def test_the_entry_point_is_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["hemotune"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.slow
+def test_an_installation_has_all_files(workspace, tmp_path):
+    for name in ("pyproject.toml", "README.md"):
+        (workspace / name).write_bytes((ROOT / name).read_bytes())
+    command = ["uv", "build", "--quiet", "--offline", "--no-build-isolation", "--wheel"]
+    subprocess.run([*command, "--out-dir", tmp_path / "wheel"], cwd=workspace, env=ENVIRONMENT)
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name}
+    assert packed == {
+        path.relative_to(workspace).as_posix()
+        for package in ("flows", "tasks", "hemotune")
+        for path in (workspace / package).rglob("*")
+        if path.is_file()
+    }
