@@ -99,6 +99,7 @@ def status(toy):
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_status_shows_what_is_running_failed_and_changed(tmp_path):
     toy = Toy(tmp_path / "toy", names="ab", seconds=0.0)
     none = "running: no study\nfailed: 0\n"
