@@ -54,6 +54,7 @@ def test_a_repeat_is_a_number(no_keras):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in STAGES if name not in NEEDS_NOTHING])
 def test_missing_inputs_are_one_line(workspace, name):
     code, output, errors = stage(name, *ARGUMENTS.get(name, []), folder=workspace)
@@ -62,6 +63,7 @@ def test_missing_inputs_are_one_line(workspace, name):
     assert "`dvc repro" in errors or "run prepare first" in errors
 
 
+@pytest.mark.slow
 def test_a_backbone_that_does_not_exist_is_one_line(workspace):
     code, _, errors = stage("backbone", "ResNet51", folder=workspace)
     assert (code, errors.count("\n")) == (1, 1)
