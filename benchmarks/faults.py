@@ -144,16 +144,18 @@ def faults():
         Fault(
             last, "served: kill -9 of the run's engine", SECOND, served=(ENGINE,), ends="Crashed"
         ),
-        Fault(last, "served: kill -9 of flows.server", FIRST, served=(SERVER,), ends="Completed"),
+        Fault(
+            last, "served: kill -9 of Prefect's server", FIRST, served=(SERVER,), ends="Completed"
+        ),
         Fault(
             last,
-            "served: kill -9 of flows.server, three times",
+            "served: kill -9 of Prefect's server, three times",
             FIRST,
             served=(SERVER,),
             deaths=3,
             ends="Crashed",
         ),
-        Fault(last, "served: kill -9 of flows.serve", SECOND, served=(SERVE,), ends="Crashed"),
+        Fault(last, "served: kill -9 of hemotune ui", SECOND, served=(SERVE,), ends="Crashed"),
         Fault(
             last,
             "served: kill -9 of all processes, as by a reboot",
@@ -259,7 +261,7 @@ def judge(fault, before, reference, usual, folder):
 
 
 def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple[str, list[str]]:
-    """Do what `judge` does for a study that flows.serve runs on request; so is the next run."""
+    """Do what `judge` does for a study that `hemotune ui` runs on request; so is the next run."""
     ended = "did not end"
     try:
         with served.disturbed(folder, fault.when, fault.served, fault.deaths) as (serving, ended):
