@@ -9,7 +9,11 @@ state draws the same scene at any size. NumPy and Pillow only, for speed.
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+
+Floats = NDArray[np.float32]
+Point = tuple[float, float]  # pixels down, and to the right
 
 CLASSES = ("EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL")
 # Optical density of (red, green, blue) light: two ends between which each photograph's stain lies.
@@ -34,7 +38,9 @@ RADIUS = {
 }
 
 
-def draw_photograph(rng, cell_class, width, height, magnification=1.0):
+def draw_photograph(
+    rng: np.random.Generator, cell_class: str, width: int, height: int, magnification: float = 1.0
+) -> NDArray[np.uint8]:
     """Draw one photograph: uint8 (height, width, 3), RGB, with one white cell of `cell_class`, red
     cells and platelets.
 
@@ -68,29 +74,33 @@ def draw_photograph(rng, cell_class, width, height, magnification=1.0):
     )
     picture = 255 * light.astype(np.float32) * np.exp(-density)
     picture += rng.uniform(1.0, 3.0) * rng.standard_normal(picture.shape, np.float32)
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    photograph: NDArray[np.uint8] = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return photograph
 
 
-def mix(ends, share):
+def mix(ends: Floats, share: float) -> Floats:
     """The point at `share` (0 to 1) between two colours."""
-    return (ends[0] * (1 - share) + ends[1] * share).astype(np.float32)
+    mixed: Floats = (ends[0] * (1 - share) + ends[1] * share).astype(np.float32)
+    return mixed
 
 
-def step(distance, width):
+def step(distance: Floats, width: float) -> Floats:
     """Smooth step from 0 to 1 where `distance` passes through 0; `width` is the edge's, in the same
     unit.
     """
-    share = np.minimum(np.maximum(distance / width + 0.5, 0), 1)
+    share: Floats = np.minimum(np.maximum(distance / width + 0.5, 0), 1)
     return share * share * (3 - 2 * share)
 
 
-def noise(rng, cells, size):
+def noise(rng: np.random.Generator, cells: int, size: int) -> Floats:
     """Smooth noise of about unit spread: float32 (size, size), with `cells` bumps across."""
     grid = Image.fromarray(rng.standard_normal((cells, cells), np.float32))
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def window(centre, half, shape):
+def window(
+    centre: Point, half: int, shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice], tuple[int, int], int]:
     """Rows and columns of a square of `half` pixels about `centre`, cut to `shape`, and the same
     cut of the square itself.
     """
@@ -101,9 +111,18 @@ def window(centre, half, shape):
     return (slice(first, last), slice(start, stop)), inside, (top, left), size
 
 
-def draw_red_cells(rng, width, height, radius, focus, white_centre, white_radius):
-    """Thickness of the red cells: float32 (height, width), about 1 inside a cell. They keep off the
-    white cell.
+def draw_red_cells(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    radius: float,
+    focus: float,
+    white_centre: Point,
+    white_radius: float,
+) -> Floats:
+    """Return the thickness of the red cells: (height, width), about 1 inside a cell.
+
+    They keep off the white cell.
     """
     spacing = radius * rng.uniform(2.1, 2.9)
     grid = (
@@ -122,9 +141,8 @@ def draw_red_cells(rng, width, height, radius, focus, white_centre, white_radius
     centres = centres[
         np.hypot(*(centres - np.array(white_centre)).T) > white_radius + 0.55 * radius
     ]
-    count = len(centres)
     thickness = np.zeros((height, width), np.float32)
-    if not count:
+    if not len(centres):
         return thickness
 
     half = int(np.ceil(1.5 * radius + focus))
@@ -132,25 +150,8 @@ def draw_red_cells(rng, width, height, radius, focus, white_centre, white_radius
     span = np.arange(2 * half + 1)
     y = (span + top[:, :1] - centres[:, :1]).astype(np.float32)[:, :, None]
     x = (span + top[:, 1:] - centres[:, 1:]).astype(np.float32)[:, None, :]
-    vary = lambda low, high: rng.uniform(low, high, (count, 1, 1)).astype(np.float32)  # noqa: E731
-    turn, size, long = vary(0, 2 * np.pi), radius * vary(0.82, 1.15), vary(0.84, 1.16)
-    u, v = (
-        (x * np.cos(turn) + y * np.sin(turn)) / (size * long),
-        (y * np.cos(turn) - x * np.sin(turn)) / size * long,
-    )
-    square = u * u + v * v
-    # Three-cornered a little
-    away = np.sqrt(square) + vary(-0.08, 0.08) * u * (u * u - 3 * v * v) / (square + 0.05)
-    pallor = np.clip(rng.uniform(0.1, 0.85) + rng.normal(0, 0.18, (count, 1, 1)), 0, 0.9).astype(
-        np.float32
-    )
-    hollow = (away / rng.uniform(0.42, 0.6)) ** 2
-    rim = (away - 0.9) / 0.09
-    cells = (
-        step((1 - away) * radius, focus)
-        * vary(0.85, 1.1)
-        * (1 - pallor / (1 + hollow * hollow) + 0.22 / (1 + rim * rim))
-    )
+
+    cells = red_cell_shapes(rng, y, x, radius, focus)
     for cell, centre in zip(cells, centres.tolist(), strict=True):
         (rows, columns), inside, _, _ = window(centre, half, thickness.shape)
         part = thickness[rows, columns]
@@ -159,7 +160,43 @@ def draw_red_cells(rng, width, height, radius, focus, white_centre, white_radius
     return thickness
 
 
-def draw_platelet(rng, density, red_radius, focus, stain):
+def red_cell_shapes(
+    rng: np.random.Generator, y: Floats, x: Floats, radius: float, focus: float
+) -> Floats:
+    """Return the thickness of each red cell: (cells, size, size), about 1 inside.
+
+    Args:
+        y: pixels down from each cell's centre, (cells, size, 1).
+        x: pixels to the right of it, (cells, 1, size).
+    """
+
+    def vary(low: float, high: float) -> Floats:
+        return rng.uniform(low, high, (len(y), 1, 1)).astype(np.float32)
+
+    turn, size, long = vary(0, 2 * np.pi), radius * vary(0.82, 1.15), vary(0.84, 1.16)
+    u, v = (
+        (x * np.cos(turn) + y * np.sin(turn)) / (size * long),
+        (y * np.cos(turn) - x * np.sin(turn)) / size * long,
+    )
+    square = u * u + v * v
+    # Three-cornered a little
+    away = np.sqrt(square) + vary(-0.08, 0.08) * u * (u * u - 3 * v * v) / (square + 0.05)
+    pallor = np.clip(rng.uniform(0.1, 0.85) + rng.normal(0, 0.18, (len(y), 1, 1)), 0, 0.9).astype(
+        np.float32
+    )
+    hollow = (away / rng.uniform(0.42, 0.6)) ** 2
+    rim = (away - 0.9) / 0.09
+    thickness: Floats = (
+        step((1 - away) * radius, focus)
+        * vary(0.85, 1.1)
+        * (1 - pallor / (1 + hollow * hollow) + 0.22 / (1 + rim * rim))
+    )
+    return thickness
+
+
+def draw_platelet(
+    rng: np.random.Generator, density: Floats, red_radius: float, focus: float, stain: Floats
+) -> None:
     """Add a platelet, a small granular speck, to `density` in place."""
     height, width = density.shape[:2]
     size = red_radius * rng.uniform(0.12, 0.32)
@@ -178,7 +215,15 @@ def draw_platelet(rng, density, red_radius, focus, stain):
     density[rows, columns] += speck[inside][..., None].astype(np.float32) * stain
 
 
-def draw_white_cell(rng, density, cell_class, centre, radius, focus, nucleus_stain):
+def draw_white_cell(
+    rng: np.random.Generator,
+    density: Floats,
+    cell_class: str,
+    centre: Point,
+    radius: float,
+    focus: float,
+    nucleus_stain: Floats,
+) -> None:
     """Add the white cell to `density` in place; red cells below it show through only faintly."""
     (rows, columns), inside, corner, span = window(
         centre, math.ceil(1.35 * radius + focus), density.shape
@@ -227,7 +272,9 @@ def draw_white_cell(rng, density, cell_class, centre, radius, focus, nucleus_sta
     part += cell[inside]
 
 
-def granules(rng, u, v, across, share, edge):
+def granules(
+    rng: np.random.Generator, u: Floats, v: Floats, across: int, share: float, edge: float
+) -> Floats:
     """Round grains, `across` of them over the cell's diameter, in `share` of the places of a
     jittered grid: values 0 to 1.
     """
@@ -241,10 +288,11 @@ def granules(rng, u, v, across, share, edge):
     row, column = (v + 2 + bend[0]) * across / 2, (u + 2 + bend[1]) * across / 2
     i, j = np.clip(row.astype(int), 0, places - 1), np.clip(column.astype(int), 0, places - 1)
     away = np.hypot(row - i - 0.5 - shift[0][i, j], column - j - 0.5 - shift[1][i, j])
-    return step(size[i, j] - away, max(0.35, edge * across / 2)) * (size[i, j] > 0)
+    grains: Floats = step(size[i, j] - away, max(0.35, edge * across / 2)) * (size[i, j] > 0)
+    return grains
 
 
-def draw_lobes(rng, cell_class):
+def draw_lobes(rng: np.random.Generator, cell_class: str) -> NDArray[np.float64]:
     """Lobes of a nucleus: float array (lobes, 3) of x, y and radius, in radii of the cell; thin
     bridges are small lobes.
     """
@@ -258,29 +306,34 @@ def draw_lobes(rng, cell_class):
         sizes = size * rng.uniform(0.85, 1.15, 5)
         return np.stack([arm * np.cos(angles) - 0.12, 1.15 * arm * np.sin(angles), sizes], 1)
     if cell_class == "EOSINOPHIL":  # two lobes like spectacles, seldom three
-        count, size, bend = rng.choice([2, 3], p=[0.87, 0.13]), (0.35, 0.45), rng.uniform(1.9, 2.9)
+        count, bend = rng.choice([2, 3], p=[0.87, 0.13]), rng.uniform(1.9, 2.9)
+        smallest, largest = 0.35, 0.45
     else:  # neutrophil: three to five small lobes in a chain, seldom two
-        count, size, bend = (
-            rng.choice([2, 3, 4, 5], p=[0.07, 0.38, 0.37, 0.18]),
-            (0.25, 0.34),
-            rng.uniform(2.8, 5.0),
-        )
+        count = rng.choice([2, 3, 4, 5], p=[0.07, 0.38, 0.37, 0.18])
+        bend = rng.uniform(2.8, 5.0)
+        smallest, largest = 0.25, 0.34
     arm = rng.uniform(0.4, 0.5)
     angles = np.linspace(-bend / 2, bend / 2, count) + rng.uniform(-0.18, 0.18, count)
     arms = arm * rng.uniform(0.75, 1.2, count)
     lobes = np.stack(
-        [arms * np.cos(angles) - 0.08, arms * np.sin(angles), rng.uniform(*size, count)], 1
+        [
+            arms * np.cos(angles) - 0.08,
+            arms * np.sin(angles),
+            rng.uniform(smallest, largest, count),
+        ],
+        1,
     )
     bridges = (lobes[:-1] + lobes[1:]) / 2
     bridges[:, 2] *= rng.uniform(0.3, 0.62)
     return np.concatenate([lobes, bridges])
 
 
-def lobed(lobes, u, v):
+def lobed(lobes: NDArray[np.float64], u: Floats, v: Floats) -> Floats:
     """Signed distance, in radii of the cell and positive inside, to the rounded union of
     `lobes`.
     """
     sharp, total = 4.0, np.zeros_like(u)
     for x, y, size in lobes.astype(np.float32):
         total += np.exp(sharp * (1 - ((u - x) ** 2 + (v - y) ** 2) / (size * size)))
-    return np.log(total + 1e-6) / sharp * lobes[:, 2].mean() / 2
+    distance: Floats = np.log(total + 1e-6) / sharp * lobes[:, 2].mean() / 2
+    return distance

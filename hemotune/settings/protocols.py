@@ -1,11 +1,13 @@
 """Key `protocols` of params.yaml: how the images are split."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+Value = TypeVar("Value")
 
-def no_value_twice(values: list) -> list:
+
+def no_value_twice(values: list[Value]) -> list[Value]:
     if len(set(values)) != len(values):
         raise ValueError("each value may be listed once")
     return values

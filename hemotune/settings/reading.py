@@ -117,4 +117,5 @@ def section_at(schema: Any, location: tuple[Any, ...]) -> type[Section]:
     for part in location:
         fields = getattr(schema, "model_fields", None)
         schema = fields[part].annotation if fields else get_args(schema)[-1]
-    return schema
+    section: type[Section] = schema
+    return section

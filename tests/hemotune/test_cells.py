@@ -1,6 +1,4 @@
-"""Drawn smears: the same seed draws the same bytes, the data set is built as the real one, and its
-leak shows.
-"""
+"""Drawn smears: same bytes for a seed, structure of the real data set, and its leak."""
 
 import csv
 from collections import Counter
@@ -43,11 +41,8 @@ def test_photograph_is_a_smear(cell_class):
 
 def test_tiny_and_large_pictures_draw():
     for width, height in [(16, 16), (17, 40), (640, 480)]:
-        assert draw_photograph(np.random.default_rng(1), "MONOCYTE", width, height).shape == (
-            height,
-            width,
-            3,
-        )
+        picture = draw_photograph(np.random.default_rng(1), "MONOCYTE", width, height)
+        assert picture.shape == (height, width, 3)
 
 
 def test_augment_moves_on_black():
@@ -73,8 +68,9 @@ def test_training_set_does_not_depend_on_processes():
 
 
 def test_worker_failure_is_not_silent():
+    jobs = [(None, "BASOPHIL", 16, 16)] * 8
     with pytest.raises(Exception, match="returned non-zero exit status"):
-        cells.in_processes(draw_photograph, [(None, "BASOPHIL", 16, 16)] * 8, "draw", processes=2)
+        cells.in_processes(draw_photograph, jobs, "draw", "images", processes=2)
 
 
 def test_sample_is_built_like_the_real_data(sample):
@@ -86,11 +82,8 @@ def test_sample_is_built_like_the_real_data(sample):
     assert files == list(truth)
     count = Counter(tuple(path.split("/")[:2]) for path in files)
     for cell_class in CLASSES:
-        assert [count[split, cell_class] for split in ("TRAIN", "TEST", "TEST_SIMPLE")] == [
-            48,
-            12,
-            2,
-        ]
+        counts = [count[split, cell_class] for split in ("TRAIN", "TEST", "TEST_SIMPLE")]
+        assert counts == [48, 12, 2]
     with open(folder / "truth.csv", newline="", encoding="utf-8") as file:
         assert {row["path"]: row["photograph"] for row in csv.DictReader(file)} == truth
     assert {path.name for path in (folder / "photographs").iterdir()} == set(truth.values())
