@@ -1,9 +1,9 @@
-"""Write the study's report: reports/study.md in the shape of the original, results.csv, times.csv,
-figures/ and model_card.md.
+"""Write the study's report: reports/study.md in the format of the original, results.csv,
+times.csv, figures/ and model_card.md.
 
-python -m tasks.report                   every run that params.yaml names must be there
-python -m tasks.report --incomplete      report the runs that are there, list the others as failed
-python -m tasks.report --without-images  draw no images of the data set, whose licence may not allow
+python -m tasks.report                   fail if a run of params.yaml is missing
+python -m tasks.report --incomplete      report the finished runs and list the others as failed
+python -m tasks.report --without-images  show no images of the data set, whose licence may not allow
                                          their publication
 """
 
@@ -38,7 +38,7 @@ from tasks.report.software import WARNING, different_software
 from tasks.report.study import Rule, Study, read_study
 from tasks.report.trust import warnings_of
 
-# Words of section 1 for fields of Metrics.
+# Names in section 1 for fields of Metrics.
 MACHINE = {"CPU": "processor", "Threads": "threads", "Device": "device", "Precision": "precision"}
 # Modules whose functions study.md.j2 calls, by name.
 MODULES = {
@@ -59,10 +59,10 @@ def main(*arguments: str) -> None:
     parser.add_argument(
         "--incomplete",
         action="store_true",
-        help="report the runs that are there, list the missing ones as failed",
+        help="report the finished runs and list the others as failed",
     )
     parser.add_argument(
-        "--without-images", action="store_true", help="draw no images of the data set"
+        "--without-images", action="store_true", help="show no images of the data set"
     )
     options = parser.parse_args(arguments)
 
@@ -97,9 +97,7 @@ def main(*arguments: str) -> None:
 
 
 def show(share: float, step: str) -> None:
-    """Print the progress, in the form that flows/ reads; a full report takes half a minute on two
-    slow cores.
-    """
+    """Print the progress in the format that flows/ reads."""
     print(f"[{share:4.0%}] report: {step}", flush=True)
 
 
@@ -134,9 +132,7 @@ def write_study(
     warnings: Sequence[str],
     with_images: bool,
 ) -> str:
-    """Return the text of study.md, without images of the data set and links to any if these are not
-    to be shown.
-    """
+    """Return the text of study.md, with or without images of the data set and links to them."""
     finished = [summary for summary in summaries if summary.finished]
     finished_runs = [run for summary in finished for run in summary.finished]
     by_experiment = {
@@ -182,9 +178,7 @@ def failures_of(runs: Runs) -> list[str]:
 
 
 def broken_rules(rules: Sequence[Rule]) -> list[str]:
-    """Return a line for each rule that the data breaks, with some of the files, or why the rule
-    could not be judged.
-    """
+    """Return a line for each broken rule, with some of the files, or why it could not be judged."""
     lines = []
     for rule in rules:
         if rule.passed or rule.severity == "off":
@@ -199,7 +193,7 @@ def broken_rules(rules: Sequence[Rule]) -> list[str]:
 def summary_of(
     study: Study, runs: Runs, summaries: Sequence[Summary], warnings: Sequence[str]
 ) -> str:
-    """Return the results tables and where the report is, as plain text for a terminal."""
+    """Return the results tables and the paths of the report, as plain text for a terminal."""
     lines = []
     for name, group in by_series(summaries).items():
         lines += [
@@ -212,8 +206,7 @@ def summary_of(
     if software := different_software(summaries):
         lines.append(plain(f"{WARNING}\n{bullets(software)}"))
     lines.append(
-        "The report is reports/study.md, its numbers are reports/results.csv, its figures "
-        "reports/figures/"
+        "Report: reports/study.md; results: reports/results.csv; figures: reports/figures/"
     )
     return "\n".join(lines) + "\n"
 

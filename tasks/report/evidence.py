@@ -1,4 +1,4 @@
-"""Section 5 of the report: how reliable the accuracies are. Intervals, both protocols, controls
+"""Section 5 of the report: reliability of the accuracies. Intervals, both protocols, controls
 without training, spread over repeats, pairs.
 """
 
@@ -58,7 +58,7 @@ def interval_table(group: Iterable[Summary]) -> str:
 
 
 def interval_notes(group: Iterable[Summary]) -> list[str]:
-    """Return what weakens the intervals of one series, each note once."""
+    """Return the limitations of the intervals of one series, each once."""
     return list(dict.fromkeys(note for summary in group for note in summary.per_image.notes))
 
 
@@ -165,7 +165,7 @@ def pairs_table(group: Sequence[Summary]) -> str:
         ]
         for summary in group
     ]
-    tie = f", first of {len(equal) + 1} that tie" if equal else ""
+    tie = f", first of {len(equal) + 1} tied" if equal else ""
     head = [
         "Model",
         f"Against the first ({escaped(first.experiment)})",

@@ -1,5 +1,5 @@
-"""Sections 2 and 3 of the report, in the shape of the original: a section for each experiment, the
-results table.
+"""Sections 2 and 3 of the report, in the format of the original: a section for each experiment,
+the results table.
 """
 
 from collections.abc import Sequence
@@ -65,12 +65,11 @@ def runs_table(group: Sequence[Summary], axes: Sequence[str]) -> str:
 
 
 def result_rows(summaries: Sequence[Summary]) -> list[Row]:
-    """Return the rows of the results table of one series, in its groups and with its marks; an
-    empty row separates groups.
+    """Return the rows of the results table of one series; an empty row separates groups.
 
-    The marks are those of the original's table: the model, a factor that differs from the first
-    row, the best accuracy, the longest and the shortest learning time. (There row 5's 90.56 % is
-    bold too, which no rule explains: it is neither extreme.)
+    Bold as in the original's table: the model, a factor that differs from the first row, the best
+    accuracy, the longest and the shortest learning time. (The original also has row 5's 90.56 % in
+    bold, for no apparent reason.)
     """
     finished = [summary for summary in summaries if summary.finished]
     best = percent(max((summary.accuracy for summary in finished), default=0))

@@ -1,6 +1,4 @@
-"""The report's figures. The same numbers give the same bytes; no two lines differ in their colour
-alone.
-"""
+"""The report's figures: the same numbers give the same bytes; lines differ in more than colour."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -34,11 +32,9 @@ def style(number: int) -> dict[str, Any]:  # Any: keyword arguments of Axes.plot
 
 
 def new_figure(width: float, height: float, margins: dict[str, float] | None = None) -> Figure:
-    """Return a figure of `width` x `height` inches in matplotlib's own defaults, whatever the
-    user's are.
+    """Return a figure of `width` x `height` inches with matplotlib's defaults, not the user's.
 
-    Where the caller knows the `margins` (of subplots_adjust) they save the search for a layout,
-    half of the drawing time.
+    `margins` (of subplots_adjust) save the computation of a layout, half of the drawing time.
     """
     import matplotlib
 
@@ -73,8 +69,9 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def begin_at_zero(axes: Axes) -> None:
-    """Show a loss from zero on, its highest marker whole: matplotlib's own margin is a share of the
-    range of the data, not of the axis.
+    """Start the axis of a loss at zero, with room for the highest marker.
+
+    matplotlib's margin is relative to the range of the data, not to the axis.
     """
     axes.set_ylim(min(0, axes.get_ylim()[0]), 1.05 * axes.dataLim.y1)
 
@@ -90,8 +87,8 @@ def whole_epochs(axes: Axes, runs: Iterable[FinishedRun]) -> None:
 
 
 def draw_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
-    """Draw loss and accuracy over epochs, train and validation, of one experiment's repeats, a line
-    for each, to the PNG `path`.
+    """Draw the training and validation curves of an experiment to the PNG `path`, a line for each
+    repeat.
     """
     margins = {"left": 0.065, "right": 0.985, "bottom": 0.145, "top": 0.91, "wspace": 0.17}
     figure = new_figure(9, 3.4, margins)
@@ -120,7 +117,7 @@ def draw_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
 
 
 def name_of(experiment: Experiment) -> str:
-    """Return the end of the names of a series' figures, `PROTOCOL-BACKBONE.png`."""
+    """Return the suffix of the names of a series' figures, `PROTOCOL-BACKBONE.png`."""
     return f"{experiment.protocol}-{experiment.backbone}.png"
 
 
@@ -164,8 +161,8 @@ def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str)
 
 
 def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
-    """Draw test accuracy with its interval and learning time of every experiment, top to bottom, a
-    mark for each series, to the PNG `path`.
+    """Draw test accuracy with its interval and learning time of every experiment to the PNG `path`,
+    a mark for each series.
     """
     names = {summary.experiment: label_of(summary) for summary in summaries}
     experiments = list(names)
@@ -205,8 +202,7 @@ def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
 
 
 def draw_confusions(path: Path, matrices: Sequence[tuple[str, pd.DataFrame]]) -> None:
-    """Draw confusion matrices side by side, counts as numbers, the share of each true class as a
-    shade.
+    """Draw confusion matrices side by side: counts as numbers, shares of the true class as shades.
 
     Args:
         path: the PNG to write.
@@ -332,9 +328,7 @@ def shortened(text: object, most: int = 20) -> str:
 
 
 def class_labels(names: Iterable[str]) -> list[str]:
-    """Return names of classes in lines that fit beside an axis, numbered where two would look the
-    same.
-    """
+    """Return class names wrapped to fit beside an axis, numbered if two would look the same."""
     labels = [textwrap.fill(shortened(name, 44), 24) for name in names]
     if len(set(labels)) == len(labels):
         return labels

@@ -1,5 +1,6 @@
-"""Section 6 of the report: the effect of each factor on accuracy and time, as a finding only where
-the data support it.
+"""Section 6 of the report: the effect of each factor on accuracy and time.
+
+An effect is reported as a finding only if the data support it.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from tasks.report.markdown import (
 )
 from tasks.report.results import FACTORS, Summary, best_of, by_series
 
-# The factors in the order of the report: three of an experiment, then that of a series.
+# The factors in the order of the report: three of an experiment, one of a series.
 TITLES = {
     "units": "Units of the hidden layers",
     "layers": "Hidden layers",
@@ -32,7 +33,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Effect:
-    """Two experiments of a series that differ in one factor alone; of backbones, in a protocol."""
+    """Two experiments of a series that differ in one factor only (backbones: of one protocol)."""
 
     factor: str
     series: str
@@ -66,10 +67,10 @@ class Effect:
 
 
 def effects_of(summaries: Sequence[Summary]) -> list[Effect]:
-    """Return the effects of all pairs of experiments that differ in one factor alone.
+    """Return the effects of all pairs of experiments that differ in one factor only.
 
-    p is corrected within a series: two dozen comparisons at 5 % each would give a false finding in
-    most studies.
+    p is corrected within a series: without correction, two dozen comparisons at 5 % each would
+    give a false finding in most studies.
     """
     finished = [summary for summary in summaries if summary.finished]
     effects = []
@@ -138,7 +139,7 @@ def findings_of(effects: Iterable[Effect]) -> list[str]:
 
 
 def finding(effect: Effect) -> str:
-    """Return what a supported effect did to the accuracy, with its interval."""
+    """Return the change in accuracy of a supported effect, with its interval."""
     change = effect.change
     bounds = [points(bound) for bound in (change.low, change.high) if bound is not None]
     return (
@@ -150,7 +151,7 @@ def finding(effect: Effect) -> str:
 def time_sentence(effects: Sequence[Effect]) -> str:
     """Return the ratio of learning times between the smallest and the largest value of a factor."""
     factor = effects[0].factor
-    if factor == "backbone":  # names, of which the first and the last are compared
+    if factor == "backbone":  # compares the first name with the last
         widest = max(effects, key=lambda effect: effect.second.backbone)
     else:
         widest = max(

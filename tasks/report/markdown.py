@@ -13,7 +13,7 @@ import jinja2
 from hemotune.evaluation.statistics import Estimate
 from hemotune.markup import code, escaped
 
-Row = Sequence[object]  # of a table: its cells; an empty one separates groups
+Row = Sequence[object]  # the cells of a table row; an empty row separates groups
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def templates() -> jinja2.Environment:
 
 
 def render(template: str, **values: object) -> str:
-    """Return the Markdown that a template gives, with one empty line between blocks."""
+    """Return the Markdown of a template, with one empty line between blocks."""
     text = templates().get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -53,7 +53,7 @@ def duration(seconds: float) -> str:
 
 
 def seconds_of(text: str) -> float:
-    """Return the seconds that `h:mm:ss.ffffff` stands for."""
+    """Return the seconds of a duration `h:mm:ss.ffffff`."""
     hours, minutes, seconds = text.split(":")
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
@@ -89,13 +89,13 @@ def listed(words: Iterable[object]) -> str:
 
 
 def names_of(tied: Sequence[str]) -> str:
-    """Return the names of experiments that tie, or how many there are."""
+    """Return the names of tied experiments, or their number if there are more than three."""
     return listed(map(escaped, tied)) if len(tied) <= 3 else f"{len(tied)} rows tie"
 
 
 def origin(photograph: str | None) -> str:
-    """Return the photograph of an image as text; groups that the stage `group` found have no
-    photograph's name.
+    """Return the photograph of an image as text, also if the stage `group` found it and it has no
+    name.
     """
     if photograph is None:
         return "photograph unknown"
@@ -152,7 +152,7 @@ def image(alt: object, path: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return Markdown as a terminal shows it: names as they are, nothing bold."""
+    """Return Markdown as plain text for a terminal, without escapes and bold marks."""
     return html.unescape(text.replace("**", ""))
 
 

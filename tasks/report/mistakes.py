@@ -21,7 +21,7 @@ from tasks.report import figures
 from tasks.report.markdown import Row, bold, origin, percent, table
 from tasks.report.results import FinishedRun, Summary, best_by_validation, by_series
 
-ERRORS = 20  # that are shown
+ERRORS = 20  # shown in the report
 
 
 def draw_mistakes(
@@ -35,7 +35,7 @@ def draw_mistakes(
 
     Args:
         inventory: paths in the order of `images`.
-        images: (N, size, size, 3), memory-mapped, or None: then no image of the data set is drawn.
+        images: (N, size, size, 3), memory-mapped; None to draw no image of the data set.
     """
     places = {path: row for row, path in enumerate(inventory)}
     for group in by_series(finished).values():
@@ -77,7 +77,7 @@ def f1_table(group: Sequence[Summary]) -> str:
     for summary in group:
         scores = per_class(best_by_validation(summary.finished).judged)
         # A class that is never predicted has no precision; its F1 counts as 0 in the mean, as
-        # scikit-learn's does. Of a class without test images nothing was measured.
+        # scikit-learn's does. A class without test images is left out.
         values = scores["f1"].fillna(0.0).where(scores["units"] > 0)
         cells = ["no test images" if np.isnan(value) else percent(value) for value in values]
         rows.append([bold(summary.experiment), *cells, percent(values.mean())])

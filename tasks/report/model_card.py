@@ -19,7 +19,7 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
     """Return the text of model_card.md.
 
     Args:
-        warnings: those about the held-out models.
+        warnings: about the held-out models.
     """
     runs = [run for one in summaries if one.protocol == "held-out" for run in one.finished]
     if not runs:
@@ -49,22 +49,22 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
 
 
 def explain_choice(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
-    """Return why the card is about `run`, which results.best_by_validation chose of `runs`, and
-    how its test accuracy ranks.
+    """Return how results.best_by_validation selected `run` from `runs`, and how its test accuracy
+    ranks.
     """
     validation = run.metrics.validation
     tie = [one for one in runs if one.metrics.validation.accuracy == validation.accuracy]
     equal = [one for one in tie if one.metrics.validation.loss == validation.loss]
-    text = "The model was chosen by validation accuracy"
+    text = "The model was selected by validation accuracy"
     if len(tie) > 1:
-        text += f", in which {len(tie)} models tie, and then by the least validation loss"
+        text += f"; of {len(tie)} tied models, the one with the lowest validation loss was taken"
     if len(equal) > 1:
-        text += f", in which {len(equal)} tie: it is the first of them"
+        text += f" (the first of {len(equal)} that also tie in this)"
     highest = max(one.metrics.test.accuracy for one in runs)
     top = [one for one in runs if one.metrics.test.accuracy == highest]
     if run.metrics.test.accuracy < highest:
         names = names_of([one.experiment for one in top])
-        return f"{text}. Test accuracy, highest at {percent(highest)} ({names}), played no part."
+        return f"{text}. Test accuracy was not used; the highest is {percent(highest)} ({names})."
     others = f", shared with {len(top) - 1} others" if len(top) > 1 else ""
     return f"{text}. Its test accuracy is the highest{others}."
 
@@ -75,7 +75,7 @@ def origin_of_test(shared: SharedPhotographs | None) -> str:
         return "for which it is unknown whether they come from the same photographs as TRAIN"
     lost = f"; the photograph of {shared.not_found:,} was not found" if shared.not_found else ""
     if shared.share:
-        return f"{percent(shared.share)} of them made from a photograph that is in train too{lost}"
+        return f"{percent(shared.share)} of them made from a photograph that is also in train{lost}"
     if lost:
         return f"none of them known to share a photograph with train{lost}"
     return "made from other photographs than TRAIN"

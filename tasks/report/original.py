@@ -1,6 +1,4 @@
-"""The original study beside ours, and what is wrong inside the original's tables, found by
-computation.
-"""
+"""The original study compared with ours, and the errors that computation finds in its tables."""
 
 import csv
 import math
@@ -32,7 +30,7 @@ SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the original
 @dataclass(frozen=True)
 class SiblingRow:
     """An experiment of a sibling study; loss and accuracy (fraction) are by the original's name of
-    the split. NaN is a figure that is not given.
+    the split. Missing figures are NaN.
     """
 
     backbone: str
@@ -51,7 +49,7 @@ class SiblingRow:
 
 @dataclass(frozen=True)
 class OriginalRow(SiblingRow):
-    """An experiment of the original study: what its section gives, and what the results table."""
+    """An experiment of the original study: figures of its section and of the results table."""
 
     figure: str
     table_accuracy: str
@@ -107,8 +105,7 @@ def fits(accuracy: float, images: int) -> bool:
 
 
 def exact_size(accuracies: Iterable[float]) -> int:
-    """Return the smallest number of images of which every accuracy is a whole count without any
-    rounding.
+    """Return the smallest number of images for which every accuracy is exactly k / images.
 
     All accuracies have four digits, so this is 10,000 divided by the greatest common divisor of
     their ten-thousandths.
@@ -209,8 +206,8 @@ def impossible_figures(rows: Iterable[SiblingRow]) -> list[str]:
 def tables_beside_ours(
     study: str, rows: Sequence[SiblingRow], summaries: Iterable[Summary]
 ) -> list[str]:
-    """Return two tables: accuracies and learning times of a `study` beside ours, in each protocol
-    that was run with one of its backbones.
+    """Return two tables that compare the accuracies and learning times of a `study` with ours, for
+    each protocol that was run with one of its backbones.
     """
     backbones = list(dict.fromkeys(row.backbone for row in rows))
     summaries = [summary for summary in summaries if summary.backbone in backbones]
@@ -245,10 +242,10 @@ def tables_beside_ours(
 
 
 def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
-    """Return a table of what the original did, as far as known, and what these `runs` did."""
+    """Return a table of the settings of the original, as far as known, and of these `runs`."""
     profile, split = study.profile, study.profile.split
     fractions = f"{100 * split.train:g}/{100 * split.validation:g}/{100 * split.test:g}"
-    cut = {"random": f"random {fractions}", "held-out": "the data set's own TEST is the test"}
+    cut = {"random": f"random {fractions}", "held-out": "tested on the data set's own TEST"}
     numbers = [
         f"{protocol} ({cut[protocol]}): {len(rows.train):,} / {len(rows.validation):,} / "
         f"{len(rows.test):,}"

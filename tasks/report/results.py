@@ -1,6 +1,4 @@
-"""The results of the fine-tunes that the axes of params.yaml name, and the repeats of an experiment
-taken together.
-"""
+"""The results of the fine-tunes of params.yaml, and summaries of the repeats of an experiment."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +18,7 @@ from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
 from tasks.report.study import Rows, Study
 
-# By split: the true classes, by path and sorted by it, of the images that a run must predict.
+# By split: the true class of each image that a run must predict, indexed and sorted by path.
 Truths: TypeAlias = dict[str, "pd.Series[str]"]
 
 
@@ -48,8 +46,8 @@ DETAILS = (
     "software",
     "seed",
 )
-# Columns of times.csv. They differ between two runs of the same thing on the same machine, those of
-# results.csv do not.
+# Columns of times.csv. They vary between identical runs on the same machine; those of results.csv
+# do not.
 TIMES = ("learning_time_seconds", "learning_time", "learning_time_ms", "images_per_second")
 
 
@@ -91,7 +89,7 @@ class FinishedRun(Run):
 
 @dataclass(frozen=True)
 class Summary(Experiment):
-    """The repeats of an experiment. What is computed of `finished` needs one or more."""
+    """The repeats of an experiment. Accuracies and times need at least one finished run."""
 
     series: str  # protocol, and backbone if there are several, in tables and figures
     runs: list[FinishedRun | FailedRun]
@@ -244,8 +242,8 @@ def judge_split(
     """Return the judged predictions of one split.
 
     Raises:
-        StudyError: the predictions are not of exactly its images with their truths, or do not give
-            the accuracy that is `recorded` in metrics.json.
+        StudyError: the predictions do not match the images of the split and their truths, or the
+            accuracy `recorded` in metrics.json.
     """
     expected = truths[split]
     judged = judge(predictions, split, list(expected.index), photographs)
@@ -306,15 +304,17 @@ def summaries_of(runs: Sequence[FinishedRun | FailedRun]) -> list[Summary]:
     several = len({run.backbone for run in runs}) > 1
     repeats: dict[Experiment, list[FinishedRun | FailedRun]] = {}
     for run in runs:
-        of = Experiment(**{field.name: getattr(run, field.name) for field in fields(Experiment)})
-        repeats.setdefault(of, []).append(run)
+        experiment = Experiment(
+            **{field.name: getattr(run, field.name) for field in fields(Experiment)}
+        )
+        repeats.setdefault(experiment, []).append(run)
     return [
         Summary(
-            **vars(of),
-            series=f"{of.backbone}, {of.protocol}" if several else of.protocol,
+            **vars(one),
+            series=f"{one.backbone}, {one.protocol}" if several else one.protocol,
             runs=same,
         )
-        for of, same in repeats.items()
+        for one, same in repeats.items()
     ]
 
 
@@ -327,8 +327,8 @@ def by_series(summaries: Iterable[Summary]) -> dict[str, list[Summary]]:
 
 
 def best_of(summaries: Iterable[Summary]) -> list[Summary]:
-    """Return the summaries with the best test accuracy as it is printed: several where they tie,
-    none where none has results.
+    """Return the summaries with the best test accuracy, rounded as printed: several if they tie,
+    none if none has results.
     """
     finished = [summary for summary in summaries if summary.finished]
     best = max((summary.accuracy for summary in finished), default=0)
@@ -336,10 +336,9 @@ def best_of(summaries: Iterable[Summary]) -> list[Summary]:
 
 
 def best_by_validation(runs: Iterable[FinishedRun]) -> FinishedRun:
-    """Return the run with the best validation accuracy, of equal ones that of least validation
-    loss.
+    """Return the run with the best validation accuracy; the lowest validation loss breaks ties.
 
-    The test images play no part in the choice, so the test figures of the run are not biased by it.
+    Test results are not used, so the selection does not bias them.
     """
     return max(
         runs, key=lambda run: (run.metrics.validation.accuracy, -run.metrics.validation.loss)

@@ -1,19 +1,15 @@
-"""The software that made each run: rows made by different versions or in another precision may
-differ by that alone.
-"""
+"""The software that made each run: different versions or precision alone may change the results."""
 
 from collections.abc import Iterable
 
 from tasks.report.results import Summary
 
 WARNING = "**Rows were made with different software**, which may explain differences between them:"
-MOST = 5  # runs that are named for each software
+MOST = 5  # runs listed for each software
 
 
 def different_software(summaries: Iterable[Summary]) -> list[str]:
-    """Return a line for each software with the runs that it made, or none if it is the same in
-    all.
-    """
+    """Return a line for each software with its runs, or none if all runs used the same."""
     made: dict[str, list[str]] = {}
     for run in [run for summary in summaries for run in summary.finished]:
         made.setdefault(run.metrics.software, []).append(f"`{run.key}`")

@@ -29,7 +29,7 @@ class Profile:
 
 
 class Source(BaseModel):
-    """Where the images came from, of data/raw/source.json."""
+    """The source of the images, from data/raw/source.json."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,7 +41,7 @@ class Source(BaseModel):
 
 
 class Rule(BaseModel):
-    """One rule's outcome, of reports/validation/result.json."""
+    """One rule's outcome, from reports/validation/result.json."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,7 +55,7 @@ class Rule(BaseModel):
 
 
 class Rows(BaseModel):
-    """The images of each part of a split as rows of the inventory, of data/splits/PROTOCOL.json."""
+    """The images of each part of a split, as rows of the inventory; data/splits/PROTOCOL.json."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,8 +66,9 @@ class Rows(BaseModel):
 
 @dataclass(frozen=True)
 class Study:
-    """Everything the report shows but the runs; source is None and controls is empty where the
-    file is missing.
+    """Everything the report shows except the runs.
+
+    source is None and controls is empty if its file is missing.
     """
 
     params: Params
@@ -83,7 +84,7 @@ class Study:
 
 
 def read_study(root: Path) -> Study:
-    """Read the settings and what the stages before the fine-tunes left below the folder `root`.
+    """Read the settings and the outputs of the stages before the fine-tunes, below `root`.
 
     Raises:
         StudyError: a file is missing or invalid; see hemotune.settings.reading.read too.

@@ -1,5 +1,5 @@
-"""Warnings about a series, for the top of the report: shared photographs, and controls that come
-near the models.
+"""Warnings at the top of the report: shared photographs, and controls that score close to the
+models.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,10 @@ from hemotune.evaluation.predictions import classes_of
 from tasks.report.markdown import names_of, percent
 from tasks.report.results import Summary, best_of, by_series
 
-NEAR = 5  # percentage points between a control and the model up to which the report warns
+NEAR = 5  # percentage points; the report warns if a control is this close to the best model
 COMPARED = {
-    "nearest_histogram": "A comparison of colours",
-    "nearest_thumbnail": "A comparison of thumbnails",
+    "nearest_histogram": "Matching colours alone",
+    "nearest_thumbnail": "Matching thumbnails alone",
 }
 
 
@@ -37,14 +37,14 @@ def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> 
     if shared is not None and shared > MOST_SHARED:
         copies.append(
             f"**Do not trust the accuracies of `{series}`.** {percent(shared)} of the test images "
-            "come from photographs that are in train too: the accuracies measure how well copies "
+            "come from photographs that are also in train: the accuracies measure how well copies "
             "are recognised."
         )
     if at_chance(best[0], scores["majority_class"]):
         chance = (
             f"**The models of `{series}` are at chance.** The best test accuracy is {reached}; "
-            f"{NAMES['majority_class']} scores {percent(scores['majority_class'])}. This "
-            "test shows no sign that they have learnt anything."
+            f"{NAMES['majority_class']} scores {percent(scores['majority_class'])}. There "
+            "is no sign that they have learnt anything."
         )
         return [chance, *copies]
     margin = best[0].accuracy - NEAR / 100 - 1e-9
@@ -56,14 +56,14 @@ def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> 
 
 
 def at_chance(summary: Summary, majority: float) -> bool:
-    """Return whether the interval of an accuracy reaches down to what a guess scores."""
+    """Return whether the interval of an accuracy includes the accuracy of guessing."""
     guess = max(majority, 1 / len(classes_of(summary.judged[0])))
     reached = summary.per_image
     return (reached.value if reached.low is None else reached.low) <= guess
 
 
 def near(series: str, name: str, score: float, reached: str, shared: float | None) -> str:
-    """Return the warning that a control without training comes near the best model, or beats it.
+    """Return the warning that a control without training is close to the best model, or beats it.
 
     Args:
         name: a key of leaks.NAMES.
@@ -74,20 +74,20 @@ def near(series: str, name: str, score: float, reached: str, shared: float | Non
     scores = f"scores {percent(score)} on this split; the best model reaches {reached}."
     if name == "majority_class":
         return (
-            f"**The models of `{series}` add little to a constant answer.** "
+            f"**The models of `{series}` are hardly better than a constant prediction.** "
             f"{NAMES[name].capitalize()} {scores}"
         )
     text = (
-        f"**{COMPARED[name]} comes near the models of `{series}`, or beats them.** Without any "
+        f"**{COMPARED[name]} is close to the models of `{series}`, or beats them.** Without any "
         f"training, {NAMES[name]} {scores}"
     )
     if shared is None:
-        return f"{text} It is not known whether copies of the same photographs are on both sides."
+        return f"{text} It is not known whether train and test share photographs."
     if shared > MOST_SHARED:
         return text
     few = (
         f"Only {percent(shared)} of the test images share a photograph with train"
         if shared
-        else "No photograph is on both sides"
+        else "Train and test share no photograph"
     )
-    return f"{text} {few}: this is not a leak, but the models add little to such a comparison."
+    return f"{text} {few}: this is not a leak, but the models add little to such matching."

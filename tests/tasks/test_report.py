@@ -101,7 +101,7 @@ def test_report_is_written_and_printed(study):
     assert "None" not in text and not re.search(r"\bnan\b", text)
 
 
-def test_a_control_near_the_model_is_warned_of_at_the_top(study):
+def test_a_control_close_to_the_model_is_reported_at_the_top(study):
     text = (study[0] / "reports/study.md").read_text()
     top = text[: text.index("## 1.")]
     assert (
@@ -109,7 +109,7 @@ def test_a_control_near_the_model_is_warned_of_at_the_top(study):
         " photographs" in top
     )
     assert (
-        "A comparison of colours comes near the models of `random`" in top
+        "Matching colours alone is close to the models of `random`" in top
         and "scores 97.00%" in top
     )
     assert "of `held-out`" not in top
@@ -244,10 +244,8 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     assert "| Image | Truth | Prediction |" in text and not list(
         (root / "reports/figures").glob("errors-*")
     )
-    assert (
-        "validation of the data found problems**:" in text and "validation/index.html" not in text
-    )
-    assert "There is none" in (root / "reports/model_card.md").read_text()
+    assert "The data validation found problems**:" in text and "validation/index.html" not in text
+    assert "There is no model card" in (root / "reports/model_card.md").read_text()
     sister = re.search(
         r"\| \*\*mn_resultset2\*\* \| MobileNet, 1 × D\(16\) \| 1e-5 \| 99.04% \| (\S+)% \|"
         r" (\S+) \|",
@@ -318,15 +316,15 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
             control(0.97, 0.83),
             [
                 "Do not trust",
-                "A comparison of colours comes near the models of `random`, or beats them",
+                "Matching colours alone is close to the models of `random`, or beats them",
             ],
         ),
         (
             0.95,
             control(0.92, 0.0),
             [
-                "scores 92.00% on this split; the best model reaches 95.00% (narrow). No "
-                "photograph is on both sides"
+                "scores 92.00% on this split; the best model reaches 95.00% (narrow). "
+                "Train and test share no photograph"
             ],
         ),
         (
@@ -337,10 +335,10 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
         (
             0.95,
             control(0.92, 0.0, 40),
-            ["It is not known whether copies of the same photographs are on both sides."],
+            ["It is not known whether train and test share photographs."],
         ),
         (0.95, control(0.92, None), ["It is not known whether"]),
-        (0.95, control(1.0, 0.0), ["A comparison of colours", "A comparison of thumbnails"]),
+        (0.95, control(1.0, 0.0), ["Matching colours alone", "Matching thumbnails alone"]),
         (
             0.55,
             control(0.97, None),
@@ -357,15 +355,15 @@ def test_warnings_follow_what_was_counted(accuracy, control, expected):
     ), found
 
 
-def test_a_constant_answer_that_comes_near_is_named():
+def test_models_close_to_a_constant_prediction_are_named():
     often = control(0.5, 0.0)
     often["majority_class"]["accuracy"] = 0.7
     summary = summary_of(0.75, photographs=800)
     assert summary.per_image.low > 0.7
     (found,) = warnings_of([summary], {"random": Controls.model_validate(often)})
     assert (
-        "add little to a constant answer.** Always predicting the most frequent class scores 70.00%"
-        in found
+        "are hardly better than a constant prediction.** Always predicting the most frequent class "
+        "scores 70.00%" in found
     )
 
 
@@ -380,15 +378,15 @@ def test_rows_that_tie_are_all_named():
         run_of(name=name, validation=(0.5, loss)) for name, loss in (("a", 1), ("b", 1), ("c", 2))
     ]
     expected = (
-        "in which 3 models tie, and then by the least validation loss, in which 2 tie: it is the "
-        "first of them."
+        "; of 3 tied models, the one with the lowest validation loss was taken (the first of 2 "
+        "that also tie in this)."
     )
     assert explain_choice(best_by_validation(runs), runs).endswith(
         f"{expected} Its test accuracy is the highest, shared with 2 others."
     )
     runs[2] = run_of(name="c", validation=(0.5, 2), test=0.6)
     assert explain_choice(best_by_validation(runs), runs).endswith(
-        "Test accuracy, highest at 60.00% (c), played no part."
+        "Test accuracy was not used; the highest is 60.00% (c)."
     )
 
 
@@ -665,7 +663,7 @@ def test_impossible_and_missing_figures_of_the_sibling_studies():
         ),
         (
             {"share": 0.0245, "images": 40, "not_found": 0},
-            "2.45% of them made from a photograph that is in train too",
+            "2.45% of them made from a photograph that is also in train",
         ),
     ],
 )
