@@ -1,1 +1,1 @@
-"""Predictions, statistics on them, and the results of the controls on a split."""
+"""Predictions, statistics on them, and the results of the controls."""

@@ -10,8 +10,8 @@ NAMES = {
     "nearest_histogram": "the nearest training image by colour histogram",
     "nearest_thumbnail": f"the nearest training image by a {THUMBNAIL} x {THUMBNAIL} thumbnail",
 }
-# Up to this share of test images, copies can change an accuracy by no more than the margin within
-# which the report warns.
+# If no larger share of the test images are copies, they change an accuracy by at most the margin
+# within which the report warns.
 MOST_SHARED = 0.05
 
 
@@ -26,10 +26,10 @@ class Control(BaseModel):
 
 
 class SharedPhotographs(BaseModel):
-    """How many test images come from photographs that training images come from too.
+    """How many test images share a photograph with training images.
 
     share: fraction of the `images` of the test. not_found: test images whose photograph was not
-    found; a shared one among them would go unnoticed, so the share is a lower bound.
+    found, some of which may be shared, so the share is a lower bound.
     validation_share: the share for the validation images, None if there are none.
     """
 
@@ -60,9 +60,9 @@ class Controls(BaseModel):
 
 
 def known_share(shared: SharedPhotographs | None) -> float | None:
-    """Return the share of test images whose photograph is in train too.
+    """Return the share of test images whose photograph is also in train.
 
-    None where it is unknown: photographs are, or so many were not found that the share may exceed
+    None if photographs are unknown, or if so many were not found that the share may exceed
     MOST_SHARED.
     """
     if shared is None:

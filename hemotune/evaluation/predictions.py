@@ -1,4 +1,4 @@
-"""The predictions of a run, checked once and judged: per image, and per photograph."""
+"""Check the predictions of a run and judge them, per image and per photograph."""
 
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -16,7 +16,7 @@ Judged: TypeAlias = pd.DataFrame
 JUDGED = [
     "photograph",  # name; None in every row where photographs are unknown
     "truth",  # class
-    "prediction",  # most probable class, of equal ones the first by name
+    "prediction",  # most probable class; the first by name breaks ties
     "confidence",  # probability of the prediction
     "correct",  # bool
 ]
@@ -34,7 +34,7 @@ def judge(
         predictions: as in predictions.parquet: path, split, truth, probability_CLASS for each
             class.
         split: which rows of it, by the column `split`.
-        images: paths that must be there, each once, and no other; None skips that check.
+        images: the expected paths, each exactly once; None skips this check.
         photographs: path and photograph, or None where photographs are unknown.
 
     Raises:
@@ -88,7 +88,7 @@ def check_values(
 
 
 def refuse(problem: str, paths: Iterable[str]) -> None:
-    """Raise StudyError if there are `paths`; the message counts them and names three."""
+    """Raise StudyError if there are `paths`; the message has their number and the first three."""
     paths = sorted(set(paths))
     if paths:
         raise StudyError(
@@ -105,9 +105,9 @@ def photographs_known(table: Judged) -> bool:
 def per_photograph(table: Judged) -> Judged:
     """Return one judged row for each photograph: the class predicted for most of its images.
 
-    Of classes with equally many images the one with the higher mean probability wins, then the
-    first by name. A photograph whose images have two truths gives a row for each truth. The result
-    is indexed by photograph and truth and has one more column, `images`.
+    Ties are broken by the higher mean probability, then by name. A photograph whose images have two
+    truths has a row for each truth. The result is indexed by photograph and truth and has one more
+    column, `images`.
 
     Raises:
         StudyError: photographs are unknown.

@@ -1,8 +1,8 @@
-"""What the results are worth: accuracy with intervals, paired comparisons, calibration.
+"""Accuracy with intervals, paired comparisons, calibration.
 
-Images made of one photograph are copies, not independent observations. So every interval here
-resamples photographs, never images (a cluster bootstrap: Davison & Hinkley, Bootstrap Methods and
-their Application, 1997, section 3.8).
+Images of one photograph are copies, not independent observations. Therefore, every interval is
+computed by resampling photographs, never images (a cluster bootstrap: Davison & Hinkley, Bootstrap
+Methods and their Application, 1997, section 3.8).
 
 `runs` is one judged table or a list of them: the repeats of one experiment on the same test images.
 """
@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Runs = Judged | Sequence[Judged]
 
-FEW_PHOTOGRAPHS = 20  # below it the bootstrap's intervals are known to be too narrow
-BLOCK = 2_000_000  # numbers drawn at once: memory stays flat
+FEW_PHOTOGRAPHS = 20  # with fewer, bootstrap intervals are known to be too narrow
+BLOCK = 2_000_000  # random numbers drawn at once, which limits the memory
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Estimate:
     """An accuracy, or a difference of two (fractions), with its interval.
 
     low and high are None where there is no interval; units are images, or photographs after
-    `per_photograph`; photographs is None where they are unknown; notes are sentences on what
-    weakens the interval.
+    `per_photograph`; photographs is None where they are unknown; notes are sentences on the
+    limitations of the interval.
     """
 
     value: float
@@ -56,7 +56,7 @@ class Difference(Estimate):
 
 @dataclass(frozen=True)
 class McNemar:
-    """How many each of two got right, and the two-sided p of McNemar's exact test."""
+    """How many each of two predicted correctly, and the two-sided p of McNemar's exact test."""
 
     both: int
     only_first: int
@@ -78,10 +78,10 @@ class Spread:
 def accuracy(runs: Runs, resamples: int = 10_000, seed: int = 1, level: float = 0.95) -> Estimate:
     """Return the accuracy, the mean over repeats, with its interval from resampling photographs.
 
-    The interval is the percentile one. Several repeats are resampled too, so that it covers the
-    choice of the seed. Where all answers are right, or all wrong, resampling would give an interval
-    of no width; then it is the exact binomial one (Clopper & Pearson 1934) with as many trials as
-    there are photographs.
+    It is the percentile interval. Repeats are resampled too, so that it includes the variation
+    between seeds. If all predictions are correct, or all are wrong, resampling would give an
+    interval of zero width; instead, the exact binomial interval (Clopper & Pearson 1934) with one
+    trial per photograph is returned.
     """
     runs = as_list(runs)
     right, sizes = right_answers(runs)
@@ -117,8 +117,8 @@ def difference(
     minus that of `first`.
 
     Both are resampled with the same photographs (paired). p is that of the sign-flip test on the
-    photographs' differences (scipy.stats.permutation_test; exact for few): unlike the interval it
-    stays valid where only a handful of photographs differ.
+    photographs' differences (scipy.stats.permutation_test; exact for few): unlike the interval, it
+    is valid even if only a few photographs differ.
 
     Raises:
         StudyError: the two were tested on different images.
@@ -137,7 +137,7 @@ def difference(
     known, repeats = photographs_known(first[0]), min(len(first), len(second))
     notes = notes_on(known, len(sizes))
     if repeats == 1:
-        notes.append("one training each: the interval does not cover the choice of the seed")
+        notes.append("one training each: the interval does not include the variation between seeds")
     return Difference(
         float(change.sum() / sizes.sum()),
         low,
@@ -177,8 +177,8 @@ def sign_flip(change: Floats, seed: int) -> float:
 def mcnemar(first: Judged, second: Judged) -> McNemar:
     """Return McNemar's exact test of two judged tables on the same images or photographs.
 
-    It takes the rows for independent: on images that are copies of one photograph its p is too
-    small; on photographs (after `per_photograph`) it is right.
+    It assumes independent rows: for images that are copies of one photograph, p is too small; for
+    photographs (after `per_photograph`) it is valid.
 
     Raises:
         StudyError: the two were tested on different images.
@@ -207,7 +207,7 @@ def per_class(table: Judged) -> pd.DataFrame:
         zero_division=np.nan,
     )
     units = units.astype(int)  # scikit-learn gives floats where no prediction is right
-    f1 = np.where(units > 0, f1, np.nan)  # and 0 for a class that was predicted without being there
+    f1 = np.where(units > 0, f1, np.nan)  # and 0 for a predicted class without test images
     photographs, notes = [], []
     for name, number in zip(classes, units, strict=True):
         found = (
@@ -266,7 +266,7 @@ def expected_calibration_error(table: Judged, bins: int = 15) -> float:
 
 
 def most_confident_errors(table: Judged, n: int = 20) -> pd.DataFrame:
-    """Return the `n` wrong rows of greatest confidence in descending order, `path` as a column."""
+    """Return the `n` wrong rows with the highest confidence, descending; `path` is a column."""
     wrong = table[~table["correct"].astype(bool)].reset_index()
     return wrong.sort_values(
         ["confidence", "path"], ascending=[False, True], ignore_index=True
@@ -286,11 +286,11 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def resample(right: list[Floats], sizes: Counts, resamples: int, seed: int) -> list[Floats]:
-    """Draw photographs with replacement, the same for every entry of `right`, and repeats likewise,
-    each entry its own.
+    """Draw photographs with replacement, the same for every entry of `right`, and repeats with
+    replacement, independently for each entry.
 
     Args:
-        right: arrays (photographs, repeats): right answers in each photograph.
+        right: arrays (photographs, repeats): correct predictions in each photograph.
         sizes: (photographs,) images in each.
 
     Returns:
@@ -314,9 +314,9 @@ def resample(right: list[Floats], sizes: Counts, resamples: int, seed: int) -> l
 
 
 def right_answers(runs: list[Judged]) -> tuple[Floats, Counts]:
-    """Return right answers (photographs, repeats) and images (photographs,).
+    """Return correct predictions (photographs, repeats) and images (photographs,).
 
-    Where photographs are unknown each image is its own.
+    If photographs are unknown, each image counts as one.
     """
     same_images(runs)
     groups = runs[0]["photograph"] if photographs_known(runs[0]) else np.arange(len(runs[0]))
@@ -326,23 +326,21 @@ def right_answers(runs: list[Judged]) -> tuple[Floats, Counts]:
 
 
 def notes_on(known: bool, photographs: int) -> list[str]:
-    """Return sentences on what weakens an interval from so many photographs, `known` or not."""
+    """Return sentences on the limitations of an interval from this number of photographs."""
     if not known:
         return [
             "photographs are unknown: the interval treats every image as independent and is too "
             "narrow if some are copies"
         ]
     if photographs == 1:
-        return ["there is only one photograph, and so no interval"]
+        return ["there is only one photograph, so there is no interval"]
     if photographs < FEW_PHOTOGRAPHS:
         return [f"only {photographs} photographs: the interval itself is uncertain"]
     return []
 
 
 def same_images(runs: Sequence[Judged]) -> None:
-    """Raise StudyError unless all judged tables hold the same images, of the same truth and
-    photograph.
-    """
+    """Raise StudyError unless all judged tables have the same images, truths and photographs."""
     for run in runs[1:]:
         if not run.index.equals(runs[0].index):
             apart = run.index.symmetric_difference(runs[0].index)
@@ -365,6 +363,6 @@ def as_list(runs: Runs) -> list[Judged]:
 
 
 def quantiles(values: Floats, level: float) -> tuple[float, float]:
-    """Return the bounds that hold the middle share `level` of the values."""
+    """Return the bounds of the central share `level` of the values."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,10 +1,10 @@
 """Fetch the images (from a zip, a folder or Kaggle, or drawn) and write them to data/raw/.
 
     python -m tasks.download
-    python -m tasks.download --source    print the state of the source and fetch nothing: the text
-    differs once the source has changed
+    python -m tasks.download --source    print the state of the source without fetching it; the
+    output changes when the source does
 
-Whatever the source, data/raw/ has one layout: images/SPLIT/CLASS/NAME, photographs/NAME and
+The layout of data/raw/ is the same for all sources: images/SPLIT/CLASS/NAME, photographs/NAME and
 source.json. The state of the source is written to data/source_state.json.
 """
 
@@ -24,7 +24,7 @@ from tasks.download.sources import RAW, STATE, contents_of, fetch, source_state
 def main(*arguments: str) -> None:
     parser = ArgumentParser(__package__, __doc__)
     parser.add_argument(
-        "--source", action="store_true", help="print the state of the source, and fetch nothing"
+        "--source", action="store_true", help="print the state of the source without fetching it"
     )
     options = parser.parse_args(arguments)
 
@@ -36,7 +36,7 @@ def main(*arguments: str) -> None:
         fetched = fetch(dataset, folder)
         contents = contents_of(folder)
         if not contents.images:
-            raise StudyError(f"{dataset.source}: {fetched.reference}: holds no images")
+            raise StudyError(f"{dataset.source}: {fetched.reference}: contains no images")
         origin = {"reference": fetched.reference, "version": fetched.version}
         ignored = {"ignored": fetched.ignored.total(), "ignored_kinds": fetched.ignored}
         source = {"source": dataset.source} | origin | ignored | asdict(contents)

@@ -1,4 +1,4 @@
-"""Zip files: checked before anything is unpacked, and unpacked."""
+"""Check zip files and unpack them."""
 
 import lzma
 import re
@@ -14,14 +14,14 @@ from hemotune.file_kind import HEAD_LENGTH, kind_of
 from hemotune.progress import Progress
 from tasks.download.layout import UNUSABLE
 
-# A zip beyond these limits is refused. The largest image data sets in use (14 million files, images
-# of some 100 MB) fit; deflate reaches 1032:1 on zeros, while images, even flat bitmaps, stay well
-# below 100:1 over a whole archive.
+# A zip beyond these limits is rejected. The largest image data sets in use (14 million files,
+# images of some 100 MB) fit; deflate reaches 1032:1 on zeros, while images, even flat bitmaps, stay
+# well below 100:1 over a whole archive.
 LARGEST_COUNT = 20_000_000
 LARGEST_FILE = 1_000_000_000  # bytes
 LARGEST_TOTAL = 2_000_000_000_000  # bytes
 LARGEST_RATIO = 100  # unpacked bytes / packed bytes
-# Unpacked bytes: below, a few small flat images may be compressed to any ratio.
+# Unpacked bytes; below this, a few small flat images may reach any ratio.
 RATIO_MATTERS_FROM = 10_000_000
 
 
@@ -53,7 +53,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def why_not_a_zip(path: Path, error: Exception) -> str:
-    """Return why zipfile refused the file with `error`, and how to fix it."""
+    """Return why zipfile rejected the file with `error`, and how to fix it."""
     with open(path, "rb") as file:
         start = file.read(HEAD_LENGTH)
     if not start:
@@ -74,15 +74,15 @@ def check_entries(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     """Check a zip by its table of contents, before anything is unpacked.
 
     Raises:
-        StudyError: an entry is dangerous, encrypted or doubled, there are too many or too large
-            entries, or the compression ratio is higher than that of any images.
+        StudyError: an entry is dangerous, encrypted or duplicated, there are too many or too large
+            entries, or the compression ratio is too high for images.
     """
     names: set[str] = set()
     for entry in entries:
         name = entry.orig_filename.lower()
         problem = entry_problem(entry)
         if not problem and name in names and not entry.is_dir():
-            problem = "is there twice (upper and lower case count as the same)"
+            problem = "occurs twice (ignoring case)"
         if problem:
             raise StudyError(
                 f"{path}: entry {entry.orig_filename!r} {problem}; nothing was unpacked. Correct "
@@ -109,7 +109,7 @@ def entry_problem(entry: zipfile.ZipInfo) -> str | None:
     name = entry.orig_filename
     parts = name.removesuffix("/").split("/")
     if ".." in parts or name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "leads outside the folder it is unpacked to"
+        return "points outside the folder it is unpacked to"
     if UNUSABLE.search(name):
         return "has a control character or a backslash in its name"
     if "" in parts or "." in parts or max(len(part.encode()) for part in parts) > 255:
@@ -159,7 +159,7 @@ def unpack(opened: zipfile.ZipFile, targets: dict[str, str], folder: Path) -> No
 
 
 def format_bytes(count: float) -> str:
-    """Return a number of bytes for people, such as 113 MB."""
+    """Return a number of bytes as text, e.g. 113 MB."""
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while count >= 1000 and len(units) > 1:
         count /= 1000

@@ -1,9 +1,7 @@
-"""Kaggle's client, made safe: with timeouts, with errors that name the fix, and without a trace of
-the token.
+"""Kaggle's client with timeouts, errors that name the fix, and no token in any output.
 
-Only kagglesdk is used, on which the kaggle package is built. The kaggle package is never imported:
-its import signs in by itself, over the network and without a timeout, and prints the token if
-VERBOSE is set.
+It is based on kagglesdk, like the kaggle package. The kaggle package itself is never imported:
+importing it signs in over the network, without a timeout, and prints the token if VERBOSE is set.
 """
 
 import contextlib
@@ -36,8 +34,8 @@ HOW_TO_SIGN_IN = (
     "~/.kaggle/access_token with mode 600"
 )
 WEB_PAGE = (
-    "something between here and Kaggle answered with a web page, as a proxy or the login page of a "
-    "network does; open any page in a browser first, or set HTTPS_PROXY to the right proxy"
+    "a proxy or the network's login page answered with a web page instead of Kaggle; open any page "
+    "in a browser first, or set HTTPS_PROXY to the right proxy"
 )
 
 
@@ -46,12 +44,12 @@ class RetryableError(Exception):
 
     def __init__(self, why: str, wait: float | None = None) -> None:
         super().__init__(why)
-        self.wait = wait  # seconds that the server asked for, or None
+        self.wait = wait  # seconds requested by the server, or None
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A token, or the older pair of user name and key, or nothing at all."""
+    """A token, or the older pair of user name and key, or nothing."""
 
     token: str | None = None
     username: str | None = None
@@ -66,7 +64,7 @@ class Version:
     """A version of a data set."""
 
     number: int
-    updated: str | None  # ISO date of the version; None if Kaggle was not asked for it
+    updated: str | None  # ISO date of the version; None if it was not requested
     asked: datetime  # when Kaggle last answered
 
 
@@ -76,14 +74,14 @@ def sign_in() -> Credentials:
     A login by `kaggle auth login` is used if there is nothing else, and renewed if it has expired.
 
     Raises:
-        StudyError: the credentials cannot be read, or are no credentials.
+        StudyError: the credentials cannot be read or are malformed.
         RetryableError: the login could not be renewed.
     """
     found = find_credentials()
     for secret in (found.token, found.username, found.key):
         if secret and not re.fullmatch(r"[!-~]+", secret):
             raise StudyError(
-                "kaggle: the token contains characters that no token has (spaces, line ends); "
+                "kaggle: the token contains invalid characters (spaces, line ends); "
                 f"{HOW_TO_SIGN_IN}"
             )
     login = Path("~/.kaggle/credentials.json").expanduser()
@@ -96,15 +94,15 @@ def sign_in() -> Credentials:
 
 
 def find_credentials() -> Credentials:
-    """Return the credentials of the user, looked for in the order of Kaggle's client.
+    """Return the credentials of the user, searched for in the order of Kaggle's client:
 
-    That is KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME with KAGGLE_KEY, kaggle.json
+    KAGGLE_API_TOKEN, ~/.kaggle/access_token, KAGGLE_USERNAME with KAGGLE_KEY, kaggle.json
     in KAGGLE_CONFIG_DIR, ~/.kaggle or ~/.config/kaggle.
     """
     home = Path("~/.kaggle").expanduser()
     try:
         token, _ = get_access_token_from_env()
-    except OSError as error:  # the client takes a long token for a path
+    except OSError as error:  # the client mistakes a long token for a path
         token = os.environ["KAGGLE_API_TOKEN"] if error.errno == errno.ENAMETOOLONG else None
     if token:
         if not os.environ.get("KAGGLE_API_TOKEN"):
@@ -119,7 +117,7 @@ def find_credentials() -> Credentials:
 
 
 def read_kaggle_json(path: Path) -> Credentials:
-    """Return the older kind of Kaggle's credentials; empty ones if there is no such file."""
+    """Return the user name and key of a kaggle.json, or no credentials if there is no such file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = Credentials(username=str(content["username"]), key=str(content["key"]))
@@ -135,7 +133,7 @@ def read_kaggle_json(path: Path) -> Credentials:
 
 @functools.cache  # once in a run
 def warn_if_others_can_read(path: Path) -> None:
-    """Print a warning if other users can read a token: it works, but may have been stolen."""
+    """Print a warning if other users can read the token: they may have copied it."""
     with contextlib.suppress(OSError):
         if path.stat().st_mode & 0o077:
             print(
@@ -156,7 +154,7 @@ def connect(credentials: Credentials) -> Any:  # a KaggleClient: kagglesdk has n
         api_token=credentials.token,
         user_agent="hemotune",
     )
-    # The client has no timeouts and no option for its session, which is made on entering.
+    # The client has no timeouts and no option for its session, which it creates on entering.
     session: requests.Session = client.http_client().__enter__()._session
     send = session.send
 
@@ -173,7 +171,8 @@ def connect(credentials: Credentials) -> Any:  # a KaggleClient: kagglesdk has n
 def call_kaggle(call: Callable[[], Any], what: str, signed_in: bool) -> Any:  # untyped answers
     """Return the answer of `call`, a request by Kaggle's client.
 
-    Errors never repeat the text of the client's errors, which may hold a token or a signed link.
+    Errors never include the text of the client's errors, which may contain a token or a signed
+    link.
 
     Raises:
         StudyError: another attempt would fail too.
@@ -193,10 +192,10 @@ def call_kaggle(call: Callable[[], Any], what: str, signed_in: bool) -> Any:  # 
 
 
 def describe_failure(error: requests.RequestException) -> str:
-    """Return the kind of a failed request; the error's own text may hold the signed link."""
+    """Return the kind of a failed request; its own text may contain the signed link."""
     if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
-        return f"stalled: not a byte for {timeout()[1]:g} s"
-    return f"no connection, or it was lost ({type(error).__name__})"
+        return f"stalled: no data for {timeout()[1]:g} s"
+    return f"no connection, or connection lost ({type(error).__name__})"
 
 
 def error_of_status(
@@ -206,7 +205,7 @@ def error_of_status(
     if status == 429:
         return RetryableError("too many requests (429)", retry_after(response))
     if status == 408 or status >= 500:
-        return RetryableError(f"the server failed ({status})", retry_after(response))
+        return RetryableError(f"server error ({status})", retry_after(response))
     texts = {
         401: f"the token was refused (401): it is wrong or expired; {HOW_TO_SIGN_IN}",
         403: (
@@ -214,12 +213,12 @@ def error_of_status(
             "kaggle.com with the token's account"
         ),
         404: (
-            "there is no such data set, or not this version of it (404); correct dataset.handle or "
+            "there is no such data set or version (404); correct dataset.handle or "
             "dataset.version in the profile"
         ),
         407: "the proxy needs a password (407); set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
     }
-    text = texts.get(status, f"an unexpected answer ({status})")
+    text = texts.get(status, f"unexpected response ({status})")
     if not signed_in and status in (401, 403):
         text = f"it is not public and no token was found ({status}); {HOW_TO_SIGN_IN}"
     return StudyError(f"kaggle: {what}: {text}")
@@ -245,7 +244,7 @@ def current_version(handle: str) -> Version:
         found = call_kaggle(lambda: get(request), handle, bool(credentials))
     if not found.current_version_number:
         raise StudyError(
-            f"kaggle: {handle}: the answer names no current version; set dataset.version to a "
+            f"kaggle: {handle}: the response has no current version; set dataset.version to a "
             "number in the profile"
         )
     updated = found.last_updated.isoformat() if found.last_updated else ""

@@ -2,7 +2,7 @@
 
 Kaggle's client signs in and returns the link to the zip (tasks/download/kaggle_client.py); the zip
 is streamed here. The download of the kaggle package (2.2.5) is not used: it appends a part without
-looking at its Content-Range, checks neither the free space nor the zip's CRC, and importing it can
+checking its Content-Range, checks neither the free space nor the zip's CRC, and importing it can
 print the token.
 
 Environment: Kaggle's own variables and files for the token (see kaggle_client.find_credentials);
@@ -46,9 +46,9 @@ from tasks.download.kaggle_client import (
     timeout,
 )
 
-ATTEMPTS = 6  # in a row without a megabyte gained
-LONGEST_WAIT = 900  # seconds that a server may ask for
-BLOCK = 1 << 14  # bytes, which is what a lost connection may cost
+ATTEMPTS = 6  # consecutive failures without a megabyte received in between
+LONGEST_WAIT = 900  # seconds; the longest pause accepted from a server
+BLOCK = 1 << 14  # bytes; at most this much is lost with a connection
 
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What the server said about the whole file; kept as JSON beside the part that has arrived."""
+    """The server's description of the whole file, kept as JSON beside the part that has arrived."""
 
     size: int | None = None  # bytes
     # Differs once the file has changed: a strong ETag, or the date of the last change
@@ -103,8 +103,8 @@ def latest_version(handle: str) -> Version:
     """Return the current version of OWNER/NAME, in one small request.
 
     Raises:
-        StudyError: no answer, or not a good one. There is no second attempt: whoever watches a
-            source tries again later.
+        StudyError: there is no valid response. There is no second attempt: a watch checks again
+            later.
     """
     try:
         return current_version(handle)
@@ -121,7 +121,7 @@ def cache_folder() -> Path:
 
 
 def download_whole(handle: str, version: int, path: Path) -> None:
-    """Download the zip to `path`; if it arrives damaged, once more.
+    """Download the zip to `path`; download it again if it arrives damaged.
 
     Raises:
         StudyError: it cannot be downloaded.
@@ -146,15 +146,15 @@ def download_whole(handle: str, version: int, path: Path) -> None:
 def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
     """Return the result of `attempt`, called until it raises no RetryableError.
 
-    The pauses grow, or are as long as the server asks for.
+    Each pause is twice the previous one, unless the server requests a pause.
 
     Args:
         what: what is attempted, for messages.
-        gained: returns the bytes that have arrived. After each megabyte the count of attempts
-            starts again, so that a bad line takes long but gets there.
+        gained: returns the number of bytes received. Each further megabyte resets the count of
+            attempts, so that a download over a poor connection completes eventually.
 
     Raises:
-        TemporaryError: too many failures in a row, or the server asks for too long a pause.
+        TemporaryError: too many consecutive failures, or the server requests too long a pause.
     """
     failures, before = 0, gained()
     while True:
@@ -170,7 +170,7 @@ def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambd
             if failures == ATTEMPTS or wait > LONGEST_WAIT:
                 why = f"gave up after {failures} attempts"
                 if wait > LONGEST_WAIT:
-                    why = f"the server asks for a pause of {round(wait, 1):g} s"
+                    why = f"the server requests a pause of {round(wait, 1):g} s"
                 kept = f"; {kept_text(gained())}" if gained() else ""
                 raise TemporaryError(
                     f"{what}: {problem}; {why}. Check the network and try again later{kept}"
@@ -184,8 +184,9 @@ def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambd
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder: if two checkouts start at once, the second waits and finds the
-    zip. The lock ends with its process.
+    """Hold the lock of a folder: if two checkouts download at once, the second waits for the zip.
+
+    The lock is released when its process ends.
     """
     with open(folder / ".lock", "w") as file:
         try:
@@ -207,14 +208,14 @@ def transfer(handle: str, version: int, partial: Path) -> None:
     """
     have, known = length(partial), read_note(partial)
     if have and have == known.size:
-        return  # stopped after the last byte and before the check
+        return  # interrupted between the last byte and the check
     headers = {"Accept-Encoding": "identity"}
     if have and known.validator:
         headers |= {"Range": f"bytes={have}-", "If-Range": known.validator}
     answer = request_zip(handle, version)
     try:
         if answer.is_redirect:
-            # No token is sent along: the link is signed, and leads to another host.
+            # Without the token: the link is signed and points to another host.
             link = urljoin(answer.url, answer.headers.get("Location", ""))
             answer = requests.get(link, headers=headers, stream=True, timeout=timeout())
         with answer as response:
@@ -232,9 +233,9 @@ def transfer(handle: str, version: int, partial: Path) -> None:
 
 
 def prepare_partial(response: requests.Response, partial: Path, what: str) -> int:
-    """Check the head of a response; return the byte at which its body starts.
+    """Check the headers of a response; return the byte at which its body starts.
 
-    Makes `partial` end there, and writes beside it what the server says about the whole file.
+    Truncates `partial` there, and writes the server's description of the whole file beside it.
 
     Raises:
         RetryableError, StudyError: the body is not (a part of) the zip.
@@ -250,7 +251,7 @@ def prepare_partial(response: requests.Response, partial: Path, what: str) -> in
         raise error_of_status(status, response, what, signed_in=True)
     if "html" in headers.get("Content-Type", ""):
         raise StudyError(f"kaggle: {what}: {WEB_PAGE}")
-    etag = headers.get("ETag", "")  # a weak one (W/) does not promise the same bytes
+    etag = headers.get("ETag", "")  # a weak one (W/) does not guarantee the same bytes
     validator = etag if etag.startswith('"') else headers.get("Last-Modified")
     if status == 206:
         part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
@@ -286,7 +287,7 @@ def receive(response: requests.Response, partial: Path, start: int) -> None:
     free = shutil.disk_usage(partial.parent).free
     if left > free:
         raise disk_full(
-            partial, f"{format_bytes(left)} are still to come, {format_bytes(free)} are free"
+            partial, f"{format_bytes(left)} still to download, {format_bytes(free)} free"
         )
     scale, unit = (1e6, "MB") if left > 1e7 else (1e3, "kB")
     if start:
@@ -316,10 +317,10 @@ def kept_text(count: int) -> str:
 
 
 def damage(path: Path) -> str:
-    """Return what is wrong with a zip, or "": every entry is read and its CRC compared.
+    """Return what is wrong with a zip, or "". Every entry is read to check its CRC.
 
     Raises:
-        StudyError: it is undamaged, but dangerous: then another download would not help.
+        StudyError: the zip is undamaged but dangerous, so downloading it again would not help.
     """
     try:
         with zipfile.ZipFile(path) as opened:
@@ -346,7 +347,7 @@ def note_of(partial: Path) -> Path:
 
 
 def read_note(partial: Path) -> RemoteFile:
-    """Return what the server said when the first part arrived; an empty RemoteFile if unknown."""
+    """Return the server's description of the file; an empty RemoteFile if it is unknown."""
     try:
         return RemoteFile(**read_json(note_of(partial)))
     except (FileNotFoundError, ValueError, TypeError):
@@ -354,6 +355,6 @@ def read_note(partial: Path) -> RemoteFile:
 
 
 def forget(partial: Path) -> None:
-    """Delete a partial file and its note: neither means anything without the other."""
+    """Delete a partial file and its note: each is useless without the other."""
     partial.unlink(missing_ok=True)
     note_of(partial).unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from hemotune.errors import StudyError
 Folder = tuple[str, ...]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-# prepare takes the validation images from TRAIN in its own ratio: a source's own validation folder
-# is added to TRAIN.
+# The stage prepare takes validation images from TRAIN by the fractions of the profile, so the
+# validation folder of a source is merged into TRAIN.
 VALIDATION = {"val", "valid", "validation", "dev"}
 SPLITS = {
     "train": "TRAIN",
@@ -42,7 +42,7 @@ LAYOUTS = """supported layouts, below any number of wrapping folders:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done with the files of a source."""
+    """Where each file of a source is written, and which files are ignored."""
 
     # Path in the source: path in data/raw/, images/SPLIT/CLASS/NAME or photographs/NAME
     targets: dict[str, str]
@@ -71,9 +71,9 @@ def plan(
     Args:
         name: the user's name for the source, for messages.
         paths: posix paths of all its files, relative to its top.
-        folders: posix paths of its folders, so that an empty class is noticed; the folders of
-            `paths` may be left out.
-        include: patterns (see `matches`), one of which an image must match, if there are any.
+        folders: posix paths of its folders, to detect empty classes; the folders of `paths` may be
+            omitted.
+        include: patterns (see `matches`); if there are any, an image must match one of them.
         exclude: patterns of images that are not used.
 
     Raises:
@@ -92,7 +92,7 @@ def plan(
     if not used:
         found = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(6)) or "no files"
         suffixes = ", ".join(sorted(SUFFIXES))
-        raise StudyError(f"{name}: no image to use (found: {found}); images end in {suffixes}")
+        raise StudyError(f"{name}: no usable image (found: {found}); images end in {suffixes}")
 
     layout = layout_of(name, Counter(used.values()))
     known = {folder_of(path) for path in paths}
@@ -105,15 +105,15 @@ def plan(
         if would_use_images(path, include, exclude):
             pattern = f"*{path}*".replace("'", "''")  # as YAML quotes it
             raise StudyError(
-                f"{name}: the folder {path} is in the place of a class, but holds no image; add "
-                f"images to it, or leave it out with dataset.exclude: ['{pattern}']"
+                f"{name}: the folder {path} should be a class, but contains no images; add images "
+                f"to it, or leave it out with dataset.exclude: ['{pattern}']"
             )
     return Plan(targets_of(name, used, layout), ignored)
 
 
 def folder_of(path: str) -> Folder:
-    """Return the folders of a path, without those that only repeat the one above: Kaggle wraps
-    train/train/CLASS.
+    """Return the folders of a path, without a folder that repeats its parent's name, as Kaggle's
+    train/train/CLASS does.
     """
     parts = path.split("/")[:-1]
     return tuple(
@@ -151,8 +151,8 @@ def would_use_images(folder: str, include: Sequence[str], exclude: Sequence[str]
 def matches(path: str, pattern: str) -> bool:
     """Whether a path matches a pattern: `*` is any text, across folders too, `?` one character.
 
-    Everything else, `[` too, is taken literally: brackets are more frequent in names than sets of
-    characters in patterns. `[[]`, which is how fnmatch writes `[`, also works.
+    All other characters, including `[`, are literal: brackets are more common in names than
+    character sets in patterns. `[[]`, fnmatch's escape of `[`, also works.
     """
     return fnmatchcase(path, pattern.replace("[[]", "[").replace("[", "[[]"))
 
@@ -173,7 +173,7 @@ def layout_of(name: str, images: Counter[Folder]) -> Layout:
     has_splits = any(in_split)
     tops = {folder[:-2] if has_splits else folder[:-1] for folder in classes}
     side_by_side = len(tops) == 1 and () not in classes
-    # Otherwise split folders beside plain classes, or images directly in split folders.
+    # Not consistent: split folders beside plain classes, or images directly in split folders.
     consistent = all(in_split) if has_splits else not all(map(is_split, classes))
     if not (side_by_side and consistent):
         raise StudyError(
@@ -185,8 +185,8 @@ def layout_of(name: str, images: Counter[Folder]) -> Layout:
 def photographs_of(folders: set[Folder]) -> set[Folder]:
     """Return the folders of photographs.
 
-    A folder named `photographs` beside class folders is a class itself; one apart from them holds
-    photographs. `JPEGImages` always does.
+    A folder named `photographs` beside class folders is a class; elsewhere it contains
+    photographs. `JPEGImages` always contains photographs.
     """
     named = {folder for folder in folders if folder and folder[-1].lower() in PHOTOGRAPHS}
     beside_classes = {folder[:-1] for folder in folders - named}
@@ -212,9 +212,7 @@ def list_folders(images: Counter[Folder]) -> str:
 
 
 def empty_folders(layout: Layout, known: set[Folder]) -> list[Folder]:
-    """Return those of the `known` folders that should hold images, as class or split folders, and
-    hold none.
-    """
+    """Return the `known` folders that are class or split folders but contain no images."""
     beside = {folder[:-1] for folder in layout.classes}
     empty = known - layout.photographs - with_parents(layout.classes)
     return [
@@ -226,7 +224,7 @@ def empty_folders(layout: Layout, known: set[Folder]) -> list[Folder]:
 
 
 def with_parents(folders: Iterable[Folder]) -> set[Folder]:
-    """Return folders with all those above them."""
+    """Return folders with all their parents."""
     return {folder[:end] for folder in folders for end in range(len(folder) + 1)}
 
 
@@ -273,7 +271,7 @@ def target_of(path: str, folder: Folder, layout: Layout) -> str:
 
 
 def normalized(name: str) -> str:
-    """Return a form of a name that is equal for names that some file systems take for the same."""
+    """Return a form of a name that is equal for names that some file systems cannot distinguish."""
     return unicodedata.normalize("NFC", name).lower()
 
 

@@ -17,11 +17,11 @@ from tasks.download.archive import open_zip, unpack
 from tasks.download.layout import plan
 
 RAW = Path("data/raw")
-# Apart from data/raw: a source that was touched but holds the same images reruns no other stage.
+# Not in data/raw: a source that was touched but has the same images reruns no other stage.
 STATE = Path("data/source_state.json")
 
-# The state of a source as JSON: different once the source has changed. Its keys depend on the kind
-# of source; `asked`, when a server last answered, is no difference (flows/source.py).
+# The state of a source as JSON; it changes when the source does. The keys depend on the kind of
+# source; `asked`, when a server last answered, is not compared (flows/source.py).
 State = dict[str, str | int | float | None]
 
 
@@ -86,8 +86,8 @@ def fetch_zip(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
 def fetch_folder(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
     """Copy the images below `path` to `folder`; return the ignored files by kind.
 
-    They are copied, not linked: the originals stay as they are whatever is done to data/raw. (DVC
-    replaces the copies by links to its cache if configured so.)
+    They are copied, not linked, so that changes in data/raw never affect the originals. (If
+    configured to, DVC replaces the copies with links to its cache.)
     """
     if path.is_file():
         with open(path, "rb") as file:
@@ -169,7 +169,7 @@ def kaggle_state(
 
     Args:
         updated: ISO date of the version; None if unknown.
-        asked: when Kaggle answered; None if it was not asked.
+        asked: when Kaggle answered; None if it was not queried.
     """
     state: State = {
         "source": "kaggle",
@@ -183,9 +183,7 @@ def kaggle_state(
 
 
 def refuse_own_output(path: Path) -> None:
-    """Raise a StudyError if the source lies in data/raw/ or around it: data/raw/ is replaced as a
-    whole.
-    """
+    """Raise StudyError if the source is inside data/raw/, which is replaced, or contains it."""
     source, raw = path.resolve(), RAW.resolve()
     if source == raw or raw in source.parents or source in raw.parents:
         raise StudyError(

@@ -1,4 +1,4 @@
-"""Inspect every image once, judge all of them, and stop the study if they must not be trained on.
+"""Check every image, and stop the study if the images break a rule of severity `error`.
 
 Writes data/inventory.parquet (a row for each image), data/images.npy (their pixels),
 data/images.json (how files become pixels) and reports/validation/ (a page and result.json).
@@ -37,13 +37,13 @@ def main(*arguments: str) -> None:
     paths, folders = list_images(IMAGES)
     if not paths:
         raise StudyError(
-            f"{IMAGES} holds no image and so no class; check dataset in the profile, then run `dvc "
-            "repro download`"
+            f"{IMAGES} contains no images; check dataset in the profile, then run `dvc repro "
+            "download`"
         )
     with ExitStack() as outputs:
         pixels = outputs.enter_context(new_file(PIXELS))
         table = outputs.enter_context(new_file(INVENTORY))
-        # The import takes as long as the other processes need to decode.
+        # The import takes about as long as the decoding in other processes.
         inventory = take_inventory(IMAGES, paths, size, pixels, meanwhile=load_great_expectations)
         tables = tables_of(inventory, folders, settings.near_duplicate_bits)
         result = judge(tables, rules_for(settings, common_size(tables.decoded)))
@@ -60,7 +60,7 @@ def main(*arguments: str) -> None:
 
 
 def summarize(result: Result, tables: Tables) -> str:
-    """Return how many images there are, and the verdict, in one line."""
+    """Return the number of images and the verdict in one line."""
     decoded = tables.decoded
     unreadable = len(tables.images) - len(decoded)
     off = [rule.rule for rule in result.rules if rule.severity == "off"]

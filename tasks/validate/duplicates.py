@@ -1,4 +1,4 @@
-"""Images that show the same: the same bytes, or perceptual hashes that hardly differ."""
+"""Find duplicate images: the same bytes, or perceptual hashes that differ in few bits."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 # The hash is 16 words of 16 bits, low frequencies first. The first three hardly differ within one
-# data set; two hashes that differ in at most MOST_BITS bits have one of the other 13 words in
-# common, so that only such pairs are compared.
+# data set; two hashes that differ in at most MOST_BITS bits share at least one of the other
+# 13 words, so only such pairs are compared.
 WORDS = slice(3, 16)
 MOST_BITS = 12
 # Pairs further apart than this in a run of equal words are not compared, which limits the time for
@@ -16,7 +16,7 @@ LONGEST_RUN = 200
 
 
 class Partners(NamedTuple):
-    """For each image the path of another one that shows the same, or None."""
+    """For each image the path of a duplicate, or None."""
 
     across: list[str | None]
     within: list[str | None]
@@ -32,7 +32,7 @@ def same_bytes(inventory: pd.DataFrame) -> Partners:
         The first such image in another split or class, and the first in the same split and class.
     """
     found = Partners([None] * len(inventory), [None] * len(inventory))
-    # Numbers in place of texts, which would need a hundred bytes each
+    # Integers, because strings would take a hundred bytes each
     contents = inventory["sha256"].factorize()[0]
     files = inventory[["path", "split", "class"]].assign(
         content=contents, row=np.arange(len(inventory))

@@ -1,6 +1,6 @@
 """Judge the tables by the rules, with Great Expectations.
 
-Great Expectations takes ten seconds to import, so that the functions import it.
+It takes ten seconds to import, so it is imported only inside functions.
 """
 
 import os
@@ -15,15 +15,13 @@ from tasks.validate.rules import Rule
 from tasks.validate.tables import Tables
 
 OFFENDERS = 20  # listed for each rule
-NOT_JUDGED = (
-    "this is an error in tasks/validate/expectations.py or in Great Expectations: report it"
-)
+NOT_JUDGED = "this is a bug in tasks/validate/expectations.py or in Great Expectations: report it"
 Verdict = Literal["passed", "warnings", "failed"]
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What was found by one rule; the fields are the keys of result.json."""
+    """The result of one rule; the fields are the keys of result.json."""
 
     rule: str
     severity: Severity
@@ -45,7 +43,7 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found by all rules; the fields are the keys of result.json."""
+    """The results of all rules; the fields are the keys of result.json."""
 
     verdict: Verdict
     rules: list[RuleResult]
@@ -101,8 +99,8 @@ def run_expectations(
         name: of the table.
     """
     gx = load_great_expectations()
-    # The meta of an expectation comes back with its result. The suite is added whole: it would be
-    # stored again for each expectation that is added to it later.
+    # The meta of an expectation is returned with its result. The suite is added with all its
+    # expectations: adding them later would store the suite again for each.
     expectations = [
         getattr(gx.expectations, rule.expectation.type)(
             column=rule.column,
@@ -116,7 +114,7 @@ def run_expectations(
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all")
     definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
-    # Great Expectations copies the whole table for every rule: it gets only the judged columns.
+    # Great Expectations copies the whole table for every rule, so it gets only the judged columns.
     columns = list(dict.fromkeys(rule.column for rule in rules))
     return context.validation_definitions.add(definition).run(
         # An offender is identified by the index.
@@ -166,7 +164,7 @@ def problem_of(exception_info: dict[str, Any]) -> str:  # JSON values of Great E
     nested = "exception_message" not in exception_info
     parts = exception_info.values() if nested else [exception_info]
     messages = [str(part["exception_message"]) for part in parts if part.get("raised_exception")]
-    return " ".join("; ".join(messages or ["it names no offender"]).split())
+    return " ".join("; ".join(messages or ["no offenders are listed"]).split())
 
 
 def result_of(rule: Rule, table: pd.DataFrame, outcomes: dict[str, Outcome]) -> RuleResult:

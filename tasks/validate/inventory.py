@@ -36,7 +36,7 @@ from hemotune.progress import Progress, cores
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 HASH_SIDE = 16  # 256 bits: with the usual 64, images of different cells collide
 GREY_SIDE = 64  # pixels; the hash is that of a grey image of this side, whatever the size of images
-# Upper eight bits of the brightest level of a 16-bit image: below, the camera had fewer bits.
+# Upper eight bits of the brightest level of a 16-bit image; below this, the camera had fewer bits.
 DIMMEST = 64
 PHOTOMETRIC = 0x0106  # the TIFF tag; 0: white is zero
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
@@ -64,7 +64,7 @@ SCHEMA = pa.schema(
 class ImageFacts:
     """What is known about one file; the fields are columns of SCHEMA.
 
-    They are filled in while the file is read: of a damaged one, those before the damage was found.
+    They are filled in while the file is read; for a damaged file, the later ones stay None.
     """
 
     width: int | None = None
@@ -81,7 +81,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Job:
-    """What the processes of the pool need to know."""
+    """The parameters of all processes of the pool."""
 
     folder: Path  # that the paths are relative to
     size: int  # side of the decoded images, pixels
@@ -205,8 +205,8 @@ def read_chunk(job: Job, start: int, paths: Sequence[str]) -> pa.RecordBatch:
     while view:
         written = os.pwrite(job.descriptor, view, position)
         view, position = view[written:], position + written
-    # A few images at a time: larger intermediate arrays would be returned to the system and
-    # requested again, which takes longer than the hashes.
+    # A few images at a time: larger intermediate arrays would be freed and allocated again, which
+    # takes longer than the hashes.
     hashes = [
         phash
         for few in range(0, len(paths), 16)
@@ -298,7 +298,7 @@ def decode_any(data: bytes, size: int, facts: ImageFacts) -> Image.Image:
         facts.width, facts.height, facts.format = width, height, image.format
         # Whatever the byte order
         facts.mode = "I;16" if image.mode.startswith("I;16") else image.mode
-        # An MPO is a phone's JPEG with previews behind the picture.
+        # An MPO is a phone's JPEG with previews after the picture.
         if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
             raise ValueError(f"holds {frames} frames or pages, not one still image")
         # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves at least 1.5 times `size`.
@@ -315,12 +315,11 @@ def decode_any(data: bytes, size: int, facts: ImageFacts) -> Image.Image:
 
 
 def decode_plain_jpeg(data: bytes, size: int, facts: ImageFacts) -> Image.Image | None:
-    """Do the same as decode_any, to the byte, for an undamaged colour JPEG without EXIF, in two
-    thirds of the time.
+    """Decode an undamaged colour JPEG without EXIF: the same pixels as decode_any, in two thirds of
+    the time.
 
     Returns:
-        None if it takes Pillow: another kind of file, a rotated one, one with previews, a damaged
-        or huge one.
+        None if the file needs Pillow: not a JPEG, rotated, with previews, damaged or huge.
     """
     if not data.startswith(b"\xff\xd8") or b"Exif" in data or b"MPF" in data:
         return None
@@ -357,8 +356,8 @@ def is_deep(image: ImageFile.ImageFile) -> bool:
 def to_rgb(image: Image.Image, deep: bool = False) -> Image.Image:
     """Return the image in mode RGB.
 
-    Transparent pixels become white; of 16 bits the upper eight are kept (Pillow clips grey at
-    255).
+    Transparent pixels become white; 16-bit levels keep their upper eight bits (Pillow would clip
+    grey at 255).
 
     Args:
         deep: whether the file has more than eight bits per colour.
@@ -375,13 +374,14 @@ def to_rgb(image: Image.Image, deep: bool = False) -> Image.Image:
     if image.mode.startswith("I;16"):
         # Pillow would read a negative.
         if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0:
-            raise ValueError("16-bit levels that count from white are not supported; save 8 bits")
+            raise ValueError(
+                "16-bit levels with white as zero are not supported; save it with 8 bits"
+            )
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if deep and brightest(image) < DIMMEST:
         raise ValueError(
-            "16-bit levels below a quarter of their range, as cameras of 10 to 14 bits write: the "
-            "upper eight bits would be too few; scale the levels to the whole range, or save it "
-            "with 8 bits"
+            "16-bit levels below a quarter of their range, as from cameras with 10 to 14 bits, "
+            "would become nearly black; scale the levels to the full range, or save it with 8 bits"
         )
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")

@@ -18,15 +18,15 @@ from tasks.validate.expectations import Result
 from tasks.validate.tables import Tables
 
 IMAGES = "../../data/raw/images/"  # as seen from reports/validation/
-THUMBNAILS = 12  # of a class; fewer if there are many classes
+THUMBNAILS = 12  # per class; fewer if there are many classes
 PAIRS = 8  # shown of each kind of duplicates
 THUMBNAIL_SIDE = 96  # pixels
-SIZES = 8  # the most frequent ones, counted one by one
+SIZES = 8  # the most frequent ones, each with its own bar
 BINS = 32  # of a histogram
 TOOLS = ("great_expectations", "pillow", "numpy", "scipy", "pandas", "pyarrow")
 
 VERDICTS = {
-    "passed": ("✓", "Passed", "Every rule holds."),
+    "passed": ("✓", "Passed", "No rule is broken."),
     "warnings": (
         "!",
         "Passed with warnings",
@@ -35,7 +35,7 @@ VERDICTS = {
     "failed": ("✕", "Failed", "The study stops here. Fix the errors below, then run it again."),
 }
 # In the order of the table of rules
-STATES = {"failed": "✕ error", "warnings": "! warning", "passed": "✓ holds", "off": "– off"}
+STATES = {"failed": "✕ error", "warnings": "! warning", "passed": "✓ passed", "off": "– off"}
 DUPLICATES = {
     "same_bytes_across": "The same bytes in two splits or classes",
     "same_bytes_within": "The same bytes within a split and class",
@@ -135,8 +135,8 @@ def class_counts(tables: Tables) -> list[tuple[str, int]]:
 
 
 def size_counts(decoded: pd.DataFrame) -> list[tuple[str, int]]:
-    """Return pairs of WIDTHxHEIGHT and the number of images, the most frequent first; the sizes
-    after the first SIZES in one pair.
+    """Return pairs of WIDTHxHEIGHT and the number of images, the most frequent first; sizes beyond
+    the first SIZES are combined.
     """
     counts = decoded.groupby("size").size().sort_values(ascending=False, kind="stable")
     pairs = [(str(size), int(count)) for size, count in counts.items()]

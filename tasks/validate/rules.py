@@ -1,4 +1,4 @@
-"""The rules that images must meet. A new one is added here, and its settings to Validation."""
+"""The rules that images must meet. Add new rules here, and their settings to Validation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ LEAVE_OUT = "or leave them out with dataset.exclude in the profile"
 
 @dataclass(frozen=True)
 class Expectation:
-    """What each value of a column must be. A missing value meets every expectation but MISSING."""
+    """What each value of a column must be. A missing value meets all expectations."""
 
     type: str  # a class of great_expectations.expectations
     arguments: dict[str, object]
@@ -47,12 +47,12 @@ def at_most(bound: float) -> Expectation:
 
 MISSING = Expectation("ExpectColumnValuesToBeNull", {})
 
-# The rules that no profile changes
+# The rules that profiles cannot change
 FIXED = (
     Rule(
         name="empty_class",
         severity="error",
-        description="Every class folder has images to train on or to test on.",
+        description="Every class folder contains images for training or testing.",
         expected="at least one readable image in each class folder, and one of each class "
         "outside TEST_SIMPLE",
         fix="add images, or leave the class out with dataset.exclude in the profile",
@@ -64,7 +64,7 @@ FIXED = (
     Rule(
         name="classes",
         severity="error",
-        description="There are classes to distinguish.",
+        description="There is more than one class.",
         expected="at least two classes",
         fix="put the images of each class in a folder of its own: SPLIT/CLASS or CLASS",
         table="folders",
@@ -72,13 +72,13 @@ FIXED = (
         expectation=at_least(2),
         detail=None,
     ),
-    # Every other rule passes if there is no value: Great Expectations skips nulls.
+    # All other rules pass where a value is missing: Great Expectations skips nulls.
     Rule(
         name="complete",
         severity="error",
         description="The inventory is complete.",
         expected="no missing value",
-        fix="this is an error in tasks/validate/inventory.py: report it",
+        fix="this is a bug in tasks/validate/inventory.py: report it",
         table="images",
         column="lacks",
         expectation=MISSING,
@@ -103,14 +103,14 @@ def rules_for(settings: Validation, common_size: str) -> list[Rule]:
 
 
 def file_rules(settings: Validation, common_size: str) -> list[Rule]:
-    """Return the rules about each file on its own."""
+    """Return the rules about single files."""
     return [
         Rule(
             name="unreadable",
             severity=settings.unreadable,
             description="Every file is an image that can be decoded completely.",
             expected="JPEG, PNG, WebP, TIFF or BMP, with one still image",
-            fix=f"replace these files by good ones, {LEAVE_OUT}",
+            fix=f"replace these files with valid ones, {LEAVE_OUT}",
             table="images",
             column="readable",
             expectation=one_of([True]),
@@ -132,7 +132,7 @@ def file_rules(settings: Validation, common_size: str) -> list[Rule]:
         Rule(
             name="size",
             severity=settings.size,
-            description="Every image has the same size as most of them.",
+            description="All images have the same size.",
             expected=f"{common_size} pixels",
             fix=f"check them, {LEAVE_OUT}; if sizes may differ, set validation.size: off",
             table="decoded",
@@ -144,15 +144,15 @@ def file_rules(settings: Validation, common_size: str) -> list[Rule]:
 
 
 def duplicate_rules(settings: Validation) -> list[Rule]:
-    """Return the rules about images that show the same."""
+    """Return the rules about duplicate images."""
     return [
         Rule(
             name="duplicate_across",
             severity=settings.duplicate_across,
             description="No file occurs in two splits or two classes.",
             expected="no other file with the same bytes in another split or class",
-            fix="a copy in TEST can be memorized in training, and one of two classes must be "
-            "wrong: keep one copy, with dataset.exclude in the profile",
+            fix="a copy in TEST can be memorized during training, and a file in two classes has a "
+            "wrong label: keep one copy, with dataset.exclude in the profile",
             table="decoded",
             column="same_bytes_across",
             expectation=MISSING,
@@ -174,7 +174,7 @@ def duplicate_rules(settings: Validation) -> list[Rule]:
         Rule(
             name="near_duplicate_across",
             severity=settings.near_duplicate_across,
-            description="No image is nearly the same as one of another split.",
+            description="No image is nearly the same as an image of another split.",
             expected=f"hashes that differ in more than {settings.near_duplicate_bits} of 256 bits",
             fix="look at the pairs on the page; keep one of each, with dataset.exclude in the "
             "profile",

@@ -16,7 +16,7 @@ def describe_broken_rules(result: Result, severity: Severity) -> str:
     """
     broken = [rule for rule in result.rules if not rule.passed and rule.severity == severity]
     lines = [
-        f"{IMAGES}: {len(broken)} of {len(result.rules)} rules are broken; the images are shown in "
+        f"{IMAGES}: {len(broken)} of {len(result.rules)} rules are broken; see the images in "
         f"{REPORT / 'index.html'}"
     ]
     for rule in broken:

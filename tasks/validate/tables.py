@@ -1,4 +1,4 @@
-"""The tables that the rules judge: what a rule is about is a column with a value in each row."""
+"""The tables that the rules judge: each rule checks one column."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.validate.duplicates import nearly_same, same_bytes
 
-# TEST_SIMPLE holds unaugmented copies of TEST: no protocol trains or tests on them, so that their
+# TEST_SIMPLE contains unaugmented copies of TEST. No protocol trains or tests on them, so their
 # classes may be small.
 UNUSED_SPLITS = {"TEST_SIMPLE"}
 # Columns of the inventory that have a value for every image, and for every readable one
@@ -41,8 +41,8 @@ def tables_of(inventory: pd.DataFrame, folders: list[str], near_duplicate_bits: 
     """
     images = inventory.copy(deep=False)
     images["lacks"] = lacking(inventory)
-    # Only readable images are trained on, so that the other rules count nothing else. A selection
-    # copies every text.
+    # Only readable images are used for training, so the other rules ignore the rest. Selecting
+    # rows copies every string.
     decoded = images if images["readable"].all() else images[images["readable"]]
     width, height = (decoded[side].astype("Int64").astype("string") for side in ("width", "height"))
     decoded["size"] = width + "x" + height
@@ -54,9 +54,7 @@ def tables_of(inventory: pd.DataFrame, folders: list[str], near_duplicate_bits: 
 
 
 def lacking(inventory: pd.DataFrame) -> list[str | None]:
-    """Return for each row the columns without the value that they must have, separated by commas;
-    None if there are none.
-    """
+    """Return for each row the columns that lack a required value, separated by commas, or None."""
     missing = inventory[OF_ALL + OF_READABLE].isna()
     missing.loc[~inventory["readable"], OF_READABLE] = False
     names: list[str | None] = [None] * len(missing)
@@ -66,7 +64,7 @@ def lacking(inventory: pd.DataFrame) -> list[str | None]:
 
 
 def common_size(decoded: pd.DataFrame) -> str:
-    """Return WIDTHxHEIGHT of most images; the first by name if two are equally frequent."""
+    """Return the most frequent WIDTHxHEIGHT; the first by name if several are equally frequent."""
     return str(decoded["size"].value_counts().sort_index().idxmax()) if len(decoded) else "any"
 
 

@@ -73,7 +73,7 @@ def test_one_photograph_gives_no_interval():
     assert (got.low, got.high, got.notes) == (
         None,
         None,
-        ["there is only one photograph, and so no interval"],
+        ["there is only one photograph, so there is no interval"],
     )
 
 
@@ -119,7 +119,9 @@ def test_the_paired_difference_agrees_with_scipy_and_a_sign_flip_by_hand():
     assert got.p == pytest.approx(
         (np.abs((signs * change).mean(axis=1)) >= abs(change.mean()) - 1e-12).mean(), abs=0.02
     )
-    assert got.notes == ["one training each: the interval does not cover the choice of the seed"]
+    assert got.notes == [
+        "one training each: the interval does not include the variation between seeds"
+    ]
 
 
 def test_the_same_run_twice_is_not_significantly_different():

@@ -265,4 +265,4 @@ def test_stage_without_any_image(tmp_path, monkeypatch, capfd):
     configure(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert validate.main() == 1
-    assert "holds no image" in capfd.readouterr().err
+    assert "contains no images" in capfd.readouterr().err

@@ -33,9 +33,9 @@ def patched(field, value):
 
 
 BAD_ENTRIES = {
-    "up": (entry("A/../../../evil.png"), "leads outside"),
-    "absolute": (entry("/etc/evil.png"), "leads outside"),
-    "drive": (entry("C:/evil.png"), "leads outside"),
+    "up": (entry("A/../../../evil.png"), "points outside"),
+    "absolute": (entry("/etc/evil.png"), "points outside"),
+    "drive": (entry("C:/evil.png"), "points outside"),
     "backslash": (entry("A\\evil.png"), "backslash"),
     "control character": (entry("A/ev\x1bil.png"), "control character"),
     "NUL": (entry("A/ev\x00il.png"), "control character"),
@@ -43,8 +43,8 @@ BAD_ENTRIES = {
     "long name": (entry(f"A/{'n' * 300}.png"), "empty or over-long part"),
     "link": (entry("A/evil.png", stat.S_IFLNK | 0o777, b"/etc/passwd"), "is a link"),
     "device": (entry("A/evil.png", stat.S_IFCHR | 0o666), "is a link or another special file"),
-    "twice": (entry("A/A-0.jpeg"), "is there twice"),
-    "twice, other case": (entry("a/A-0.JPEG"), "is there twice"),
+    "twice": (entry("A/A-0.jpeg"), "occurs twice"),
+    "twice, other case": (entry("a/A-0.JPEG"), "occurs twice"),
 }
 
 

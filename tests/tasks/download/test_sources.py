@@ -233,7 +233,7 @@ def test_the_pattern_that_a_refusal_names_leaves_the_folder_out(stage, tmp_path)
 
 def test_a_class_that_include_wants_must_have_images(stage, tmp_path):
     path = make_zip(tmp_path / "source.zip", SPLITS, folders=["set/TEST/D"])
-    expected = "the folder set/TEST/D/ is in the place of a class"
+    expected = "the folder set/TEST/D/ should be a class, but contains no images"
     refused(stage, expected, source="archive", path=str(path), include=["*.jpeg"])
 
 
@@ -248,7 +248,7 @@ def test_empty_class_is_refused(stage, tmp_path, top, files):
     path = make_zip(tmp_path / "source.zip", all_files, folders=[f"{top}C"])
     refused(
         stage,
-        [f"the folder {top}C/", "holds no image", "dataset.exclude"],
+        [f"the folder {top}C/", "contains no images", "dataset.exclude"],
         source="archive",
         path=str(path),
     )
