@@ -19,7 +19,7 @@ from hemotune import hardware
 # What is changed, and how the table names it.
 WAYS = {
     "study": "as the study trains",
-    "onednn": "oneDNN off, as TensorFlow has it on processors without AVX-512",
+    "onednn": "oneDNN off, as TensorFlow sets it on CPUs without AVX-512",
     "adam": "Keras's Adam in place of the fused one",
     "build": "optimizer and metrics made by the first step",
     "evaluation": "evaluation in batches of 32",
