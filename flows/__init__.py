@@ -9,7 +9,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-STATE = Path(".study")  # of running processes; git-ignored
+from hemotune.files import STATE
 
 
 def configure() -> None:

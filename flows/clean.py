@@ -8,9 +8,10 @@ file beside them under another name belongs to no stage.
 import shutil
 from pathlib import Path
 
-from flows import STATE, repository
+from flows import repository
 from flows.lock import sole_study
 from hemotune.errors import StudyError
+from hemotune.files import FAILURES, RESUME
 
 
 def leftovers() -> list[Path]:
@@ -27,8 +28,8 @@ def leftovers() -> list[Path]:
             root = Path(repo.root_dir)
             for stage in repo.index.stages:
                 key = stage.addressing.rpartition("@")[2]
-                kept.setdefault(STATE / "failures", set()).add(f"{key}.json")
-                kept.setdefault(STATE / "resume", set()).add(key)
+                kept.setdefault(FAILURES, set()).add(f"{key}.json")
+                kept.setdefault(RESUME, set()).add(key)
                 for path in (Path(out.fs_path).relative_to(root) for out in stage.outs):
                     if key in path.parts and "@" in stage.addressing:
                         kept.setdefault(Path(*path.parts[: path.parts.index(key)]), set()).add(key)

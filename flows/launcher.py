@@ -83,8 +83,35 @@ class Launcher:
             Stopped: `stop` was called, now or earlier.
             CallFailed: the action raised an exception, or the child was killed.
         """
+        connection, output = self.fork()
+        try:
+            # If the child is already gone, `listen` finds out.
+            with contextlib.suppress(OSError):
+                connection.sendall(pickle.dumps((action, variables or {})))
+            answer = self.listen(connection, output, Lines(on_line, on_output))
+        finally:
+            os.close(output)
+            with self.lock:
+                group = self.groups.pop(connection)
+            connection.close()
+        if self.stopped:
+            raise Stopped("the study was stopped")
+        if not answer:  # the child was killed; a program it started may live on
+            end_group(group)
+            raise CallFailed("the stage's process was killed")
+        succeeded, result = pickle.loads(answer)
+        if not succeeded:
+            raise CallFailed(result)
+        return result  # type: ignore[no-any-return]  # pickle gives Any; it is the action's result
+
+    def fork(self) -> tuple[socket.socket, int]:
+        """Have the launcher fork a child; return a socket to it and the pipe into which it prints.
+
+        Raises:
+            Stopped: `stop` was called, or the launcher is gone.
+        """
         ours, theirs = socket.socketpair()
-        read, write = os.pipe()
+        output, write = os.pipe()
         with self.lock:
             if self.stopped:
                 raise Stopped("the study was stopped")
@@ -96,25 +123,7 @@ class Launcher:
                 theirs.close()
                 os.close(write)
             self.groups[ours] = None
-        try:
-            # If the child is already gone, `listen` finds out.
-            with contextlib.suppress(OSError):
-                ours.sendall(pickle.dumps((action, variables or {})))
-            answer = self.listen(ours, read, Lines(on_line, on_output))
-        finally:
-            os.close(read)
-            with self.lock:
-                group = self.groups.pop(ours)
-            ours.close()
-        if self.stopped:
-            raise Stopped("the study was stopped")
-        if not answer:  # the child was killed; a program it started may live on
-            end_group(group)
-            raise CallFailed("the stage's process was killed")
-        succeeded, result = pickle.loads(answer)
-        if not succeeded:
-            raise CallFailed(result)
-        return result  # type: ignore[no-any-return]  # pickle gives Any; it is the action's result
+        return ours, output
 
     def listen(self, connection: socket.socket, output: int, lines: "Lines") -> bytes:
         """Pass on what comes from the pipe `output` until the child is gone; return its pickled

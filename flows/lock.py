@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows import STATE
 from hemotune.errors import StudyError
+from hemotune.files import STATE
 
 STUDY_LOCK = STATE / "study.lock"
 ENDING = 12  # seconds within which the processes of a killed study or server have ended

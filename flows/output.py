@@ -17,8 +17,9 @@ from uuid import UUID
 from prefect import runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from flows import STATE, artifacts
+from flows import artifacts
 from flows.launcher import shorten
+from hemotune.files import STATE
 
 LOGS = STATE / "logs"
 KEPT = 10  # runs

@@ -32,8 +32,9 @@ from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 
-from flows import STATE, launcher
+from flows import launcher
 from flows.lock import ENDING, is_held, study_is_running
+from hemotune.files import STATE
 
 # Variable by which the runs that flows.serve starts know its process id.
 SERVED_BY = "STUDY_SERVED_BY"

@@ -31,9 +31,8 @@ from typing import Any
 import httpx
 import prefect
 
-from flows import STATE
 from hemotune.errors import StudyError
-from hemotune.files import read_json, write_json
+from hemotune.files import STATE, read_json, write_json
 
 ADDRESS = STATE / "server.json"  # of the server of this checkout, while one runs
 PORT = 4200  # Prefect's own default

@@ -16,10 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import STATE, launcher
+from flows import launcher
 from flows.dag import Meta, Stage
 from hemotune.errors import StudyError
-from hemotune.files import read_json, write_json
+from hemotune.files import STATE, read_json, write_json
 from hemotune.tree import state_of
 
 LAST_QUERIES = STATE / "asked.json"  # by stage: when flows.watch last queried a server

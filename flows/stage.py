@@ -13,10 +13,10 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed, Pending
 
-from flows import STATE, artifacts, launcher, output, repository, source
+from flows import artifacts, launcher, output, repository, source
 from flows.dag import Stage
 from flows.repository import Entries, Outcome
-from hemotune.files import read_json, write_json
+from hemotune.files import FAILURES, read_json, write_json
 
 
 def is_news(record: logging.LogRecord) -> bool:
@@ -151,4 +151,4 @@ def record_failure(note: Path, reason: str) -> str:
 
 def failure_note(stage: Stage) -> Path:
     """Where a failed stage leaves its reason: for finetune@KEY .study/failures/KEY.json."""
-    return STATE / "failures" / f"{stage.key.replace('/', '-')}.json"
+    return FAILURES / f"{stage.key.replace('/', '-')}.json"

@@ -15,7 +15,14 @@ import numpy.typing as npt  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from hemotune.errors import StudyError  # noqa: E402
-from hemotune.files import new_file, new_folder, read_json, write_json  # noqa: E402
+from hemotune.files import (  # noqa: E402
+    FAILURES,
+    RESUME,
+    new_file,
+    new_folder,
+    read_json,
+    write_json,
+)
 from hemotune.gpus import Device, choose_device  # noqa: E402
 from hemotune.settings.experiment import Experiment, architecture  # noqa: E402
 from hemotune.settings.reading import read_params, read_profile  # noqa: E402
@@ -68,12 +75,12 @@ class Run:
 
     @property
     def failure_file(self) -> Path:
-        return Path(f".study/failures/{self.key}.json")
+        return FAILURES / f"{self.key}.json"
 
     @property
     def states(self) -> Path:
         """The folder of all states from which this run can resume."""
-        return Path(f".study/resume/{self.key}")
+        return RESUME / self.key
 
 
 @dataclass(frozen=True)

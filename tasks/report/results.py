@@ -12,7 +12,7 @@ import pandas as pd
 from hemotune.errors import StudyError
 from hemotune.evaluation.predictions import Judged, judge, per_photograph, photographs_known
 from hemotune.evaluation.statistics import Estimate, accuracy
-from hemotune.files import read_json
+from hemotune.files import FAILURES, read_json
 from hemotune.settings.params import Params
 from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
@@ -177,7 +177,7 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
         if not missing:
             runs.append(read_run(folder, run, truths[run.protocol], photographs))
             continue
-        failure = root / f".study/failures/{run.key}.json"
+        failure = root / FAILURES / f"{run.key}.json"
         reason = " ".join(read_json(failure)["reason"].split()) if failure.exists() else None
         if not incomplete:
             raise StudyError(
