@@ -131,11 +131,13 @@ def final_state(
     Args:
         until: time.monotonic() until which a run may still be ending.
     """
-    if run.state is None or run.state.timestamp > started and not run.state.is_scheduled():
+    if run.state is None:
         return None
-    if run.state.is_scheduled():  # also Late, as a server calls it as soon as it has started
+    if run.state.is_scheduled():  # also Late, which a server that has just started calls it
         due = run.next_scheduled_start_time or run.expected_start_time
         return Cancelled(message=MISSED) if due and due < started else None
+    if run.state.timestamp > started:
+        return None
     # One that a killed flows.serve had started needs some seconds to end.
     while run.deployment_id and is_worked_on(run) and time.monotonic() < until:
         time.sleep(0.2)

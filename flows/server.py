@@ -2,8 +2,8 @@
 
     python -m flows.server SOCKET      what `running` starts; not for users
 
-`prefect server start` cannot be used: it takes no open socket, and its requests fail when another
-one holds SQLite's lock.
+`prefect server start` cannot be used: it takes no open socket, and its clients wait for two seconds
+whenever a request finds SQLite locked.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ import prefect
 from hemotune.errors import StudyError
 from hemotune.files import STATE, read_json, write_json
 
-ADDRESS = STATE / "server.json"  # of the server of this checkout, while one runs
+ADDRESS_FILE = STATE / "server.json"  # of the server of this checkout, while one runs
 PORT = 4200  # Prefect's own default
 REMOVE_DATABASE = "remove the file: it holds only the history of runs, no data and no results"
 # Seconds: about ten are usual, many more on a machine that is busy with other work.
@@ -77,7 +77,7 @@ def find_running() -> Address | None:
     have the port.
     """
     try:
-        found = read_json(ADDRESS)
+        found = read_json(ADDRESS_FILE)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(f"{found['api']}/admin/settings", timeout=10) as answer:
             home = json.load(answer)["home"]
@@ -121,14 +121,14 @@ def running(
         keeper = threading.Thread(target=restart, args=[process, start, ended], daemon=True)
         try:
             wait_until_healthy(process, *place)
-            write_json(ADDRESS, asdict(Address(api, services)))
+            write_json(ADDRESS_FILE, asdict(Address(api, services)))
             keeper.start()
             yield api
         finally:
             ended.set()
             with contextlib.suppress(OSError, ValueError):
-                if read_json(ADDRESS)["api"] == api:
-                    ADDRESS.unlink()
+                if read_json(ADDRESS_FILE)["api"] == api:
+                    ADDRESS_FILE.unlink()
             os.close(life_line)
             if keeper.ident:
                 keeper.join(8)
@@ -177,7 +177,7 @@ def restart(process: Process, start: Callable[[], Process], ended: threading.Eve
             return
         deaths = deaths + 1 if time.monotonic() - started < STEADY else 1
         if deaths == 3:
-            ADDRESS.unlink(missing_ok=True)
+            ADDRESS_FILE.unlink(missing_ok=True)
             print(
                 f"error: Prefect's server ended three times in a row (status {status}); its"
                 " messages are above; start again with the same command",

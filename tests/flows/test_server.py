@@ -1,4 +1,4 @@
-"""Prefect's server as the flows start, keep and find it."""
+"""Prefect's server as the flows start, restart and find it."""
 
 import contextlib
 import datetime
@@ -24,7 +24,7 @@ from tests.flows.toy import ask, wait_for
 
 @pytest.fixture
 def own_place(tmp_path, monkeypatch):
-    """A folder without a study, in which servers keep what they write."""
+    """A folder without a study, in which servers write their files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
@@ -32,7 +32,7 @@ def own_place(tmp_path, monkeypatch):
 
 def test_a_run_that_starts_its_own_server_can_be_watched(own_place):
     with server.running(port=0, services=False) as api:
-        # As a browser asks
+        # As a browser does.
         page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})
     assert page.status_code == 200 and "<html" in page.text
 
@@ -59,14 +59,14 @@ def test_a_port_is_held_from_its_choice_on(monkeypatch):
         server.listening("no.such.host.invalid", 0)
 
 
-def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeypatch):
+def test_a_server_that_does_not_start_is_an_error_with_its_status(own_place, monkeypatch):
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense")
     with (
         pytest.raises(StudyError, match="Prefect's server ended with status [1-9]"),
         server.running(port=0),
     ):
         pass
-    assert not server.ADDRESS.exists()
+    assert not server.ADDRESS_FILE.exists()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,7 @@ def test_a_server_that_does_not_start_is_told_with_its_status(own_place, monkeyp
         ),
     ],
 )
-def test_a_database_that_cannot_be_read_is_named_with_the_remedy(
-    own_place, tmp_path, found, refused
-):
+def test_a_database_that_cannot_be_read_is_named_with_the_fix(own_place, tmp_path, found, refused):
     path = tmp_path / "prefect.db"
     if found == "newer":
         with contextlib.closing(sqlite3.connect(path)) as database, database:
@@ -103,7 +101,7 @@ def test_a_database_that_cannot_be_read_is_named_with_the_remedy(
             pass
 
 
-def test_after_three_deaths_in_a_row_a_server_is_not_started_again(own_place):
+def test_after_three_deaths_in_a_row_a_server_is_not_restarted(own_place):
     code = (
         "start = lambda: subprocess.Popen(['false']); server.restart(start(), start,"
         " threading.Event())"
@@ -134,8 +132,8 @@ def test_events_that_clients_send_again_after_a_restart_leave_no_traceback(own_p
     with server.running(port=0) as api:
         httpx.post(f"{api}/events", json=batch).raise_for_status()
         wait_for(lambda: stored(api).count("sent") == 30)
-    with server.running(port=0) as api:  # a new one does not know what came to the old one
-        # It tries to store them at the 20th and at each further one
+    with server.running(port=0) as api:  # it does not know what the old one received
+        # It tries to store them at the 20th and at each later one.
         for part in (batch[:20], *([event] for event in batch[20:])):
             httpx.post(f"{api}/events", json=part).raise_for_status()
             assert "sent later" not in stored(api)
@@ -155,9 +153,8 @@ def test_a_server_counts_only_if_its_api_answers_and_is_of_this_checkout(own_pla
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Settings) as answering:
         threading.Thread(target=answering.serve_forever, daemon=True).start()
         api = f"http://127.0.0.1:{answering.server_port}/api"
-        # As it was written by earlier versions too; the process lives, as another may after a
-        # reboot.
-        write_json(server.ADDRESS, {"pid": os.getpid(), "api": api, "services": True})
+        # As earlier versions wrote it; the process exists, as another one may after a reboot.
+        write_json(server.ADDRESS_FILE, {"pid": os.getpid(), "api": api, "services": True})
         answering.home = "/another/checkout/.study/prefect"
         assert server.find_running() is None
         answering.home = os.environ["PREFECT_HOME"]
