@@ -1,4 +1,4 @@
-"""Two workers of a real Dask cluster, each in a checkout of its own, that meet only in a folder as
+"""Two workers of a real Dask cluster, each in a checkout of its own, that share only a folder as
 DVC's remote.
 """
 
@@ -18,7 +18,7 @@ WORKER = ["--resources", "GPU=1", "--nthreads", "1", "--no-nanny", "--no-dashboa
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A study in `home` under git, and a scheduler with two workers; yields the study, the workers'
+    """A study in `home` under git, and a scheduler with two workers; yield the study, the workers'
     checkouts and the address.
     """
     home = Toy(tmp_path / "home", serving().api, names="abcd", seconds=0.5)
@@ -78,7 +78,7 @@ def test_workers_in_their_own_checkouts_make_the_same_report(cluster, tmp_path):
     done = home.study("--dask", address)
     assert done.returncode == 0, done.stdout
     assert sorted([*workers[0].events(), *workers[1].events()]) == ["a", "b", "c", "d"]
-    assert all(worker.events() for worker in workers)  # each had a part
+    assert all(worker.events() for worker in workers)  # each ran some
     assert list(home.events()) == ["download"]
     assert home.changed() == []
 
@@ -100,5 +100,5 @@ def test_workers_in_their_own_checkouts_make_the_same_report(cluster, tmp_path):
     flow.send_signal(signal.SIGTERM)
     wait_for(lambda: all(len(worker.processes()) == 1 for worker in workers), 10)
     flow.wait(30)
-    # And what waited there does not begin
+    # What was queued there does not start.
     assert [len(worker.events()) for worker in workers] == [1, 1]

@@ -1,4 +1,4 @@
-"""What flows.repository mends before it asks DVC, in a small repository of its own."""
+"""What flows.repository repairs before it calls DVC, in a small repository of its own."""
 
 from pathlib import Path
 

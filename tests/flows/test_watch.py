@@ -1,5 +1,5 @@
-"""What `make ui` runs: a server that serves a toy study and its watch; runs that are started,
-scheduled and cancelled through it.
+"""What `make ui` runs: a server for a toy study and its watch; runs that are started, scheduled and
+cancelled through it.
 """
 
 import datetime
@@ -39,9 +39,7 @@ def deployment(toy, name):
 
 
 def start(toy, name, **parameters):
-    """Press the button `Run` of a deployment, with parameters typed into its form; returns the
-    run's id.
-    """
+    """Run a deployment as its page does, with parameters from its form; return the run's id."""
     url = f"deployments/{deployment(toy, name)['id']}/create_flow_run"
     return toy.call("POST", url, json={"parameters": parameters})["id"]
 
@@ -55,7 +53,7 @@ def moment(text):
 
 
 def ended(toy, run, seconds=120):
-    """Wait for the end of a run; returns its state."""
+    """Wait for the end of a run; return its state."""
     final = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
     return wait_for(
         lambda: state if (state := state_of(toy, run))["type"] in final else None, seconds
@@ -63,8 +61,8 @@ def ended(toy, run, seconds=120):
 
 
 def start_and_hold(toy):
-    """Start a study of which stage `a` does not end while the file hold-a exists; returns the run's
-    id once `a` has begun.
+    """Start a study whose stage `a` does not end while the file hold-a exists; return the run's id
+    once `a` has started.
     """
     toy.forget_events()
     toy.write("hold-a", "")
@@ -78,14 +76,14 @@ def name_of(toy, run):
 
 
 def begin(toy, flow, tags):
-    """Note a run of a flow as Running, though no process works on it; returns its id."""
+    """Create a run that is Running, although no process works on it; return its id."""
     return toy.call(
         "POST", "flow_runs/", json={"flow_id": flow, "tags": tags, "state": {"type": "RUNNING"}}
     )["id"]
 
 
 def process_of(toy, module):
-    """The id of the process that runs a module for this study."""
+    """Return the id of the process that runs a module for this study."""
     return next(
         pid for pid in toy.processes() if module in Path(f"/proc/{pid}/cmdline").read_text()
     )
@@ -97,7 +95,7 @@ def kill_serving(toy):
 
 
 def output(toy):
-    """All that the latest serving of this study has printed."""
+    """Return the output of the latest flows.serve of this study."""
     return (toy.folder / "serve.txt").read_text()
 
 
@@ -115,13 +113,13 @@ def test_a_cancelled_run_leaves_nothing_running_and_a_second_is_refused(toy):
         in second["message"]
     )
     assert [event["event"] for event in toy.events("a")] == ["start"]
-    # Of a stage that is stopped each line has its origin before it
+    # Each line of a stopped stage has its origin before it.
     assert "\nTraceback" not in output(toy)
 
     toy.call("POST", f"flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
     asked = time.monotonic()
     wait_for(lambda: state_of(toy, run)["type"] == "CANCELLED", 40)
-    # The flow, its launcher, DVC and the stage
+    # The flow, its launcher, DVC and the stage.
     wait_for(lambda: len(toy.processes()) <= len(before) - 4, 10)
     print(f"cancelled within {time.monotonic() - asked:.1f} s")
     (toy.folder / "hold-a").unlink()
@@ -129,7 +127,7 @@ def test_a_cancelled_run_leaves_nothing_running_and_a_second_is_refused(toy):
     assert toy.changed() == []
 
 
-def test_a_schedule_starts_the_study_only_when_something_changed(toy):
+def test_a_schedule_starts_the_study_only_if_something_has_changed(toy):
     watch = deployment(toy, "watch/watch")
     assert [schedule["schedule"]["cron"] for schedule in watch["schedules"]] == ["0 6 * * *"]
     toy.forget_events()
@@ -157,7 +155,7 @@ def test_a_schedule_starts_the_study_only_when_something_changed(toy):
     assert "from download v2" in (toy.folder / "report.md").read_text()
     assert sorted(toy.events()) == ["a", "b", "download"]
 
-    # Asked again after the study's end, it starts no other.
+    # A watch after the study's end starts no other.
     study = runs(toy, "study")[0]
     wait_for(
         lambda: any(moment(run["start_time"]) > moment(study["end_time"]) for run in completed()),
@@ -187,7 +185,7 @@ def test_a_change_of_parameters_is_seen(toy):
     assert len(runs(toy, "study")) == studies + 1
     assert ended(toy, study["id"])["type"] == "FAILED"
 
-    # The next one says how that ended.
+    # The next one reports how that study ended.
     (toy.folder / "fail-b").unlink()
     message = ended(toy, start(toy, "watch/watch"))["message"]
     assert (
@@ -259,7 +257,7 @@ def test_a_failed_check_fails_the_watch_and_says_why(toy):
     )
 
 
-def test_a_server_that_dies_is_started_again_and_the_study_goes_on(toy):
+def test_a_server_that_dies_is_restarted_and_the_study_continues(toy):
     toy.set("ab", 0.5)
     run = start_and_hold(toy)
     os.kill(process_of(toy, "flows.server"), signal.SIGKILL)
@@ -271,20 +269,20 @@ def test_a_server_that_dies_is_started_again_and_the_study_goes_on(toy):
     assert "\nTraceback" not in output(toy)
 
 
-def test_what_a_killed_serving_left_ends_and_blocks_nothing(toy):
+def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
     toy.set("ab", 0.6)
     run = start_and_hold(toy)
     toy.process.send_signal(signal.SIGSTOP)
     asked = start(toy, "study/study")
     flow = toy.call("GET", f"flow_runs/{run}")["flow_id"]
-    # A run as there were before runs had tags, one of another checkout, of which no process is
-    # known here, and one that was cancelled.
+    # A run from before runs had tags, one of another checkout, whose processes are not known here,
+    # and one that was cancelled.
     own = f"checkout:{toy.folder}"
     old, other, cancelling = (
         begin(toy, flow, tags) for tags in ([], ["checkout:/elsewhere"], [own])
     )
     toy.call("POST", f"flow_runs/{cancelling}/set_state", json={"state": {"type": "CANCELLING"}})
-    pending = start(toy, "watch/watch")  # has taken the one place that the server gives to watches
+    pending = start(toy, "watch/watch")  # counts as the one watch that may run
     toy.call("POST", f"flow_runs/{pending}/set_state", json={"state": {"type": "PENDING"}})
     kill_serving(toy)
     wait_for(lambda: not toy.processes(), 10)
@@ -299,7 +297,7 @@ def test_what_a_killed_serving_left_ends_and_blocks_nothing(toy):
         and "due while nothing was served" in state_of(toy, asked)["message"]
     )
     assert state_of(toy, other)["type"] == "RUNNING"
-    assert [event["event"] for event in toy.events("a")] == ["start"]  # nothing began by itself
+    assert [event["event"] for event in toy.events("a")] == ["start"]  # nothing started by itself
 
     (toy.folder / "hold-a").unlink()
     following = start(toy, "study/study")
@@ -309,7 +307,7 @@ def test_what_a_killed_serving_left_ends_and_blocks_nothing(toy):
     assert ended(toy, start(toy, "watch/watch"))["type"] == "COMPLETED"
 
 
-def test_a_study_of_the_command_line_outlives_the_server_it_uses(toy):
+def test_a_study_from_the_command_line_outlives_the_server_it_uses(toy):
     toy.set("ab", 0.7)
     toy.forget_events()
     toy.write("hold-a", "")
@@ -327,7 +325,7 @@ def test_a_study_of_the_command_line_outlives_the_server_it_uses(toy):
     assert state_of(toy, run["id"])["type"] == "COMPLETED"
 
 
-def test_the_end_of_serving_ends_all(toy):
+def test_the_end_of_flows_serve_ends_everything(toy):
     toy.set("ab", 0.8)
     start_and_hold(toy)
     end(toy.process)
