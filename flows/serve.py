@@ -49,19 +49,19 @@ def serve(host: str, port: int | None, cron: str) -> int:
         runner = Runner(query_seconds=2, limit=None)
         # flows.lock lets one study run at a time: its lock ends with its holder and names it. The
         # server refuses a watch while another one runs: a fast schedule would pile up processes.
-        one = ConcurrencyLimitConfig(
+        one_watch = ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
         )
-        runner.add_deployment(
-            deployment(study, "Run the stages of dvc.yaml that have changed, in parallel.")
-        )
-        about = "Look for changes of data, parameters and code; start the study if there are any."
-        runner.add_deployment(deployment(watch, about, cron=cron, concurrency_limit=one))
+        about = "Run the stages of dvc.yaml that have changed, in parallel."
+        runner.add_deployment(deployment(study, about))
+        about = "Check data, parameters and code for changes; start the study if there are any."
+        runner.add_deployment(deployment(watch, about, cron=cron, concurrency_limit=one_watch))
         print(
-            f"\n  open    {api.removesuffix('/api')}\n  start   Deployments > study > Run, or:"
-            f" PREFECT_API_URL={api} prefect deployment run study/study\n  watch   for changes:"
-            f" {cron} (cron); Deployments > watch > Run looks at once\n  end     Ctrl-C,"
-            " which also ends a study that runs\n",
+            f"\n  open    {api.removesuffix('/api')}"
+            "\n  start   Deployments > study > Run, or:"
+            f" PREFECT_API_URL={api} prefect deployment run study/study"
+            f"\n  watch   for changes: {cron} (cron); Deployments > watch > Run checks at once"
+            "\n  end     Ctrl-C, which also ends a running study\n",
             flush=True,
         )
         with contextlib.suppress(KeyboardInterrupt):
