@@ -291,7 +291,9 @@ def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
         state = state_of(toy, left)
         assert state["type"] == "CRASHED" and "no process works on this run" in state["message"]
     tasks = ask(toy.api, "task_runs", flow_runs={"id": {"any_": [run]}})
-    assert {task["name"]: task["state_type"] for task in tasks}["train@a"] == "CRASHED"
+    # Or CANCELLED, if the flow's own report of it still reached the old server.
+    states = {task["name"]: task["state_type"] for task in tasks}
+    assert states["train@a"] in ("CRASHED", "CANCELLED")
     assert (
         state_of(toy, asked)["type"] == "CANCELLED"
         and "due while nothing was served" in state_of(toy, asked)["message"]
