@@ -1,8 +1,8 @@
 """What is running, what has failed and what has changed in this checkout."""
 
-from flows import STATE, repository, server
+from flows import repository, server
 from flows.lock import find_study
-from hemotune.files import read_json
+from hemotune.files import FAILURES, read_json
 
 
 def show() -> None:
@@ -15,7 +15,7 @@ def show() -> None:
     print(f"running: {study or 'no study'}")
     if found := server.find_running():
         print(f"  {found.api.removesuffix('/api')}")
-    notes = sorted((STATE / "failures").glob("*.json"))
+    notes = sorted(FAILURES.glob("*.json"))
     print_list(f"failed: {len(notes)}", [f"{n.stem}: {read_json(n)['reason']}" for n in notes])
     if study:  # DVC compares nothing with what a stage is writing
         print("changed: not known while a study runs")
