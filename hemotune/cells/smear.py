@@ -225,18 +225,14 @@ def draw_white_cell(
     nucleus_stain: Floats,
 ) -> None:
     """Add the white cell to `density` in place; red cells below it show through only faintly."""
-    (rows, columns), inside, corner, span = window(
-        centre, math.ceil(1.35 * radius + focus), density.shape
-    )
-    y, x = (
-        (np.arange(span) + corner[0] - centre[0])[:, None],
-        np.arange(span) + corner[1] - centre[1],
-    )
+    half = math.ceil(1.35 * radius + focus)
+    (rows, columns), inside, corner, span = window(centre, half, density.shape)
+    y = (np.arange(span) + corner[0] - centre[0])[:, None]
+    x = np.arange(span) + corner[1] - centre[1]
     turn, long = rng.uniform(0, 2 * np.pi), rng.uniform(0.92, 1.09)
     u = ((x * np.cos(turn) + y * np.sin(turn)) / radius * long).astype(np.float32)
     v = ((y * np.cos(turn) - x * np.sin(turn)) / radius / long).astype(np.float32)
     edge = focus / radius
-
     ragged = {"MONOCYTE": 0.09, "LYMPHOCYTE": 0.05}.get(cell_class, 0.04)
     away = np.sqrt(u * u + v * v) + ragged * noise(rng, 6, span)
     body = step(1 - away, edge)
@@ -248,9 +244,8 @@ def draw_white_cell(
         )
     nucleus = step(lobed(draw_lobes(rng, cell_class), u, v), edge) * np.minimum(body * 1.5, 1)
     clumps = {"LYMPHOCYTE": (0.07, 9), "MONOCYTE": (0.13, 13)}.get(cell_class, (0.16, 12))
-    chromatin = nucleus * (
-        1 + clumps[0] * noise(rng, clumps[1], span) + 0.06 * noise(rng, 25, span)
-    )
+    clumped = 1 + clumps[0] * noise(rng, clumps[1], span) + 0.06 * noise(rng, 25, span)
+    chromatin = nucleus * clumped
     depth = {"LYMPHOCYTE": (0.9, 1.35), "MONOCYTE": (0.7, 1.1)}.get(cell_class, (0.8, 1.25))
 
     cell = (

@@ -25,16 +25,23 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
+# What a schema is, and a value that has it, is known to the caller alone: it may be any type that
+# pydantic knows, not only a class.
+Schema = Any
+Value = Any
+Problem = Any  # ErrorDetails of pydantic_core, which is no dependency of ours
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def read_params(key: str, schema: Any, root: str | Path = ".") -> Any:
+def read_params(key: str, schema: Schema, root: str | Path = ".") -> Value:
     """Return the value of `key` in params.yaml, see `read`."""
     return read(Path(root) / "params.yaml", key, schema)
 
 
-def read_profile(key: str, schema: Any, root: str | Path = ".") -> Any:
+def read_profile(key: str, schema: Schema, root: str | Path = ".") -> Value:
     """Return the value of `key` in the profile that params.yaml names, see `read`."""
     name = read_params("profile", ProfileName, root)
     path = Path(root) / "profiles" / f"{name}.yaml"
@@ -46,7 +53,7 @@ def read_profile(key: str, schema: Any, root: str | Path = ".") -> Any:
     return read(path, key, schema)
 
 
-def read(path: Path, key: str, schema: Any) -> Any:
+def read(path: Path, key: str, schema: Schema) -> Value:
     """Return the value of `key` in the YAML file `path` as the type `schema`, a Section class or
     another type.
 
@@ -70,7 +77,7 @@ def read(path: Path, key: str, schema: Any) -> Any:
         raise StudyError(f"{path.name}: " + f"\n       {path.name}: ".join(lines)) from None
 
 
-def parse(path: Path) -> Any:
+def parse(path: Path) -> Value:
     """Return what the YAML file `path` holds.
 
     Raises:
@@ -89,7 +96,7 @@ def parse(path: Path) -> Any:
         ) from None
 
 
-def describe(problem: Any, schema: Any, above: list[str]) -> str:
+def describe(problem: Problem, schema: Schema, above: list[str]) -> str:
     """Return one line for one problem that pydantic found: the key, what is wrong, what is allowed.
 
     Args:
@@ -110,7 +117,7 @@ def describe(problem: Any, schema: Any, above: list[str]) -> str:
     return f"{key}: {message}{given}" if key else f"{message}{given}"
 
 
-def section_at(schema: Any, location: tuple[Any, ...]) -> type[Section]:
+def section_at(schema: Schema, location: tuple[int | str, ...]) -> type[Section]:
     """Return the Section class at `location` below `schema`: through fields of sections and values
     of dictionaries.
     """
