@@ -9,7 +9,7 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from hemotune.files import STATE
+from hemotune.paths import STATE
 
 
 def configure() -> None:

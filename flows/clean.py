@@ -11,7 +11,7 @@ from pathlib import Path
 from flows import repository
 from flows.lock import sole_study
 from hemotune.errors import StudyError
-from hemotune.files import FAILURES, RESUME
+from hemotune.paths import FAILURES, RESUME
 
 
 def leftovers() -> list[Path]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hemotune.errors import StudyError
-from hemotune.files import STATE
+from hemotune.paths import STATE
 
 STUDY_LOCK = STATE / "study.lock"
 ENDING = 12  # seconds within which the processes of a killed study or server have ended

@@ -19,7 +19,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from flows import artifacts
 from flows.launcher import shorten
-from hemotune.files import STATE
+from hemotune.paths import STATE
 
 LOGS = STATE / "logs"
 KEPT = 10  # runs

@@ -34,7 +34,7 @@ from prefect.states import Cancelled, Crashed
 
 from flows import launcher
 from flows.lock import ENDING, is_held, study_is_running
-from hemotune.files import STATE
+from hemotune.paths import STATE
 
 # Variable by which the runs that flows.serve starts know its process id.
 SERVED_BY = "STUDY_SERVED_BY"

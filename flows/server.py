@@ -32,7 +32,8 @@ import httpx
 import prefect
 
 from hemotune.errors import StudyError
-from hemotune.files import STATE, read_json, write_json
+from hemotune.files import read_json, write_json
+from hemotune.paths import STATE
 
 ADDRESS_FILE = STATE / "server.json"  # of the server of this checkout, while one runs
 PORT = 4200  # Prefect's own default

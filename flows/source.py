@@ -19,7 +19,8 @@ from typing import Any
 from flows import launcher
 from flows.dag import Meta, Stage
 from hemotune.errors import StudyError
-from hemotune.files import STATE, read_json, write_json
+from hemotune.files import read_json, write_json
+from hemotune.paths import STATE
 from hemotune.tree import state_of
 
 LAST_QUERIES = STATE / "asked.json"  # by stage: when flows.watch last queried a server

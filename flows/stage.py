@@ -16,7 +16,8 @@ from prefect.states import Cancelled, Completed, Failed, Pending
 from flows import artifacts, launcher, output, repository, source
 from flows.dag import Stage
 from flows.repository import Entries, Outcome
-from hemotune.files import FAILURES, read_json, write_json
+from hemotune.files import read_json, write_json
+from hemotune.paths import FAILURES
 
 
 def is_news(record: logging.LogRecord) -> bool:

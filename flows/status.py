@@ -2,7 +2,8 @@
 
 from flows import repository, server
 from flows.lock import find_study
-from hemotune.files import FAILURES, read_json
+from hemotune.files import read_json
+from hemotune.paths import FAILURES
 
 
 def show() -> None:

@@ -10,10 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STATE = Path(".study")  # of running processes, outside DVC; git-ignored
-FAILURES = STATE / "failures"  # KEY.json for each stage that failed: its reason
-RESUME = STATE / "resume"  # KEY/ for each fine-tune that was interrupted
-
 
 @contextlib.contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """The initial weights of a backbone, as one versioned file. Loads Keras."""
 
 from hemotune import hardware
+from hemotune.paths import BACKBONES  # noqa: E402
 
 hardware.use_fast_kernels()
 
@@ -38,7 +39,7 @@ def build(name: str) -> None:
     facts = {"backbone": name, "size": size, "parameters": parameters, **source}
     if backbone.weights == "pretrain":
         facts |= Software(precision=device.precision, versions=versions()).model_dump()
-    with new_folder(f"data/backbone/{name}") as folder:
+    with new_folder(BACKBONES / name) as folder:
         require_space(folder, 5 * parameters)  # float32 and what HDF5 adds
         model.save_weights(folder / "backbone.weights.h5")
         write_json(folder / "backbone.json", facts)

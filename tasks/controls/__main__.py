@@ -5,7 +5,6 @@ trained network does not test the network.
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ import pandas as pd
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import write_json
+from hemotune.paths import CONTROLS, INVENTORY, PHOTOGRAPHS, PIXELS, SPLITS
 from hemotune.splits import read_split
 from tasks.controls.controls import controls_of
 
@@ -20,13 +20,12 @@ from tasks.controls.controls import controls_of
 @entry_point
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
-    splits = [read_split(path) for path in sorted(Path("data/splits").glob("*.json"))]
+    splits = [read_split(path) for path in sorted(SPLITS.glob("*.json"))]
     if not splits:
-        raise StudyError("data/splits has no split: run `dvc repro prepare`")
-    inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
-    images = np.load("data/images.npy", mmap_mode="r")
-    grouped = Path("data/photographs.parquet")
-    photographs = pd.read_parquet(grouped) if grouped.exists() else None
+        raise StudyError(f"{SPLITS} has no split: run `dvc repro prepare`")
+    inventory = pd.read_parquet(INVENTORY, columns=["path", "class"])
+    images = np.load(PIXELS, mmap_mode="r")
+    photographs = pd.read_parquet(PHOTOGRAPHS) if PHOTOGRAPHS.exists() else None
     result = controls_of(splits, inventory, images, photographs)
     for protocol, found in result.items():
         accuracies = ", ".join(f"{name} {value:.2%}" for name, value in found.accuracies().items())
@@ -36,7 +35,7 @@ def main(*arguments: str) -> None:
             shared = f"{share:.1%} of test images share a photograph with train"
         print(f"{protocol}: {accuracies}; {shared}", flush=True)
     dumped = {protocol: found.model_dump() for protocol, found in result.items()}
-    write_json("data/controls.json", dumped)
+    write_json(CONTROLS, dumped)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from hemotune.errors import StudyError
 from hemotune.evaluation.leaks import THUMBNAIL, Control, Controls, SharedPhotographs
+from hemotune.paths import INVENTORY, PHOTOGRAPHS, PIXELS, SPLITS
 from hemotune.progress import Progress
 from hemotune.splits import ImageSplit
 
@@ -68,11 +69,10 @@ def check_split(split: ImageSplit, inventory: pd.DataFrame, images: NDArray[np.u
     Raises:
         StudyError: they do not, or the images are not those of the inventory.
     """
-    name = f"data/splits/{split.protocol}.json"
+    name = SPLITS / f"{split.protocol}.json"
     if len(images) != len(inventory):
         raise StudyError(
-            f"data/images.npy has {len(images)} images, data/inventory.parquet {len(inventory)}:"
-            " rerun validate"
+            f"{PIXELS} has {len(images)} images, {INVENTORY} {len(inventory)}: rerun validate"
         )
     for part, rows in (("train", split.train), ("test", split.test)):
         if not rows:
@@ -137,8 +137,7 @@ def shared_photographs(
     used = inventory["path"].iloc[[*split.train, *split.validation, *split.test]]
     if missing := sorted(set(used) - set(known.index)):
         raise StudyError(
-            f"data/photographs.parquet lacks {len(missing)} images, such as {missing[0]}: rerun"
-            " group"
+            f"{PHOTOGRAPHS} lacks {len(missing)} images, such as {missing[0]}: rerun group"
         )
     by_row = known.reindex(inventory["path"]).reset_index()
     in_train = by_row["photograph"].isin(by_row["photograph"][split.train])

@@ -15,9 +15,10 @@ from dataclasses import asdict
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
+from hemotune.paths import RAW, SOURCE_STATE
 from hemotune.settings.dataset import Dataset
 from hemotune.settings.reading import read_profile
-from tasks.download.sources import RAW, STATE, contents_of, fetch, source_state
+from tasks.download.sources import contents_of, fetch, source_state
 
 
 @entry_point
@@ -41,7 +42,7 @@ def main(*arguments: str) -> None:
         ignored = {"ignored": fetched.ignored.total(), "ignored_kinds": fetched.ignored}
         source = {"source": dataset.source} | origin | ignored | asdict(contents)
         write_json(folder / "source.json", source)
-    write_json(STATE, fetched.state)
+    write_json(SOURCE_STATE, fetched.state)
     for split, classes in contents.splits.items():
         print(f"{split}: " + ", ".join(f"{name} {count}" for name, count in classes.items()))
     kinds = ", ".join(f"{count} {kind}" for kind, count in fetched.ignored.most_common())

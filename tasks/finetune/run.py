@@ -15,15 +15,19 @@ import numpy.typing as npt  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from hemotune.errors import StudyError  # noqa: E402
-from hemotune.files import (  # noqa: E402
-    FAILURES,
-    RESUME,
-    new_file,
-    new_folder,
-    read_json,
-    write_json,
-)
+from hemotune.files import new_file, new_folder, read_json, write_json  # noqa: E402
 from hemotune.gpus import Device, choose_device  # noqa: E402
+from hemotune.paths import (  # noqa: E402
+    BACKBONES,
+    FAILURES,
+    INVENTORY,
+    MODELS,
+    PIXELS,
+    RECIPE,
+    RESULTS,
+    RESUME,
+    SPLITS,
+)
 from hemotune.settings.experiment import Experiment, architecture  # noqa: E402
 from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
@@ -67,11 +71,11 @@ class Run:
 
     @property
     def split_file(self) -> Path:
-        return Path(f"data/splits/{self.protocol}.json")
+        return SPLITS / f"{self.protocol}.json"
 
     @property
     def weights_file(self) -> Path:
-        return Path(f"data/backbone/{self.backbone}/backbone.weights.h5")
+        return BACKBONES / self.backbone / "backbone.weights.h5"
 
     @property
     def failure_file(self) -> Path:
@@ -124,10 +128,10 @@ def fine_tune(name: str, protocol: str, backbone: str, repeat: int) -> None:
     if device.precision != "float32":
         model = in_float32(model, design)
     predictions, scores = evaluate(model, cells, history[-1])
-    with new_folder(f"data/models/{run.key}") as folder:
+    with new_folder(MODELS / run.key) as folder:
         save_model(folder, model, cells.classes)
     metrics = metrics_of(run, device, history, scores, model.count_params())
-    write_results(Path(f"data/results/{run.key}"), predictions, history, metrics)
+    write_results(RESULTS / run.key, predictions, history, metrics)
     resume.forget(run.states)
     test = metrics.test
     print(f"{run.key}: test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}", flush=True)
@@ -135,8 +139,8 @@ def fine_tune(name: str, protocol: str, backbone: str, repeat: int) -> None:
 
 def read_cells(split_file: Path) -> Cells:
     """Return all images, memory-mapped, with their parts in the protocol of `split_file`."""
-    images = np.load("data/images.npy", mmap_mode="r")
-    inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
+    images = np.load(PIXELS, mmap_mode="r")
+    inventory = pd.read_parquet(INVENTORY, columns=["path", "class"])
     split = read_split(split_file)
     # -1 for a class of which no image is readable
     labels = pd.Categorical(inventory["class"], categories=split.classes).codes.astype(np.int64)
@@ -178,7 +182,7 @@ def train(model: keras.Model, data: Data, run: Run, device: Device) -> list[Epoc
         "threads": hardware.threads(),
         "versions": versions(),
     }
-    files = [run.split_file, Path("data/inventory.parquet"), run.weights_file, Path(__file__)]
+    files = [run.split_file, INVENTORY, run.weights_file, Path(__file__)]
     state = run.states / resume.fingerprint(settings, files)
     epochs, batch_size = run.training.epochs, run.training.batch_size
     plan = Plan("fine-tune", epochs, batch_size, run.learning_rate, run.seed, device.is_gpu)
@@ -234,7 +238,7 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
     """
     # A new model around the same layers is not compiled: no optimizer, no loss.
     keras.Model(model.inputs, model.outputs).save(folder / "model.keras")
-    write_json(folder / "model.json", {"classes": classes, "image": read_json("data/images.json")})
+    write_json(folder / "model.json", {"classes": classes, "image": read_json(RECIPE)})
 
 
 def metrics_of(

@@ -1,13 +1,13 @@
 """Stage group: find which photograph each image came from. Writes data/photographs.parquet."""
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file
+from hemotune.paths import INVENTORY, PHOTOGRAPHS, RAW, RAW_IMAGES
 from tasks.group.photographs import group
 
 
@@ -15,18 +15,17 @@ from tasks.group.photographs import group
 def main(*arguments: str) -> None:
     """Read data/raw and data/inventory.parquet, write data/photographs.parquet."""
     ArgumentParser(__package__, __doc__).parse_args(arguments)
-    raw, inventory = Path("data/raw"), Path("data/inventory.parquet")
-    paths = pd.read_parquet(inventory, columns=["path"])["path"].tolist()
-    missing = [path for path in paths if not (raw / "images" / path).is_file()]
+    paths = pd.read_parquet(INVENTORY, columns=["path"])["path"].tolist()
+    missing = [path for path in paths if not (RAW_IMAGES / path).is_file()]
     if missing:
         raise StudyError(
-            f"{raw / 'images' / missing[0]} is in {inventory} but does not exist: rerun"
+            f"{RAW_IMAGES / missing[0]} is in {INVENTORY} but does not exist: rerun"
             " `dvc repro validate`"
         )
-    originals = sorted(path for path in raw.glob("photographs/*") if path.is_file())
-    table = group([raw / "images" / path for path in paths], originals)
+    originals = sorted(path for path in RAW.glob("photographs/*") if path.is_file())
+    table = group([RAW_IMAGES / path for path in paths], originals)
     table["path"] = paths
-    with new_file("data/photographs.parquet") as temporary:
+    with new_file(PHOTOGRAPHS) as temporary:
         table.to_parquet(temporary, index=False)
     counts = table["method"].value_counts()
     methods = ("matched", "clustered", "alone", "unknown")

@@ -7,6 +7,7 @@ import pandas as pd
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
+from hemotune.paths import INVENTORY, PHOTOGRAPHS, SPLITS
 from hemotune.settings.protocols import Protocols
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
@@ -18,23 +19,21 @@ from tasks.prepare.protocols import PROTOCOLS, describe_validation, rows_of, val
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
     wanted, split = read_params("protocols", Protocols), read_profile("split", Split)
-    inventory = pd.read_parquet("data/inventory.parquet")
-    photographs = inventory[["path"]].merge(
-        pd.read_parquet("data/photographs.parquet"), on="path", how="left"
-    )["photograph"]
+    inventory = pd.read_parquet(INVENTORY)
+    photographs = inventory[["path"]].merge(pd.read_parquet(PHOTOGRAPHS), on="path", how="left")[
+        "photograph"
+    ]
     # An image without a known photograph is its own photograph.
     photographs = photographs.fillna(inventory["path"])
     # Where a profile makes unreadable images a warning, they are left out: their rows of images.npy
     # are black.
     readable = inventory[inventory["readable"]]
     if readable.empty:
-        raise StudyError(
-            "data/inventory.parquet: no image is readable; correct the profile's dataset"
-        )
+        raise StudyError(f"{INVENTORY}: no image is readable; correct the profile's dataset")
     if unreadable := len(inventory) - len(readable):
         print(f"left out as unreadable: {unreadable:,} images")
     classes = sorted(readable["class"].unique())
-    with new_folder("data/splits") as folder:
+    with new_folder(SPLITS) as folder:
         for protocol in PROTOCOLS:
             try:
                 rows = rows_of(protocol, readable, photographs, split)

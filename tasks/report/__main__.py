@@ -21,6 +21,7 @@ from hemotune.evaluation import statistics
 from hemotune.evaluation.leaks import NAMES
 from hemotune.files import new_file, new_folder, write_text
 from hemotune.markup import code, escaped
+from hemotune.paths import INVENTORY, PIXELS
 from tasks.report import evidence, experiments, figures, findings, mistakes, original
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
@@ -71,7 +72,7 @@ def main(*arguments: str) -> None:
     runs = read_runs(root, study, options.incomplete)
     summaries = summaries_of(runs)
     finished = [summary for summary in summaries if summary.finished]
-    inventory = pd.read_parquet(root / "data/inventory.parquet", columns=["path"])
+    inventory = pd.read_parquet(root / INVENTORY, columns=["path"])
     images = None if options.without_images else read_images()
     show(0.1, "intervals")
     warnings = warnings_of(summaries, study.controls)
@@ -121,8 +122,7 @@ def draw_figures(folder: Path, finished: Sequence[Summary]) -> None:
 
 def read_images() -> NDArray[np.uint8] | None:
     """Return the images (N, size, size, 3) of the inventory, memory-mapped, None if missing."""
-    path = Path("data/images.npy")
-    return np.load(path, mmap_mode="r") if path.exists() else None
+    return np.load(PIXELS, mmap_mode="r") if PIXELS.exists() else None
 
 
 def write_study(

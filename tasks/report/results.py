@@ -12,7 +12,8 @@ import pandas as pd
 from hemotune.errors import StudyError
 from hemotune.evaluation.predictions import Judged, judge, per_photograph, photographs_known
 from hemotune.evaluation.statistics import Estimate, accuracy
-from hemotune.files import FAILURES, read_json
+from hemotune.files import read_json
+from hemotune.paths import FAILURES, INVENTORY, PHOTOGRAPHS, RESULTS
 from hemotune.settings.params import Params
 from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
@@ -159,16 +160,16 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
         StudyError: a run is missing, belongs to other settings than params.yaml, or its predictions
             do not fit the split.
     """
-    inventory = root / "data/inventory.parquet"
+    inventory = root / INVENTORY
     if not inventory.exists():
-        raise StudyError("data/inventory.parquet is missing: run `dvc repro validate`")
+        raise StudyError(f"{INVENTORY} is missing: run `dvc repro validate`")
     classes = pd.read_parquet(inventory, columns=["path", "class"])
     truths = {protocol: truths_of(classes, rows) for protocol, rows in study.splits.items()}
-    known = root / "data/photographs.parquet"
+    known = root / PHOTOGRAPHS
     photographs = pd.read_parquet(known) if known.exists() else None
     runs: list[FinishedRun | FailedRun] = []
     for run in runs_of(study.params):
-        folder = root / "data/results" / run.key
+        folder = root / RESULTS / run.key
         missing = [
             name
             for name in ("metrics.json", "history.csv", "predictions.parquet")
@@ -181,7 +182,7 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
         reason = " ".join(read_json(failure)["reason"].split()) if failure.exists() else None
         if not incomplete:
             raise StudyError(
-                f"data/results/{run.key}/{missing[0]} is missing"
+                f"{RESULTS / run.key / missing[0]} is missing"
                 + (f" (the run failed: {reason})" if reason else "")
                 + f": run `dvc repro finetune@{run.key}`, or report what is there with `python"
                 " -m tasks.report --incomplete`"
@@ -204,7 +205,7 @@ def read_run(
         trained, wanted = getattr(metrics, factor), getattr(run, factor)
         if trained != wanted:
             raise StudyError(
-                f"data/results/{run.key}/metrics.json: {factor} is {trained}, but "
+                f"{RESULTS / run.key}/metrics.json: {factor} is {trained}, but "
                 f"params.yaml has {wanted} for {run.experiment}: the results are older "
                 "than params.yaml; run `dvc repro`"
             )
@@ -213,7 +214,7 @@ def read_run(
         judge_split(predictions, "validation", truths, photographs, metrics.validation)
         judged = judge_split(predictions, "test", truths, photographs, metrics.test)
     except (StudyError, OSError) as error:
-        place = f"data/results/{run.key}"
+        place = RESULTS / run.key
         raise StudyError(
             f"{place}/predictions.parquet: {error}; or delete {place} and run `dvc repro` to train "
             "it again"

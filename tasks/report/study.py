@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from hemotune.errors import StudyError
 from hemotune.evaluation.leaks import Controls
 from hemotune.files import read_json
+from hemotune.paths import CONTROLS, SOURCE, SPLITS, VALIDATION
 from hemotune.settings.backbone import Backbone
 from hemotune.settings.dataset import Dataset
 from hemotune.settings.images import Images
@@ -97,12 +98,12 @@ def read_study(root: Path) -> Study:
         backbone=read_profile("backbone", Backbone, root),
         training=read_profile("training", Training, root),
     )
-    splits = {protocol: root / f"data/splits/{protocol}.json" for protocol in params.protocols}
-    validation = root / "reports/validation/result.json"
+    splits = {protocol: root / SPLITS / f"{protocol}.json" for protocol in params.protocols}
+    validation = root / VALIDATION / "result.json"
     for path, stage in (*((path, "prepare") for path in splits.values()), (validation, "validate")):
         if not path.exists():
             raise StudyError(f"{path.relative_to(root)} is missing: run `dvc repro {stage}`")
-    source, controls = root / "data/raw/source.json", root / "data/controls.json"
+    source, controls = root / SOURCE, root / CONTROLS
     return Study(
         params=params,
         profile=profile,

@@ -7,13 +7,13 @@ data/images.json (how files become pixels) and reports/validation/ (a page and r
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file, new_folder, write_json
+from hemotune.paths import INVENTORY, PIXELS, RAW_IMAGES, RECIPE, VALIDATION
 from hemotune.settings.images import Images
 from hemotune.settings.reading import read_profile
 from hemotune.settings.validation import Validation
@@ -21,12 +21,8 @@ from tasks.validate.expectations import Result, judge, load_great_expectations
 from tasks.validate.inventory import list_images, recipe, take_inventory
 from tasks.validate.page import write_page
 from tasks.validate.rules import rules_for
-from tasks.validate.summary import IMAGES, REPORT, describe_broken_rules
+from tasks.validate.summary import describe_broken_rules
 from tasks.validate.tables import Tables, common_size, tables_of
-
-INVENTORY = Path("data/inventory.parquet")
-PIXELS = Path("data/images.npy")
-RECIPE = Path("data/images.json")
 
 
 @entry_point
@@ -34,20 +30,22 @@ def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
     size: int = read_profile("images", Images).size
     settings: Validation = read_profile("validation", Validation)
-    paths, folders = list_images(IMAGES)
+    paths, folders = list_images(RAW_IMAGES)
     if not paths:
         raise StudyError(
-            f"{IMAGES} contains no images; check dataset in the profile, then run `dvc repro "
+            f"{RAW_IMAGES} contains no images; check dataset in the profile, then run `dvc repro "
             "download`"
         )
     with ExitStack() as outputs:
         pixels = outputs.enter_context(new_file(PIXELS))
         table = outputs.enter_context(new_file(INVENTORY))
         # The import takes about as long as the decoding in other processes.
-        inventory = take_inventory(IMAGES, paths, size, pixels, meanwhile=load_great_expectations)
+        inventory = take_inventory(
+            RAW_IMAGES, paths, size, pixels, meanwhile=load_great_expectations
+        )
         tables = tables_of(inventory, folders, settings.near_duplicate_bits)
         result = judge(tables, rules_for(settings, common_size(tables.decoded)))
-        with new_folder(REPORT) as report:
+        with new_folder(VALIDATION) as report:
             write_json(report / "result.json", asdict(result))
             write_page(report / "index.html", result, tables, np.load(pixels, mmap_mode="r"))
         if result.verdict == "failed":

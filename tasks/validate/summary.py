@@ -1,12 +1,9 @@
 """The broken rules as text for the terminal."""
 
-from pathlib import Path
-
+from hemotune.paths import RAW_IMAGES, VALIDATION
 from hemotune.settings.validation import Severity
 from tasks.validate.expectations import Result, RuleResult
 
-IMAGES = Path("data/raw/images")
-REPORT = Path("reports/validation")
 OFFENDERS = 5  # listed for each rule
 
 
@@ -16,8 +13,8 @@ def describe_broken_rules(result: Result, severity: Severity) -> str:
     """
     broken = [rule for rule in result.rules if not rule.passed and rule.severity == severity]
     lines = [
-        f"{IMAGES}: {len(broken)} of {len(result.rules)} rules are broken; see the images in "
-        f"{REPORT / 'index.html'}"
+        f"{RAW_IMAGES}: {len(broken)} of {len(result.rules)} rules are broken; see the images in "
+        f"{VALIDATION / 'index.html'}"
     ]
     for rule in broken:
         found = describe_offenders(rule) if rule.count else rule.found
