@@ -128,5 +128,5 @@ class Watcher:
                 else:
                     update_progress_artifact(artifact, percent, description=description)
                 self.ended.wait(1)
-        except Exception as error:  # noqa: BLE001 - a missing progress bar is no reason to fail a stage
+        except Exception as error:  # noqa: BLE001 - no reason to fail a stage
             self.log.warning("the progress cannot be shown: %s", error)

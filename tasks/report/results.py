@@ -15,9 +15,10 @@ from hemotune.evaluation.statistics import Estimate, accuracy
 from hemotune.files import read_json
 from hemotune.paths import FAILURES, INVENTORY, PHOTOGRAPHS, RESULTS
 from hemotune.settings.params import Params
+from hemotune.splits import ImageSplit
 from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
-from tasks.report.study import Rows, Study
+from tasks.report.study import Study
 
 # By split: the true class of each image that a run must predict, indexed and sorted by path.
 Truths: TypeAlias = dict[str, "pd.Series[str]"]
@@ -223,7 +224,7 @@ def read_run(
     return FinishedRun(**vars(run), metrics=metrics, history=history, judged=judged)
 
 
-def truths_of(inventory: pd.DataFrame, rows: Rows) -> Truths:
+def truths_of(inventory: pd.DataFrame, rows: ImageSplit) -> Truths:
     """Return the true classes of validation and test; `inventory` has the columns path and
     class.
     """

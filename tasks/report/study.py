@@ -16,6 +16,7 @@ from hemotune.settings.params import Params
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
 from hemotune.settings.training import Training
+from hemotune.splits import ImageSplit, read_split
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,6 @@ class Rule(BaseModel):
     offenders: list[str]  # some of their paths
 
 
-class Rows(BaseModel):
-    """The images of each part of a split, as rows of the inventory; data/splits/PROTOCOL.json."""
-
-    model_config = ConfigDict(frozen=True)
-
-    train: list[int]
-    validation: list[int]
-    test: list[int]
-
-
 @dataclass(frozen=True)
 class Study:
     """Everything the report shows except the runs.
@@ -77,7 +68,7 @@ class Study:
     rules: list[Rule]
     source: Source | None
     controls: dict[str, Controls]  # by protocol
-    splits: dict[str, Rows]  # by protocol
+    splits: dict[str, ImageSplit]  # by protocol
 
     @property
     def is_sample(self) -> bool:
@@ -114,5 +105,5 @@ def read_study(root: Path) -> Study:
             if controls.exists()
             else {}
         ),
-        splits={name: Rows.model_validate(read_json(path)) for name, path in splits.items()},
+        splits={name: read_split(path) for name, path in splits.items()},
     )

@@ -128,7 +128,10 @@ def test_events_that_clients_send_again_after_a_restart_leave_no_traceback(own_p
         {"id": str(uuid.uuid4()), "occurred": now, "event": "sent", "resource": resource}
         for _ in range(30)
     ]
-    stored = lambda api: [event["event"] for event in ask(api, "events", limit=50)["events"]]  # noqa: E731
+
+    def stored(api):
+        return [event["event"] for event in ask(api, "events", limit=50)["events"]]
+
     with server.running(port=0) as api:
         httpx.post(f"{api}/events", json=batch).raise_for_status()
         wait_for(lambda: stored(api).count("sent") == 30)
