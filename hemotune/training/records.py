@@ -1,6 +1,7 @@
 """What a training records: an epoch is a row of history.csv, a run is one metrics.json."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +35,39 @@ class Scores(Record):
     loss: float
     accuracy: float
     images: int
+
+
+class HiddenLayer(Record):
+    """What became of the units of a hidden layer; a dead one is zero on all training images."""
+
+    name: str
+    units: int
+    dead: int
+
+
+class Delivery(Record):
+    """The validation scores of one choice of what is delivered."""
+
+    keep: Literal["last", "best"]
+    averages: Literal["as_trained", "recomputed"]
+    epoch: int  # the first is 1
+    validation: Scores
+
+
+class Health(Record):
+    """What a training did, before what it scored.
+
+    All figures but `deliveries` are of the delivered weights; all but `fit_accuracy` are without
+    dropout.
+    """
+
+    hidden: list[HiddenLayer]
+    train: Scores  # all training images
+    fit_accuracy: float  # on the training images with dropout, as fit reported the epoch
+    deliveries: list[Delivery]  # of all four choices
+    delivered_epoch: int
+    last_epochs: list[float]  # validation accuracy of the last five, under the delivered averages
+    other_averages: Scores  # validation, with averages from other training images
 
 
 class Software(Record):
