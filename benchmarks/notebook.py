@@ -36,6 +36,7 @@ validation: {{}}
 split: {{train: 0.64, validation: 0.16, test: 0.20, seed: 1}}
 backbone: {{weights: random}}
 training: {{epochs: {epochs}, batch_size: 32, dropout: 0.5, precision: auto, seed: 1}}
+report: {{}}
 """
 
 

@@ -62,6 +62,7 @@ training:
   learning_rate_scale: 30
   precision: auto
   seed: 1
+report: {difference: 2.0}
 """
 
 TINY_PARAMS = """\

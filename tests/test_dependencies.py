@@ -243,7 +243,7 @@ def test_changing_a_key_changes_the_stages_that_read_it_and_no_other(finished, f
 
 def test_dvc_requires_no_key_that_the_settings_call_optional(finished):
     least = {"dataset": {"source": "sample"}, "images": {"size": 32}, "validation": {}, "split": {}}
-    least |= {"backbone": {"weights": "random"}, "training": {"epochs": 1}}
+    least |= {"backbone": {"weights": "random"}, "training": {"epochs": 1}, "report": {}}
     with instead(Path("profiles/tiny.yaml"), yaml_of(least)):
         check(finished)
         for stage in Repo().index.stages:

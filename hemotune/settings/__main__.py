@@ -14,6 +14,7 @@ from hemotune.settings.dataset import Dataset
 from hemotune.settings.images import Images
 from hemotune.settings.params import Params
 from hemotune.settings.reading import Section, read_params, read_profile
+from hemotune.settings.report import Report
 from hemotune.settings.split import Split
 from hemotune.settings.training import Training
 from hemotune.settings.validation import Validation
@@ -28,6 +29,7 @@ class Profile(Section):
     split: Split
     backbone: Backbone
     training: Training
+    report: Report
 
 
 def check(root: str | Path = ".") -> None:

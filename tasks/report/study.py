@@ -14,6 +14,7 @@ from hemotune.settings.dataset import Dataset
 from hemotune.settings.images import Images
 from hemotune.settings.params import Params
 from hemotune.settings.reading import read_params, read_profile
+from hemotune.settings.report import Report
 from hemotune.settings.split import Split
 from hemotune.settings.training import Training
 from hemotune.splits import ImageSplit, read_split
@@ -28,6 +29,7 @@ class Profile:
     split: Split
     backbone: Backbone
     training: Training
+    report: Report
 
 
 class Source(BaseModel):
@@ -88,6 +90,7 @@ def read_study(root: Path) -> Study:
         split=read_profile("split", Split, root),
         backbone=read_profile("backbone", Backbone, root),
         training=read_profile("training", Training, root),
+        report=read_profile("report", Report, root),
     )
     splits = {protocol: root / SPLITS / f"{protocol}.json" for protocol in params.protocols}
     validation = root / VALIDATION / "result.json"
