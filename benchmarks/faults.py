@@ -31,8 +31,8 @@ from benchmarks.disturbance import call, copy, disturb, small_disk
 from benchmarks.served import AGAIN, ALL, ENGINE, SERVE, SERVER
 from tests.conftest import make_repository
 
-NARROW = "narrow-random-MobileNet-1"
-DEEP = "deep-random-MobileNet-1"
+NARROW = "narrow-MobileNet-random-1"
+DEEP = "deep-MobileNet-random-1"
 ORDER = [
     "download",
     "validate",

@@ -109,7 +109,7 @@ def timed(command, environment):
 def link_images(target):
     """Write the study's split as the folders that image_dataset_from_directory reads."""
     inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
-    split = json.loads(Path("data/splits/random.json").read_text())
+    split = json.loads(Path("data/splits/random-1.json").read_text())
     for part in ("train", "validation", "test"):
         for row in split[part]:
             path, label = inventory.loc[row, ["path", "class"]]
@@ -151,7 +151,7 @@ def main():
             f"  fit{number}: {{layers: 1, units: 8, learning_rate: 1.0e-5}}\n"
             for number in range(options.experiments)
         ]
-        axes = "backbones: [ResNet50]\nprotocols: [random]\nrepeats: [1]\nexperiments:\n"
+        axes = "backbones: [ResNet50]\ntrainings: [random-1]\nexperiments:\n"
         Path("params.yaml").write_text("profile: bench\n" + axes + "".join(names))
         ours = ENVIRONMENT | {"PYTHONPATH": folder, "PREFECT_HOME": f"{folder}/.study/prefect"}
         defaults = {

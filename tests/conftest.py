@@ -68,8 +68,7 @@ report: {difference: 2.0}
 TINY_PARAMS = """\
 profile: tiny
 backbones: [MobileNet]
-protocols: [random]
-repeats: [1]
+trainings: [random-1]
 experiments:
   narrow: {layers: 1, units: 4, learning_rate: 1.0e-5}
   deep: {layers: 2, units: 8, learning_rate: 1.0e-4}

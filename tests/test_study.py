@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT, make_nvidia_smi, make_repository, python, readme_model_code, run
 
-KEYS = ["narrow-random-MobileNet-1", "deep-random-MobileNet-1"]
+KEYS = ["narrow-MobileNet-random-1", "deep-MobileNet-random-1"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_fine_tune_writes_what_it_measured(repository, key):
     assert metrics["pretraining"] == {name: metrics[name] for name in ("precision", "versions")}
     history = pd.read_csv(results / "history.csv")
     predictions = pd.read_parquet(results / "predictions.parquet")
-    split = json.loads((repository / "data" / "splits" / "random.json").read_text())
+    split = json.loads((repository / "data" / "splits" / "random-1.json").read_text())
 
     assert history["epoch"].tolist() == [1, 2]
     assert metrics["train"]["loss"] == pytest.approx(history["loss"].iloc[-1], rel=1e-4)
@@ -147,9 +147,9 @@ def test_a_second_run_ends_at_once_and_says_so(repository):
         ),
         # DVC itself stumbles over it
         (
-            "protocols: [random]",
-            "protocols: 3",
-            "protocols: Input should be a valid list (given: 3)",
+            "trainings: [random-1]",
+            "trainings: 3",
+            "trainings: Input should be a valid list (given: 3)",
         ),
     ],
 )
@@ -183,14 +183,14 @@ def would_run(repository, change):
 
 def test_changing_one_experiment_retrains_that_one_alone(repository):
     stages = would_run(repository, lambda text: text.replace("units: 4", "units: 5"))
-    assert stages == ["finetune@narrow-random-MobileNet-1", "report"]
+    assert stages == ["finetune@narrow-MobileNet-random-1", "report"]
 
 
 def test_adding_an_experiment_is_one_line(repository):
     stages = would_run(
         repository, lambda text: text + "  wide: {layers: 1, units: 32, learning_rate: 1.0e-5}\n"
     )
-    assert stages == ["finetune@wide-random-MobileNet-1", "report"]
+    assert stages == ["finetune@wide-MobileNet-random-1", "report"]
 
 
 def test_dvc_shows_metrics_and_plots(repository):
@@ -257,7 +257,7 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
     flow, fine_tune = (
         [sys.executable, "-m", "flows.cli", "run", "--slots", "auto"],
-        [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-")],
+        [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-", 2)],
     )
     absent = run(fine_tune, other, **driver | {"CUDA_VISIBLE_DEVICES": "7"})
     assert absent.stderr.startswith(
@@ -306,7 +306,7 @@ def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp
         )
     )
     before = (other / "data" / "results" / KEYS[0] / "metrics.json").read_bytes()
-    done = python("tasks.finetune", *KEYS[0].split("-"), cwd=other)
+    done = python("tasks.finetune", *KEYS[0].split("-", 2), cwd=other)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (message,) = done.stderr.splitlines()
     assert re.fullmatch(

@@ -8,11 +8,16 @@ from hemotune.settings.reading import Section, Seed
 
 
 class Split(Section):
-    """Fractions of all images in protocol random; held-out cuts TRAIN in the same ratio."""
+    """How images are cut.
+
+    Fractions of all images in protocol random; held-out and folds cut train from validation in the
+    same ratio.
+    """
 
     train: Annotated[float, Field(gt=0, lt=1)] = 0.64
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.16
     test: Annotated[float, Field(gt=0, lt=1)] = 0.20
+    folds: Annotated[int, Field(ge=2, le=99)] = 5  # of which fold-1 is the first
     seed: Seed = 1
 
     @model_validator(mode="after")

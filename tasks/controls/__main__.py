@@ -20,7 +20,9 @@ from tasks.controls.controls import controls_of
 @entry_point
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
-    splits = [read_split(path) for path in sorted(SPLITS.glob("*.json"))]
+    read = [read_split(path) for path in sorted(SPLITS.glob("*.json"))]
+    # Repeats of a protocol have the same images.
+    splits = list({split.protocol: split for split in read}.values())
     if not splits:
         raise StudyError(f"{SPLITS} has no split: run `dvc repro prepare`")
     inventory = pd.read_parquet(INVENTORY, columns=["path", "class"])

@@ -69,7 +69,7 @@ def check_split(split: ImageSplit, inventory: pd.DataFrame, images: NDArray[np.u
     Raises:
         StudyError: they do not, or the images are not those of the inventory.
     """
-    name = SPLITS / f"{split.protocol}.json"
+    name = SPLITS / f"{split.training}.json"
     if len(images) != len(inventory):
         raise StudyError(
             f"{PIXELS} has {len(images)} images, {INVENTORY} {len(inventory)}: rerun validate"

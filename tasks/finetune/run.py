@@ -31,7 +31,7 @@ from hemotune.paths import (  # noqa: E402
 from hemotune.settings.experiment import Experiment, architecture  # noqa: E402
 from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
-from hemotune.splits import read_split  # noqa: E402
+from hemotune.splits import ImageSplit, read_split  # noqa: E402
 from hemotune.training import resume  # noqa: E402
 from hemotune.training.fit import EVALUATION_BATCH, Data, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
@@ -51,19 +51,18 @@ class Run:
     """What is trained, and how."""
 
     name: str  # the experiment's
-    protocol: str
     backbone: str
-    repeat: int  # the first is 1
+    split: ImageSplit
     experiment: Experiment
     training: Training
 
     @property
     def key(self) -> str:
-        return f"{self.name}-{self.protocol}-{self.backbone}-{self.repeat}"
+        return f"{self.name}-{self.backbone}-{self.split.training}"
 
     @property
     def seed(self) -> int:
-        return self.training.seed + self.repeat - 1
+        return self.split.training_seed(self.training.seed)
 
     @property
     def learning_rate(self) -> float:
@@ -71,7 +70,7 @@ class Run:
 
     @property
     def split_file(self) -> Path:
-        return SPLITS / f"{self.protocol}.json"
+        return SPLITS / f"{self.split.training}.json"
 
     @property
     def weights_file(self) -> Path:
@@ -97,12 +96,12 @@ class Cells:
     classes: list[str]  # in the order of the labels and of the network's outputs
 
 
-def fine_tune(name: str, protocol: str, backbone: str, repeat: int) -> None:
+def fine_tune(name: str, backbone: str, training_name: str) -> None:
     """Train, measure and write one run of the study.
 
     Args:
         name: the experiment's, in params.yaml.
-        repeat: 1 or more.
+        training_name: an entry of `trainings` in params.yaml.
 
     Raises:
         StudyError: a setting is wrong, a GPU or the backbone's weights cannot be used, or the
@@ -110,10 +109,11 @@ def fine_tune(name: str, protocol: str, backbone: str, repeat: int) -> None:
     """
     experiment = read_params(f"experiments.{name}", Experiment)
     training = read_profile("training", Training)
-    run = Run(name, protocol, backbone, repeat, experiment, training)
+    split = read_split(SPLITS / f"{training_name}.json")
+    run = Run(name, backbone, split, experiment, training)
     run.failure_file.unlink(missing_ok=True)
     device = choose_device(training.precision)
-    cells = read_cells(run.split_file)
+    cells = read_cells(split)
     size, classes = cells.data.images.shape[1], len(cells.classes)
     design = Design(backbone, size, classes, experiment.layers, experiment.units, training.dropout)
     keras.config.set_dtype_policy(device.precision)
@@ -137,11 +137,10 @@ def fine_tune(name: str, protocol: str, backbone: str, repeat: int) -> None:
     print(f"{run.key}: test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}", flush=True)
 
 
-def read_cells(split_file: Path) -> Cells:
-    """Return all images, memory-mapped, with their parts in the protocol of `split_file`."""
+def read_cells(split: ImageSplit) -> Cells:
+    """Return all images, memory-mapped, with their parts in `split`."""
     images = np.load(PIXELS, mmap_mode="r")
     inventory = pd.read_parquet(INVENTORY, columns=["path", "class"])
-    split = read_split(split_file)
     # -1 for a class of which no image is readable
     labels = pd.Categorical(inventory["class"], categories=split.classes).codes.astype(np.int64)
     data = Data(images, labels, np.array(split.train), np.array(split.validation))
@@ -254,9 +253,9 @@ def metrics_of(
     rates = [epoch.images_per_second for epoch in history]
     return Metrics(
         experiment=run.name,
-        protocol=run.protocol,
+        protocol=run.split.protocol,
         backbone=run.backbone,
-        repeat=run.repeat,
+        repeat=run.split.repeat,
         layers=run.experiment.layers,
         units=run.experiment.units,
         learning_rate=run.experiment.learning_rate,

@@ -8,17 +8,18 @@ from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
 from hemotune.paths import INVENTORY, PHOTOGRAPHS, SPLITS
-from hemotune.settings.protocols import Protocols
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
+from hemotune.settings.trainings import Trainings, parse
 from hemotune.splits import ImageSplit
-from tasks.prepare.protocols import PROTOCOLS, describe_validation, rows_of, validation_share
+from tasks.prepare.protocols import describe_validation, rows_of, validation_share
 
 
 @entry_point
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
-    wanted, split = read_params("protocols", Protocols), read_profile("split", Split)
+    trainings = [parse(entry) for entry in read_params("trainings", Trainings)]
+    split = read_profile("split", Split)
     inventory = pd.read_parquet(INVENTORY)
     photographs = inventory[["path"]].merge(pd.read_parquet(PHOTOGRAPHS), on="path", how="left")[
         "photograph"
@@ -34,16 +35,13 @@ def main(*arguments: str) -> None:
         print(f"left out as unreadable: {unreadable:,} images")
     classes = sorted(readable["class"].unique())
     with new_folder(SPLITS) as folder:
-        for protocol in PROTOCOLS:
-            try:
-                rows = rows_of(protocol, readable, photographs, split)
-            except StudyError:
-                # A protocol that params.yaml does not list may be impossible on this data set.
-                if protocol in wanted:
-                    raise
-                continue
-            found = ImageSplit(protocol=protocol, seed=split.seed, classes=classes, **rows)
-            write_json(folder / f"{protocol}.json", found.model_dump())
+        for protocol in dict.fromkeys(training.protocol for training in trainings):
+            rows = rows_of(protocol, readable, photographs, split)
+            for repeat in [one.repeat for one in trainings if one.protocol == protocol]:
+                found = ImageSplit(
+                    protocol=protocol, repeat=repeat, seed=split.seed, classes=classes, **rows
+                )
+                write_json(folder / f"{found.training}.json", found.model_dump())
             counts = ", ".join(f"{len(chosen)} {part}" for part, chosen in rows.items())
             print(f"{protocol}: {counts} images of {len(classes)} classes")
             if protocol == "held-out":

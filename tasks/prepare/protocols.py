@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from hemotune.errors import StudyError
-from hemotune.settings.protocols import Protocol
 from hemotune.settings.split import Split
 
 Part = Literal["train", "validation", "test"]
@@ -52,8 +51,8 @@ def split_held_out(inventory: pd.DataFrame, photographs: pd.Series, split: Split
     present = sorted(inventory["split"].unique())
     if not {"TRAIN", "TEST"} <= set(present):
         raise StudyError(
-            "params.yaml: protocols: held-out needs a data set with TRAIN and TEST; this one has"
-            f" {', '.join(present)}. Remove held-out from protocols, or give the images in train/"
+            "params.yaml: trainings: held-out needs a data set with TRAIN and TEST; this one has"
+            f" {', '.join(present)}. Remove held-out from trainings, or give the images in train/"
             " and test/ folders"
         )
     train = inventory[inventory["split"] == "TRAIN"]
@@ -94,7 +93,7 @@ def choose_photographs(class_of: pd.Series, sizes: pd.Series, share: float, seed
             raise StudyError(
                 f"class {cell_class} has too few photographs ({len(members)}): train and validation"
                 " need at least one each. Add images, leave the class out with dataset.exclude in"
-                " the profile, or remove held-out from protocols in params.yaml"
+                " the profile, or remove held-out from trainings in params.yaml"
             )
         # From its end: photographs of equal size are cut as `cut` cuts, train first.
         order = random.permutation(members.index.to_numpy())[::-1]
@@ -168,15 +167,13 @@ def cut(classes: pd.Series, fractions: dict[Part, float], seed: int) -> Rows:
     return {part: sorted(chosen) for part, chosen in rows.items()}
 
 
-PROTOCOLS: dict[Protocol, Callable[[pd.DataFrame, pd.Series, Split], Rows]] = {
+PROTOCOLS: dict[str, Callable[[pd.DataFrame, pd.Series, Split], Rows]] = {
     "random": split_at_random,
     "held-out": split_held_out,
 }
 
 
-def rows_of(
-    protocol: Protocol, inventory: pd.DataFrame, photographs: pd.Series, split: Split
-) -> Rows:
+def rows_of(protocol: str, inventory: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
     """Return the rows of each part under a protocol; every class is in every part.
 
     Raises:
@@ -186,9 +183,9 @@ def rows_of(
     for part, chosen in rows.items():
         if missing := sorted(set(inventory["class"]) - set(inventory["class"].loc[chosen])):
             raise StudyError(
-                f"params.yaml: protocols: {protocol} has no readable image to {USES[part]} of class"
+                f"params.yaml: trainings: {protocol} has no readable image to {USES[part]} of class"
                 f" {', '.join(missing)}. Add some, leave the class out with dataset.exclude in the"
-                f" profile, or remove {protocol} from protocols"
+                f" profile, or remove {protocol} from trainings"
             )
     return rows
 

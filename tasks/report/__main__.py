@@ -22,7 +22,7 @@ from hemotune.evaluation.leaks import NAMES
 from hemotune.files import new_file, new_folder, write_text
 from hemotune.markup import code, escaped
 from hemotune.paths import INVENTORY, PIXELS
-from tasks.report import evidence, experiments, figures, findings, mistakes, original
+from tasks.report import evidence, experiments, figures, findings, mistakes, original, protocols
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
 from tasks.report.results import (
@@ -49,6 +49,7 @@ MODULES = {
     "findings": findings,
     "mistakes": mistakes,
     "original": original,
+    "protocols": protocols,
     "statistics": statistics,
 }
 Runs = Sequence[FinishedRun | FailedRun]
@@ -147,9 +148,7 @@ def write_study(
         summaries=summaries,
         finished=finished,
         by_experiment=by_experiment,
-        axes=[
-            a for a in ("protocol", "backbone", "repeat") if len(getattr(study.params, f"{a}s")) > 1
-        ],
+        axes=[a for a in ("backbone", "training") if len(getattr(study.params, f"{a}s")) > 1],
         warnings=warnings,
         failures=failures_of(runs),
         broken_rules=broken_rules(study.rules),

@@ -13,7 +13,6 @@ from hemotune.evaluation.statistics import (
     spread,
 )
 from hemotune.markup import escaped
-from hemotune.settings.params import Params
 from tasks.report.markdown import (
     Row,
     bold,
@@ -27,6 +26,7 @@ from tasks.report.markdown import (
     table,
 )
 from tasks.report.results import Summary, best_of
+from tasks.report.study import Study
 from tasks.report.trust import NEAR
 
 
@@ -62,19 +62,20 @@ def interval_notes(group: Iterable[Summary]) -> list[str]:
     return list(dict.fromkeys(note for summary in group for note in summary.per_image.notes))
 
 
-def protocols_table(params: Params, finished: Iterable[Summary]) -> str:
-    """Return a table of every experiment in both protocols."""
+def protocols_table(study: Study, finished: Iterable[Summary]) -> str:
+    """Return a table of every experiment in every protocol."""
+    params, protocols = study.params, list(study.protocols)
     found = {(one.backbone, one.experiment, one.protocol): one for one in finished}
     rows = []
     for backbone in params.backbones:
         for name in params.experiments:
-            both = [found.get((backbone, name, protocol)) for protocol in params.protocols]
+            both = [found.get((backbone, name, protocol)) for protocol in protocols]
             cells = [format_interval(one.per_image) if one else "failed" for one in both]
             random = found.get((backbone, name, "random"))
             held_out = found.get((backbone, name, "held-out"))
             change = points(held_out.accuracy - random.accuracy) if random and held_out else ""
             rows.append([bold(name), backbone, *cells, change])
-    head = ["Model", "Backbone", *params.protocols, "Difference (points)"]
+    head = ["Model", "Backbone", *protocols, "Difference (points)"]
     return table(head, rows, left=2)
 
 
@@ -137,7 +138,7 @@ def repeats_table(finished: Iterable[Summary]) -> str:
     """Return a table of mean and range over repeats."""
     rows: list[Row] = []
     for summary in finished:
-        found = spread([run.metrics.test.accuracy for run in summary.finished])
+        found = spread(summary.accuracies)
         rows.append(
             [
                 bold(summary.experiment),

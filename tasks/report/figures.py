@@ -116,9 +116,9 @@ def draw_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
     save(figure, path)
 
 
-def name_of(experiment: Experiment) -> str:
+def name_of(summary: Summary) -> str:
     """Return the suffix of the names of a series' figures, `PROTOCOL-BACKBONE.png`."""
-    return f"{experiment.protocol}-{experiment.backbone}.png"
+    return f"{summary.protocol.replace(' ', '-')}-{summary.backbone}.png"
 
 
 def label_of(experiment: Experiment) -> str:

@@ -19,6 +19,7 @@ from tasks.report.markdown import (
     seconds_of,
     table,
 )
+from tasks.report.protocols import trainings_of
 from tasks.report.results import FACTORS, Experiment, FinishedRun, Summary
 from tasks.report.study import Study
 
@@ -247,9 +248,9 @@ def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
     fractions = f"{100 * split.train:g}/{100 * split.validation:g}/{100 * split.test:g}"
     cut = {"random": f"random {fractions}", "held-out": "tested on the data set's own TEST"}
     numbers = [
-        f"{protocol} ({cut[protocol]}): {len(rows.train):,} / {len(rows.validation):,} / "
-        f"{len(rows.test):,}"
-        for protocol, rows in study.splits.items()
+        f"{protocol} ({cut.get(protocol, 'cut by photograph')}): {len(rows.train):,} / "
+        f"{len(rows.validation):,} / {len(rows.test):,}"
+        for protocol, (rows, *_) in study.protocols.items()
     ]
     weights = {
         "imagenet": "ImageNet",
@@ -273,9 +274,9 @@ def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
         ["Dropout", "0.5", f"{training.dropout:g}"],
         ["Learning rate", "as in the table", f"as in the table{times}"],
         [
-            "Repeats, seed",
+            "Trainings of a row, seed",
             "1, not stated",
-            f"{len(study.params.repeats)}, {training.seed} in repeat 1",
+            f"{trainings_of(study)}; {training.seed} in repeat 1",
         ],
         ["Machine", "Colab", listed(machines)],
     ]

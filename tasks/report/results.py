@@ -1,4 +1,4 @@
-"""The results of the fine-tunes of params.yaml, and summaries of the repeats of an experiment."""
+"""The results of the fine-tunes of params.yaml, and summaries of the trainings of an experiment."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +15,7 @@ from hemotune.evaluation.statistics import Estimate, accuracy
 from hemotune.files import read_json
 from hemotune.paths import FAILURES, INVENTORY, PHOTOGRAPHS, RESULTS
 from hemotune.settings.params import Params
+from hemotune.settings.trainings import Training, parse
 from hemotune.splits import ImageSplit
 from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
@@ -55,10 +56,9 @@ TIMES = ("learning_time_seconds", "learning_time", "learning_time_ms", "images_p
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of the study in one protocol, with one backbone."""
+    """A row of the study, with one backbone."""
 
     experiment: str
-    protocol: str
     backbone: str
     layers: int
     units: int
@@ -67,10 +67,14 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Run(Experiment):
-    """One training of an experiment that params.yaml names: a repeat."""
+    """One training of an experiment that params.yaml names."""
 
     key: str  # names its folder below data/results
+    training: str  # the entry of `trainings`, e.g. fold-2-1
+    protocol: str  # random, held-out, fold-1, fold-2, ...
+    fold: int | None
     repeat: int
+    pooled: str  # the protocol under which it is reported: all folds are one, e.g. `5 folds`
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,12 @@ class FinishedRun(Run):
 
 @dataclass(frozen=True)
 class Summary(Experiment):
-    """The repeats of an experiment. Accuracies and times need at least one finished run."""
+    """The trainings of an experiment in one protocol: its repeats, in folds those of each fold.
 
+    Accuracies and times need at least one finished run.
+    """
+
+    protocol: str  # random, held-out or e.g. `5 folds`
     series: str  # protocol, and backbone if there are several, in tables and figures
     runs: list[FinishedRun | FailedRun]
 
@@ -100,19 +108,44 @@ class Summary(Experiment):
     def finished(self) -> list[FinishedRun]:
         return [run for run in self.runs if isinstance(run, FinishedRun)]
 
+    @cached_property
+    def by_repeat(self) -> dict[int, list[FinishedRun]]:
+        """The finished runs of each repeat: one, in folds one for each fold that has results."""
+        repeats: dict[int, list[FinishedRun]] = {}
+        for run in self.finished:
+            repeats.setdefault(run.repeat, []).append(run)
+        return repeats
+
+    @cached_property
+    def accuracies(self) -> list[float]:
+        """The test accuracy of each repeat, a fraction; in folds over all of them together."""
+        tests = [[run.metrics.test for run in runs] for runs in self.by_repeat.values()]
+        return [
+            sum(test.accuracy * test.images for test in parts) / sum(test.images for test in parts)
+            for parts in tests
+        ]
+
     @property
     def accuracy(self) -> float:
-        """Mean test accuracy, a fraction."""
-        return sum(run.metrics.test.accuracy for run in self.finished) / len(self.finished)
+        """Mean test accuracy over the repeats, a fraction."""
+        return sum(self.accuracies) / len(self.accuracies)
 
     @property
     def seconds(self) -> float:
-        """Mean learning time."""
+        """Mean learning time of a training."""
         return sum(run.metrics.learning_time_seconds for run in self.finished) / len(self.finished)
 
-    @property
+    @cached_property
     def judged(self) -> list[Judged]:
-        return [run.judged for run in self.finished]
+        """The test predictions of each repeat; in folds each image's from the run that tested it,
+        so that no training has seen an image that it judges.
+        """
+        return [
+            runs[0].judged
+            if len(runs) == 1
+            else pd.concat([run.judged for run in runs]).sort_index()
+            for runs in self.by_repeat.values()
+        ]
 
     @cached_property
     def per_image(self) -> Estimate:
@@ -127,26 +160,37 @@ class Summary(Experiment):
         return accuracy([per_photograph(one) for one in self.judged])
 
 
-def runs_of(params: Params) -> list[Run]:
+def runs_of(params: Params, folds: int) -> list[Run]:
     """Return the runs that the axes of params.yaml name, by protocol, backbone, experiment and
-    repeat, each in the order in which params.yaml lists them.
+    training, each in the order in which params.yaml lists them.
+
+    Args:
+        folds: the profile's `split.folds`.
     """
-    axes = itertools.product(
-        params.protocols, params.backbones, params.experiments.items(), params.repeats
-    )
+    protocols: dict[str, list[str]] = {}
+    for entry in params.trainings:
+        protocols.setdefault(pooled_protocol(parse(entry), folds), []).append(entry)
+    axes = itertools.product(protocols.items(), params.backbones, params.experiments.items())
     return [
         Run(
             experiment=name,
-            protocol=protocol,
             backbone=backbone,
             layers=experiment.layers,
             units=experiment.units,
             learning_rate=experiment.learning_rate,
-            key=f"{name}-{protocol}-{backbone}-{repeat}",
-            repeat=repeat,
+            key=f"{name}-{backbone}-{entry}",
+            training=entry,
+            pooled=pooled,
+            **parse(entry)._asdict(),
         )
-        for protocol, backbone, (name, experiment), repeat in axes
+        for (pooled, entries), backbone, (name, experiment) in axes
+        for entry in entries
     ]
+
+
+def pooled_protocol(training: Training, folds: int) -> str:
+    """Return the protocol under which a training is reported, e.g. `5 folds`."""
+    return f"{folds} folds" if training.fold else training.protocol
 
 
 def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[FinishedRun | FailedRun]:
@@ -165,11 +209,11 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
     if not inventory.exists():
         raise StudyError(f"{INVENTORY} is missing: run `dvc repro validate`")
     classes = pd.read_parquet(inventory, columns=["path", "class"])
-    truths = {protocol: truths_of(classes, rows) for protocol, rows in study.splits.items()}
+    truths = {entry: truths_of(classes, rows) for entry, rows in study.splits.items()}
     known = root / PHOTOGRAPHS
     photographs = pd.read_parquet(known) if known.exists() else None
     runs: list[FinishedRun | FailedRun] = []
-    for run in runs_of(study.params):
+    for run in runs_of(study.params, study.profile.split.folds):
         folder = root / RESULTS / run.key
         missing = [
             name
@@ -177,7 +221,7 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
             if not (folder / name).exists()
         ]
         if not missing:
-            runs.append(read_run(folder, run, truths[run.protocol], photographs))
+            runs.append(read_run(folder, run, truths[run.training], photographs))
             continue
         failure = root / FAILURES / f"{run.key}.json"
         reason = " ".join(read_json(failure)["reason"].split()) if failure.exists() else None
@@ -198,7 +242,7 @@ def read_run(
     """Return `run` with the results in `folder`, data/results/KEY.
 
     Args:
-        truths: of the run's protocol.
+        truths: of the run's training.
         photographs: path and photograph, or None where photographs are unknown.
     """
     metrics = Metrics.model_validate(read_json(folder / "metrics.json"))
@@ -268,7 +312,7 @@ def judge_split(
 def results_table(runs: Iterable[FinishedRun | FailedRun]) -> pd.DataFrame:
     """Return the columns of results.csv and times.csv, a row for each run."""
     figures = [f"{split}_{name}" for split in SPLITS for name in Scores.model_fields]
-    columns = ["key", "experiment", "protocol", "backbone", "repeat", *FACTORS]
+    columns = ["key", "experiment", "backbone", "training", "protocol", "repeat", *FACTORS]
     columns += ["learning_rate_applied", "failed", *figures, *DETAILS, *TIMES]
     rows = []
     for run in runs:
@@ -302,21 +346,24 @@ def groups_of(summaries: Sequence[Summary]) -> list[list[Summary]]:
 
 
 def summaries_of(runs: Sequence[FinishedRun | FailedRun]) -> list[Summary]:
-    """Return a summary for each protocol, backbone and experiment, in order."""
+    """Return a summary for each protocol, backbone and experiment, in order; folds are one
+    protocol.
+    """
     several = len({run.backbone for run in runs}) > 1
-    repeats: dict[Experiment, list[FinishedRun | FailedRun]] = {}
+    trainings: dict[tuple[Experiment, str], list[FinishedRun | FailedRun]] = {}
     for run in runs:
         experiment = Experiment(
             **{field.name: getattr(run, field.name) for field in fields(Experiment)}
         )
-        repeats.setdefault(experiment, []).append(run)
+        trainings.setdefault((experiment, run.pooled), []).append(run)
     return [
         Summary(
             **vars(one),
-            series=f"{one.backbone}, {one.protocol}" if several else one.protocol,
+            protocol=protocol,
+            series=f"{one.backbone}, {protocol}" if several else protocol,
             runs=same,
         )
-        for one, same in repeats.items()
+        for (one, protocol), same in trainings.items()
     ]
 
 

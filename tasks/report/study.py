@@ -70,7 +70,15 @@ class Study:
     rules: list[Rule]
     source: Source | None
     controls: dict[str, Controls]  # by protocol
-    splits: dict[str, ImageSplit]  # by protocol
+    splits: dict[str, ImageSplit]  # by entry of `trainings` in params.yaml
+
+    @property
+    def protocols(self) -> dict[str, list[ImageSplit]]:
+        """The splits of each protocol, one for each training; all folds are one, e.g. `5 folds`."""
+        protocols: dict[str, list[ImageSplit]] = {}
+        for split in self.splits.values():
+            protocols.setdefault(split.pooled, []).append(split)
+        return protocols
 
     @property
     def is_sample(self) -> bool:
@@ -92,7 +100,7 @@ def read_study(root: Path) -> Study:
         training=read_profile("training", Training, root),
         report=read_profile("report", Report, root),
     )
-    splits = {protocol: root / SPLITS / f"{protocol}.json" for protocol in params.protocols}
+    splits = {entry: root / SPLITS / f"{entry}.json" for entry in params.trainings}
     validation = root / VALIDATION / "result.json"
     for path, stage in (*((path, "prepare") for path in splits.values()), (validation, "validate")):
         if not path.exists():

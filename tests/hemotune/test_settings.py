@@ -68,21 +68,22 @@ def test_params_hold_the_seven_experiments_of_the_study():
         ),
         (
             "params.yaml",
-            "[random]",
-            "[public]",
-            "protocols.0: Input should be 'random' or 'held-out' (given: 'public')",
+            "[random-1]",
+            "[random-1, public-1]",
+            "trainings.1: should be PROTOCOL-REPEAT, such as random-1, held-out-2 or fold-1-1",
         ),
         (
             "params.yaml",
-            "[random]",
-            "[random, random]",
-            "protocols: each value may be listed once",
+            "[random-1]",
+            "[random-1, random-1]",
+            "trainings: each value may be listed once",
         ),
         (
             "params.yaml",
-            "[random]",
-            "[published, held-out]",
-            "params.yaml: protocols.0: the protocol 'published' is now named 'random'",
+            "trainings: [random-1]",
+            "protocols: [published, held-out]\nrepeats: [1, 2]",
+            "params.yaml: protocols and repeats are now one list; put in their place: trainings:"
+            " [random-1, random-2, held-out-1, held-out-2]",
         ),
         ("params.yaml", "narrow:", "nar-row:", "experiments.nar-row"),
         (
@@ -158,7 +159,7 @@ NUMBERS = list(all_numbers())
 def test_every_number_is_found_and_has_two_bounds():
     paths = {path for _, path, _ in NUMBERS}
     assert {
-        ("repeats", 0),
+        ("split", "folds"),
         ("experiments", "narrow", "units"),
         ("dataset", "sample", "copies"),
         ("dataset", "version"),
@@ -196,7 +197,7 @@ def test_a_number_that_no_machine_can_bear_is_refused_by_name(tmp_path, file, pa
 
 
 def test_a_number_too_long_to_read_is_told_in_one_line(workspace):
-    (workspace / "params.yaml").write_text(f"profile: tiny\nrepeats: [{'9' * 5000}]\n")
+    (workspace / "params.yaml").write_text(f"profile: tiny\ntrainings: [{'9' * 5000}]\n")
     with pytest.raises(StudyError, match="^params.yaml: not valid YAML: [^\n]*digits"):
         check(workspace)
 
@@ -205,5 +206,5 @@ def test_a_stage_with_wrong_settings_exits_with_one_line(workspace):
     (workspace / "params.yaml").write_text("profile: tiny\nexperiments: {}\n")
     result = python("tasks.prepare", cwd=workspace)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: params.yaml: protocols: missing")
+    assert result.stderr.startswith("error: params.yaml: trainings: missing")
     assert "Traceback" not in result.stderr

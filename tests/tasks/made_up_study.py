@@ -7,7 +7,10 @@ import numpy
 import pandas
 
 from hemotune.settings.params import Params
-from hemotune.settings.reading import read_params
+from hemotune.settings.reading import read_params, read_profile
+from hemotune.settings.split import Split
+from hemotune.settings.trainings import parse
+from hemotune.training.records import Metrics
 from tasks.report.results import runs_of
 from tests.conftest import ROOT
 
@@ -20,8 +23,7 @@ COPIES = 4  # images of one photograph
 PARAMS = """\
 profile: sample
 backbones: [ResNet50]
-protocols: [random, held-out]
-repeats: [1]
+trainings: [random-1, held-out-1]
 experiments:
   mn_resultset1: {layers: 1, units: 8, learning_rate: 1.0e-5}
   mn_resultset2: {layers: 1, units: 16, learning_rate: 1.0e-5}
@@ -66,11 +68,26 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         "random": cut(random.permutation(len(inventory))),
         "held-out": cut(numpy.argsort(inventory["split"] == "TEST", kind="stable")),
     }
-    for protocol, split in splits.items():
-        parts = {name: [int(row) for row in part] for name, part in split.items()}
+    params = read_params("", Params, root)
+    folds = read_profile("split", Split, root).folds
+    number = inventory["photograph"].str[1:].astype(int)
+    splits |= {f"fold-{k}": cut_fold(number.to_numpy(), k, folds) for k in range(1, folds + 1)}
+    for entry in params.trainings:
+        training = parse(entry)
+        parts = {
+            name: [int(row) for row in part] for name, part in splits[training.protocol].items()
+        }
         write_json(
-            root / f"data/splits/{protocol}.json",
-            {"protocol": protocol, "seed": 1, "classes": classes, **parts},
+            root / f"data/splits/{entry}.json",
+            {
+                "protocol": training.protocol,
+                "repeat": training.repeat,
+                "folds": folds if training.fold else None,
+                "own_test": training.protocol == "held-out",
+                "seed": 1,
+                "classes": classes,
+                **parts,
+            },
         )
     source = {
         "source": "sample",
@@ -96,28 +113,39 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         root / "reports/validation/result.json",
         {"verdict": "warnings", "rules": rules, "great_expectations": {}},
     )
-    params = read_params("", Params, root)
     names = list(params.experiments)
-    for number, run in enumerate(runs_of(params)):
-        accuracy = ACCURACIES[run.protocol][names.index(run.experiment) % 7]
+    for number, run in enumerate(runs_of(params, folds)):
+        accuracy = ACCURACIES["held-out" if run.fold else run.protocol][
+            names.index(run.experiment) % 7
+        ]
         write_run(root, run, number, accuracy, inventory, splits[run.protocol], random, classes)
 
 
-def some(experiments, protocols, backbones="[ResNet50]", repeats="[1]"):
+def some(experiments, trainings, backbones="[ResNet50]"):
     """Return PARAMS with these axes and the first `experiments` experiments."""
     lines = (
-        PARAMS.replace("[random, held-out]", protocols)
+        PARAMS.replace("[random-1, held-out-1]", trainings)
         .replace("[ResNet50]", backbones)
-        .replace("[1]", repeats)
         .splitlines()
     )
-    return "\n".join(lines[: 5 + experiments]) + "\n"
+    return "\n".join(lines[: 4 + experiments]) + "\n"
 
 
 def cut(order):
     """Cut a permutation of all images into 64/16/20 per cent."""
     a, b = round(0.64 * len(order)), round(0.80 * len(order))
     return {"train": order[:a], "validation": order[a:b], "test": order[b:]}
+
+
+def cut_fold(photographs, fold, folds):
+    """Cut so that a photograph in `folds` is tested, and one in `folds` of the rest validated."""
+    test = photographs % folds == fold - 1
+    validation = ~test & (photographs // folds % folds == 0)
+    return {
+        "train": numpy.flatnonzero(~test & ~validation),
+        "validation": numpy.flatnonzero(validation),
+        "test": numpy.flatnonzero(test),
+    }
 
 
 def rule(name, severity, description, passed, offenders=()):
@@ -182,7 +210,7 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
         probability = frame[[f"probability_{name}" for name in classes]].to_numpy()
         right = float((numpy.array(classes)[probability.argmax(1)] == frame["truth"]).mean())
         figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
-    factors = {name: value for name, value in vars(run).items() if name != "key"}
+    factors = {name: value for name, value in vars(run).items() if name in Metrics.model_fields}
     rest = {
         "learning_rate_applied": run.learning_rate * 10,
         "learning_time_seconds": 60.0 + 1.234567 * number,

@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import ROOT, python
 from tests.test_dependencies import STAGES
 
-ARGUMENTS = {"backbone": ["MobileNet"], "finetune": ["narrow", "random", "MobileNet", "1"]}
+ARGUMENTS = {"backbone": ["MobileNet"], "finetune": ["narrow", "MobileNet", "random-1"]}
 # What no experiment, protocol or backbone needs: the drawn data set, and weights.
 NEEDS_NOTHING = {"download", "backbone"}
 
@@ -43,15 +43,6 @@ def test_wrong_arguments_are_one_line(no_keras, name):
         assert (code, output, errors.count("\n")) == (1, "", 1)
         assert errors.startswith("error: ")
         assert errors.endswith(f"; see python -m tasks.{name} --help\n")
-
-
-def test_a_repeat_is_a_number(no_keras):
-    arguments = ["narrow", "random", "MobileNet", "first"]
-    assert stage("finetune", *arguments, folder=no_keras) == (
-        1,
-        "",
-        "error: argument repeat: invalid int value: 'first'; see python -m tasks.finetune --help\n",
-    )
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def splits():
     def split(name, train, test):
         return ImageSplit(
             protocol=name,
+            repeat=1,
             seed=1,
             classes=["A", "B"],
             train=rows[train].tolist(),
@@ -212,8 +213,8 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     Path("data/splits").mkdir(parents=True)
     assert main() == 1
     assert capsys.readouterr().err == "error: data/splits has no split: run `dvc repro prepare`\n"
-    for name, split in splits().items():
-        Path(f"data/splits/{name}.json").write_text(split.model_dump_json())
+    for split in splits().values():
+        Path(f"data/splits/{split.training}.json").write_text(split.model_dump_json())
     assert main() == 1
     missing = "error: data/inventory.parquet is missing: run `dvc repro`\n"
     assert capsys.readouterr().err == missing

@@ -55,12 +55,12 @@ COUNTS = {
 def test_protocols_cut_as_described(workspace):
     inventory = write_inventory(workspace, COUNTS)
     (workspace / "params.yaml").write_text(
-        (workspace / "params.yaml").read_text().replace("[random]", "[random, held-out]")
+        (workspace / "params.yaml").read_text().replace("[random-1]", "[random-1, held-out-1]")
     )
     result = python("tasks.prepare", cwd=workspace)
     assert result.returncode == 0, result.stderr
     at_random, held_out = (
-        json.loads((workspace / f"data/splits/{name}.json").read_text())
+        json.loads((workspace / f"data/splits/{name}-1.json").read_text())
         for name in ("random", "held-out")
     )
 
@@ -84,7 +84,7 @@ def test_protocols_cut_as_described(workspace):
 
     again = python("tasks.prepare", cwd=workspace)
     assert again.returncode == 0
-    assert json.loads((workspace / "data/splits/random.json").read_text()) == at_random
+    assert json.loads((workspace / "data/splits/random-1.json").read_text()) == at_random
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_protocols_cut_as_described(workspace):
 def test_impossible_splits_are_refused(workspace, monkeypatch, capfd, counts, protocols, expected):
     write_inventory(workspace, counts)
     (workspace / "params.yaml").write_text(
-        (workspace / "params.yaml").read_text().replace("[random]", f"[{protocols}]")
+        (workspace / "params.yaml").read_text().replace("[random-1]", f"[{protocols}-1]")
     )
     monkeypatch.chdir(workspace)
     assert prepare.main() == 1
@@ -140,7 +140,7 @@ def test_held_out_added_to_a_finished_study_without_test_images_is_refused(works
     commit_workspace(workspace)
     stand_in(workspace)
     (workspace / "params.yaml").write_text(
-        (workspace / "params.yaml").read_text().replace("[random]", "[random, held-out]")
+        (workspace / "params.yaml").read_text().replace("[random-1]", "[random-1, held-out-1]")
     )
     result = run([sys.executable, "-m", "dvc", "repro", "prepare"], workspace)
     assert result.returncode != 0
@@ -151,11 +151,13 @@ def test_unreadable_images_are_left_out(workspace, monkeypatch, capfd):
     inventory = write_inventory(workspace, COUNTS)
     inventory.loc[[3, 40, 70], "readable"] = False
     inventory.to_parquet(workspace / "data" / "inventory.parquet")
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("[random-1]", "[random-1, held-out-1]"))
     monkeypatch.chdir(workspace)
     assert prepare.main() == 0
     assert "left out as unreadable: 3 images" in capfd.readouterr().out
     for protocol in ("random", "held-out"):
-        split = json.loads((workspace / f"data/splits/{protocol}.json").read_text())
+        split = json.loads((workspace / f"data/splits/{protocol}-1.json").read_text())
         used = split["train"] + split["validation"] + split["test"]
         assert not {3, 40, 70} & set(used)
         assert len(used) == 100 - sum(inventory["split"][[3, 40, 70]] != "TEST_SIMPLE")
@@ -168,7 +170,7 @@ def test_a_class_of_three_is_in_every_part(workspace, monkeypatch):
     write_inventory(workspace, {("ALL", "A"): 40, ("ALL", "B"): 3})
     monkeypatch.chdir(workspace)
     assert prepare.main() == 0
-    split = json.loads((workspace / "data/splits/random.json").read_text())
+    split = json.loads((workspace / "data/splits/random-1.json").read_text())
     classes = pd.read_parquet(workspace / "data/inventory.parquet")["class"]
     for part in ("train", "validation", "test"):
         assert classes[split[part]].eq("B").sum() == 1

@@ -84,7 +84,7 @@ def study(tmp_path_factory):
 def small(tmp_path_factory):
     """Three experiments in one protocol, not yet reported."""
     root = tmp_path_factory.mktemp("small")
-    write_study(root, some(3, "[held-out]"))
+    write_study(root, some(3, "[held-out-1]"))
     return root
 
 
@@ -209,17 +209,17 @@ def test_names_are_shown_as_they_are_whatever_they_hold(study):
 
 def test_backbones_repeats_and_unknown_photographs(tmp_path):
     root = tmp_path / "axes"
-    write_study(root, some(2, "[random]", "[ResNet50, MobileNet]", "[1, 2]"), classes=HOSTILE)
+    write_study(root, some(2, "[random-1, random-2]", "[ResNet50, MobileNet]"), classes=HOSTILE)
     (root / "data/photographs.parquet").unlink()
     other_software = {
         "precision": "mixed_bfloat16",
         "versions": {"python": "3.11.9", "jax": "0.5.0", "keras": "3.10.0"},
     }
     change_metrics(
-        root / "data/results/mn_resultset2-random-MobileNet-1/metrics.json", **other_software
+        root / "data/results/mn_resultset2-MobileNet-random-1/metrics.json", **other_software
     )
     change_metrics(
-        root / "data/results/mn_resultset2-random-ResNet50-1/metrics.json",
+        root / "data/results/mn_resultset2-ResNet50-random-1/metrics.json",
         pretraining=other_software,
     )
     status, printed = report_here(root, "--without-images")
@@ -282,9 +282,18 @@ def run_of(judged=None, name="narrow", test=0.5, validation=(0.5, 0.4), seconds=
         learning_time_seconds=seconds,
     )
     of = {"protocol": "random", "backbone": "ResNet50", "layers": 1, "units": 8}
-    of = of | {"learning_rate": 1e-5, "repeat": 1} | experiment
-    key = f"{name}-{of['protocol']}-{of['backbone']}-{of['repeat']}"
-    return FinishedRun(experiment=name, key=key, metrics=metrics, history=None, judged=judged, **of)
+    of = of | {"learning_rate": 1e-5, "fold": None, "repeat": 1} | experiment
+    training = f"{of['protocol']}-{of['repeat']}"
+    return FinishedRun(
+        experiment=name,
+        key=f"{name}-{of['backbone']}-{training}",
+        training=training,
+        pooled="5 folds" if of["fold"] else of["protocol"],
+        metrics=metrics,
+        history=None,
+        judged=judged,
+        **of,
+    )
 
 
 def summary_of(accuracy, name="narrow", photographs=40, **run):
@@ -444,7 +453,7 @@ def test_results_csv_has_one_sorted_row_a_run(study):
     )
     assert list(times["key"]) == list(table["key"])
     assert list(table["key"]) == [
-        f"mn_resultset{i}-{p}-ResNet50-1" for p in ("random", "held-out") for i in range(1, 8)
+        f"mn_resultset{i}-ResNet50-{p}-1" for p in ("random", "held-out") for i in range(1, 8)
     ]
     assert times["learning_time"][1] == "0:01:01.234567" and times["learning_time_ms"][1] == 61234
 
@@ -465,8 +474,8 @@ def test_same_results_same_bytes(small, tmp_path):
     shutil.copytree(small, again)
     # Results of an experiment that params.yaml no longer names are ignored.
     shutil.copytree(
-        again / "data/results/mn_resultset1-held-out-ResNet50-1",
-        again / "data/results/gone-held-out-ResNet50-1",
+        again / "data/results/mn_resultset1-ResNet50-held-out-1",
+        again / "data/results/gone-ResNet50-held-out-1",
     )
     result = run_report(again)
     assert result.returncode == 0, result.stderr
@@ -478,17 +487,17 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
     root = tmp_path / "incomplete"
     shutil.copytree(small, root)
     shutil.rmtree(root / "reports/figures", ignore_errors=True)
-    shutil.rmtree(root / "data/results/mn_resultset3-held-out-ResNet50-1")
-    (root / "data/results/mn_resultset2-held-out-ResNet50-1/metrics.json").unlink()
+    shutil.rmtree(root / "data/results/mn_resultset3-ResNet50-held-out-1")
+    (root / "data/results/mn_resultset2-ResNet50-held-out-1/metrics.json").unlink()
     (root / ".study/failures").mkdir(parents=True)
     write_json(
-        root / ".study/failures/mn_resultset3-held-out-ResNet50-1.json",
+        root / ".study/failures/mn_resultset3-ResNet50-held-out-1.json",
         {"reason": "the loss is NaN | at step 7"},
     )
     status, printed = report_here(root)
     assert status == 1
     assert (
-        "mn_resultset2-held-out-ResNet50-1/metrics.json is missing" in printed
+        "mn_resultset2-ResNet50-held-out-1/metrics.json is missing" in printed
         and "dvc repro finetune@" in printed
     )
     assert not (root / "reports/figures").exists()
@@ -497,8 +506,8 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
     assert status == 0, printed
     text = (root / "reports/study.md").read_text()
     assert (
-        "`mn_resultset3-held-out-ResNet50-1`: the loss is NaN" in text
-        and "`mn_resultset2-held-out-ResNet50-1`: not run" in text
+        "`mn_resultset3-ResNet50-held-out-1`: the loss is NaN" in text
+        and "`mn_resultset2-ResNet50-held-out-1`: not run" in text
     )
     assert "| **mn_resultset3** | 1 | **32** | 1e-5 | failed |  |" in text
     assert "Incomplete: 2 of 3" in text
@@ -540,7 +549,7 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, message):
-    key = "mn_resultset2-held-out-ResNet50-1"
+    key = "mn_resultset2-ResNet50-held-out-1"
     root = tmp_path / "spoiled"
     shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
     path = root / "data/results" / key / "predictions.parquet"
@@ -553,7 +562,7 @@ def test_predictions_that_do_not_fit_are_refused(small, tmp_path, spoil, message
 def test_results_older_than_params_are_refused(small, tmp_path):
     root = tmp_path / "older"
     shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
-    (root / "params.yaml").write_text(some(3, "[held-out]").replace("units: 32", "units: 64"))
+    (root / "params.yaml").write_text(some(3, "[held-out-1]").replace("units: 32", "units: 64"))
     with pytest.raises(StudyError, match="units is 32, but params.yaml has 64 for mn_resultset3"):
         read_runs(root, read_study(root))
 

@@ -1,0 +1,51 @@
+"""Key `trainings` of params.yaml: under which protocols each experiment is trained, and how often.
+
+An entry is PROTOCOL-REPEAT, such as random-1, held-out-2 or fold-3-1.
+"""
+
+import re
+from typing import Annotated, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, Field
+
+Value = TypeVar("Value")
+PATTERN = re.compile(r"(random|held-out|fold-([1-9][0-9]?))-([1-9][0-9]{0,2})")
+
+
+class Training(NamedTuple):
+    """What an entry names."""
+
+    protocol: str  # random, held-out, fold-1, fold-2, ...
+    fold: int | None
+    repeat: int  # the first is 1
+
+
+def no_value_twice(values: list[Value]) -> list[Value]:
+    if len(set(values)) != len(values):
+        raise ValueError("each value may be listed once")
+    return values
+
+
+def parse(entry: str) -> Training:
+    """Return what an entry names.
+
+    Raises:
+        ValueError: it is not PROTOCOL-REPEAT.
+    """
+    found = PATTERN.fullmatch(entry)
+    if not found:
+        raise ValueError(
+            "should be PROTOCOL-REPEAT, such as random-1, held-out-2 or fold-1-1 (folds up to 99,"
+            " repeats up to 999)"
+        )
+    protocol, fold, repeat = found.groups()
+    return Training(protocol, int(fold) if fold else None, int(repeat))
+
+
+def refuse_unknown(entry: str) -> str:
+    parse(entry)
+    return entry
+
+
+Entry = Annotated[str, AfterValidator(refuse_unknown)]
+Trainings = Annotated[list[Entry], Field(min_length=1), AfterValidator(no_value_twice)]

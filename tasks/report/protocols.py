@@ -1,0 +1,52 @@
+"""The protocols in the report's words: how the images were cut, how often each row was trained."""
+
+from collections.abc import Sequence
+
+from hemotune.markup import code
+from hemotune.splits import ImageSplit
+from tasks.report.markdown import counted, listed
+from tasks.report.results import Summary
+from tasks.report.study import Study
+
+CUTS = {
+    "random": "TRAIN and TEST merged, then split at random, so train and test contain copies of the"
+    " same photographs",
+    "held-out": "the test set is cut off by photograph, and so is the validation set",
+    "own TEST": "the test set is the data set's own TEST, the validation set is split off TRAIN by"
+    " photograph",
+    "folds": "TRAIN and TEST merged and cut by photograph, so that each photograph is tested by the"
+    " one training that has not seen it; validation is cut by photograph from the rest",
+}
+
+
+def cut_of(split: ImageSplit) -> str:
+    """Return how the images of a protocol were cut."""
+    kind = "folds" if split.folds else "own TEST" if split.own_test else split.protocol
+    return CUTS[kind]
+
+
+def sizes_of(splits: Sequence[ImageSplit]) -> str:
+    """Return the numbers of images in each part, over the folds if there are several."""
+    texts = []
+    for part in ("train", "validation", "test"):
+        sizes = [len(getattr(split, part)) for split in splits]
+        least, most = f"{min(sizes):,}", f"{max(sizes):,}"
+        texts.append(f"{least if least == most else f'{least} to {most}'} {part}")
+    return f"{', '.join(texts)} images"
+
+
+def trainings_of(study: Study) -> str:
+    """Return how often each row is trained, e.g. `3 of random and 5 of 5 folds`."""
+    return listed(f"{len(splits)} of {code(name)}" for name, splits in study.protocols.items())
+
+
+def caption_of(group: Sequence[Summary]) -> str:
+    """Return what the accuracies of one series are: of one training, means, or out-of-fold."""
+    runs = [run for summary in group for run in summary.runs]
+    folds, repeats = {run.fold for run in runs} - {None}, {run.repeat for run in runs}
+    texts = []
+    if folds:
+        texts.append("each image tested in its fold")
+    if len(repeats) > 1:
+        texts.append(f"means of {counted(len(repeats), 'repeat')}")
+    return "".join(f", {text}" for text in texts)
