@@ -29,8 +29,9 @@ from hemotune.cells import dataset as cells
 from hemotune.progress import cores
 from hemotune.settings.reading import read
 from hemotune.settings.split import Split
+from hemotune.settings.trainings import parse
 from hemotune.settings.validation import Validation
-from tasks.prepare import protocols
+from tasks.prepare.protocols import rows_by_protocol
 from tasks.validate.expectations import judge, load_great_expectations
 from tasks.validate.inventory import list_images, take_inventory
 from tasks.validate.rules import rules_for
@@ -65,8 +66,8 @@ def ours(folder, paths, folders):
         tables = tables_of(inventory, folders, rules.near_duplicate_bits)
         judge(tables, rules_for(rules, common_size(tables.decoded)))
         photographs = pd.Series(inventory["path"])
-        for make in protocols.PROTOCOLS.values():
-            make(inventory, photographs, Split())
+        trainings = [parse("random-1"), parse("held-out-1")]
+        rows_by_protocol(trainings, inventory, photographs, Split())
     return time.monotonic() - started
 
 

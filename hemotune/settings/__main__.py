@@ -17,6 +17,7 @@ from hemotune.settings.reading import Section, read_params, read_profile
 from hemotune.settings.report import Report
 from hemotune.settings.split import Split
 from hemotune.settings.training import Training
+from hemotune.settings.trainings import require_folds
 from hemotune.settings.validation import Validation
 
 
@@ -39,8 +40,8 @@ def check(root: str | Path = ".") -> None:
         StudyError: a file is missing or does not parse, a key is unknown, a value is of the wrong
             type or impossible.
     """
-    read_params("", Params, root)
-    read_profile("", Profile, root)
+    params, profile = read_params("", Params, root), read_profile("", Profile, root)
+    require_folds(params.trainings, profile.split.folds)
 
 
 @entry_point

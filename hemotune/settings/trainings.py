@@ -4,9 +4,12 @@ An entry is PROTOCOL-REPEAT, such as random-1, held-out-2 or fold-3-1.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Field
+
+from hemotune.errors import StudyError
 
 Value = TypeVar("Value")
 PATTERN = re.compile(r"(random|held-out|fold-([1-9][0-9]?))-([1-9][0-9]{0,2})")
@@ -40,6 +43,20 @@ def parse(entry: str) -> Training:
         )
     protocol, fold, repeat = found.groups()
     return Training(protocol, int(fold) if fold else None, int(repeat))
+
+
+def require_folds(entries: Iterable[str], folds: int) -> None:
+    """Check that the profile cuts as many folds as params.yaml lists.
+
+    Raises:
+        StudyError: it does not.
+    """
+    for entry in entries:
+        if (parse(entry).fold or 1) > folds:
+            raise StudyError(
+                f"params.yaml: trainings: {entry}: the profile's split.folds is {folds}; remove"
+                " this entry or raise split.folds"
+            )
 
 
 def refuse_unknown(entry: str) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_argmin
 
 from hemotune.errors import StudyError
-from hemotune.evaluation.leaks import THUMBNAIL, Control, Controls, SharedPhotographs
+from hemotune.evaluation.leaks import NAMES, THUMBNAIL, Control, Controls, SharedPhotographs
 from hemotune.paths import INVENTORY, PHOTOGRAPHS, PIXELS, SPLITS
 from hemotune.progress import Progress
 from hemotune.splits import ImageSplit
@@ -27,6 +27,8 @@ def controls_of(
 ) -> dict[str, Controls]:
     """Return, for each protocol, every control's accuracy on the test given the training images.
 
+    All folds are one protocol, e.g. `5 folds`.
+
     Args:
         inventory: row i describes image i: path, class.
         images: (N, size, size, 3), may be memory-mapped; each is read once, whatever the number of
@@ -42,7 +44,7 @@ def controls_of(
     rows = np.unique(np.concatenate([part for pair in samples for part in pair]))
     features = features_of(images, rows)
     classes = inventory["class"].to_numpy(dtype=str)
-    result = {}
+    result: dict[str, list[Controls]] = {}
     for split, (train, test) in zip(splits, samples, strict=True):
         nearest = {}
         for name, vectors in features.items():
@@ -51,12 +53,43 @@ def controls_of(
             nearest[name] = control(classes[found] == classes[test], len(train))
         names, counts = np.unique(classes[split.train], return_counts=True)
         majority = names[counts.argmax()]
-        result[split.protocol] = Controls(
+        controls = Controls(
             majority_class=control(classes[test] == majority, len(split.train)),
             shared_photographs=shared_photographs(split, inventory, photographs),
             **nearest,
         )
-    return result
+        result.setdefault(split.pooled, []).append(controls)
+    return {protocol: pool(parts) for protocol, parts in result.items()}
+
+
+def pool(folds: Sequence[Controls]) -> Controls:
+    """Return the controls over the test images of all folds together."""
+    if len(folds) == 1:
+        return folds[0]
+    pooled = {}
+    for name in NAMES:
+        parts: list[Control] = [getattr(fold, name) for fold in folds]
+        pooled[name] = Control(
+            accuracy=mean_over_images(parts, "accuracy"),
+            images=sum(part.images for part in parts),
+            train_images=round(mean_over_images(parts, "train_images")),
+        )
+    shared = [fold.shared_photographs for fold in folds if fold.shared_photographs]
+    photographs = None
+    if shared:
+        photographs = SharedPhotographs(
+            share=mean_over_images(shared, "share"),
+            images=sum(part.images for part in shared),
+            not_found=sum(part.not_found for part in shared),
+            validation_share=mean_over_images(shared, "validation_share"),
+        )
+    return Controls(**pooled, shared_photographs=photographs)
+
+
+def mean_over_images(parts: Sequence[Control | SharedPhotographs], name: str) -> float:
+    """Return the mean of a figure over all test images of `parts`."""
+    values, images = ([getattr(part, key) for part in parts] for key in (name, "images"))
+    return float(np.average(values, weights=images))
 
 
 def control(correct: NDArray[np.bool_], train_images: int) -> Control:

@@ -10,16 +10,18 @@ from hemotune.files import new_folder, write_json
 from hemotune.paths import INVENTORY, PHOTOGRAPHS, SPLITS
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
-from hemotune.settings.trainings import Trainings, parse
+from hemotune.settings.trainings import Trainings, parse, require_folds
 from hemotune.splits import ImageSplit
-from tasks.prepare.protocols import describe_validation, rows_of, validation_share
+from tasks.prepare.protocols import has_own_test, rows_by_protocol
+from tasks.prepare.shares import describe
 
 
 @entry_point
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
-    trainings = [parse(entry) for entry in read_params("trainings", Trainings)]
-    split = read_profile("split", Split)
+    entries, split = read_params("trainings", Trainings), read_profile("split", Split)
+    require_folds(entries, split.folds)
+    trainings = [parse(entry) for entry in entries]
     inventory = pd.read_parquet(INVENTORY)
     photographs = inventory[["path"]].merge(pd.read_parquet(PHOTOGRAPHS), on="path", how="left")[
         "photograph"
@@ -34,19 +36,25 @@ def main(*arguments: str) -> None:
     if unreadable := len(inventory) - len(readable):
         print(f"left out as unreadable: {unreadable:,} images")
     classes = sorted(readable["class"].unique())
+    rows = rows_by_protocol(trainings, readable, photographs, split)
+    own_test = has_own_test(readable)
+    made: dict[str, ImageSplit] = {}
     with new_folder(SPLITS) as folder:
-        for protocol in dict.fromkeys(training.protocol for training in trainings):
-            rows = rows_of(protocol, readable, photographs, split)
-            for repeat in [one.repeat for one in trainings if one.protocol == protocol]:
-                found = ImageSplit(
-                    protocol=protocol, repeat=repeat, seed=split.seed, classes=classes, **rows
-                )
-                write_json(folder / f"{found.training}.json", found.model_dump())
-            counts = ", ".join(f"{len(chosen)} {part}" for part, chosen in rows.items())
-            print(f"{protocol}: {counts} images of {len(classes)} classes")
-            if protocol == "held-out":
-                share = validation_share(split)
-                print(f"{protocol}: {describe_validation(rows, readable['class'], share)}")
+        for protocol, fold, repeat in trainings:
+            found = ImageSplit(
+                protocol=protocol,
+                repeat=repeat,
+                folds=split.folds if fold else None,
+                own_test=own_test and protocol == "held-out",
+                seed=split.seed,
+                classes=classes,
+                **rows[protocol],
+            )
+            write_json(folder / f"{found.training}.json", found.model_dump())
+            made.setdefault(protocol, found)
+    for protocol, found in made.items():
+        for line in describe(found, readable["class"], photographs, split):
+            print(f"{protocol}: {line}")
 
 
 if __name__ == "__main__":

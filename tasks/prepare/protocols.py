@@ -1,6 +1,6 @@
 """The protocols: which images are trained on, validated on and tested on."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -8,134 +8,139 @@ import pandas as pd
 
 from hemotune.errors import StudyError
 from hemotune.settings.split import Split
+from hemotune.settings.trainings import Training
+from tasks.prepare.photographs import choose_images, require_photographs
 
 Part = Literal["train", "validation", "test"]
 Rows = dict[Part, list[int]]  # sorted row numbers of the inventory
 
 USES: dict[Part, str] = {"train": "train on", "validation": "validate on", "test": "test on"}
-# Images of a class up to which the best of all choices is searched for
-SEARCHED = 1000
 
 
-def split_at_random(inventory: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
-    """Protocol random: merge all splits but TEST_SIMPLE, then cut at random, stratified by class.
+def rows_by_protocol(
+    trainings: Iterable[Training], inventory: pd.DataFrame, photographs: pd.Series, split: Split
+) -> dict[str, Rows]:
+    """Return the rows of each part under each protocol of `trainings`; every class is in every
+    part.
 
-    TEST_SIMPLE is left out: its images are the originals of TEST's copies.
-
-    Args:
-        inventory: a row an image, with `split` and `class`.
-        photographs: ignored: copies of one photograph fall on both sides, for which this protocol
-            is known.
-    """
-    rows = inventory[inventory["split"] != "TEST_SIMPLE"]
-    fractions: dict[Part, float] = {
-        "train": split.train,
-        "validation": split.validation,
-        "test": split.test,
-    }
-    return cut(rows["class"], fractions, split.seed)
-
-
-def split_held_out(inventory: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
-    """Protocol held-out: TEST is the test, TRAIN is cut in the ratio of train and validation.
-
-    All copies of a photograph fall on the same side of the cut between train and validation.
+    TEST_SIMPLE is left out of all: its images are the originals of TEST's copies.
 
     Args:
         inventory: a row an image, with `split` and `class`.
         photographs: each image's photograph, indexed as the inventory.
 
     Raises:
-        StudyError: the data set has no TRAIN or no TEST, or a class has too few photographs.
+        StudyError: this data set cannot be split in this way.
     """
-    present = sorted(inventory["split"].unique())
-    if not {"TRAIN", "TEST"} <= set(present):
+    used = inventory[inventory["split"] != "TEST_SIMPLE"]
+    if missing := sorted(set(inventory["class"]) - set(used["class"])):
         raise StudyError(
-            "params.yaml: trainings: held-out needs a data set with TRAIN and TEST; this one has"
-            f" {', '.join(present)}. Remove held-out from trainings, or give the images in train/"
-            " and test/ folders"
+            f"class {', '.join(missing)} has readable images in TEST_SIMPLE alone, which no"
+            " protocol uses. Add some, or leave the class out with dataset.exclude in the profile"
         )
-    train = inventory[inventory["split"] == "TRAIN"]
-    groups = photographs[train.index]
-    # A photograph has one class; where grouping joined two, it counts for the more frequent one.
-    counts = (
-        pd.DataFrame({"photograph": groups, "class": train["class"]}).value_counts().reset_index()
+    protocols = dict.fromkeys(training.protocol for training in trainings)
+    folds = {training.protocol: training.fold for training in trainings if training.fold}
+    tested = fold_of_images(used, photographs, split, next(iter(folds))) if folds else None
+    found = {}
+    for protocol in protocols:
+        if tested is not None and protocol in folds:
+            rows = cut_validation(used, photographs, tested == folds[protocol], split)
+        elif protocol == "held-out":
+            rows = split_held_out(used, photographs, split)
+        else:
+            rows = split_at_random(used, split)
+        require_every_class(rows, inventory, protocol)
+        found[protocol] = rows
+    return found
+
+
+def split_at_random(used: pd.DataFrame, split: Split) -> Rows:
+    """Protocol random: merge TRAIN and TEST, then cut at random, stratified by class.
+
+    Copies of one photograph fall on both sides, for which this protocol is known.
+    """
+    fractions: dict[Part, float] = {
+        "train": split.train,
+        "validation": split.validation,
+        "test": split.test,
+    }
+    return cut(used["class"], fractions, split.seed)
+
+
+def has_own_test(inventory: pd.DataFrame) -> bool:
+    """Return whether the data set has a TEST of its own, apart from TRAIN."""
+    return {"TRAIN", "TEST"} <= set(inventory["split"])
+
+
+def split_held_out(used: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
+    """Protocol held-out: test on TEST, or where there is none on photographs cut off by
+    `split.test`; cut the rest into train and validation.
+
+    No photograph is in two parts, unless TEST shares some with TRAIN.
+
+    Raises:
+        StudyError: a class has too few photographs.
+    """
+    if has_own_test(used):
+        tested = used["split"] == "TEST"
+        rest = used[~tested]
+        require_photographs(rest["class"], photographs[rest.index], 2, "held-out", " in TRAIN")
+    else:
+        groups = photographs[used.index]
+        require_photographs(used["class"], groups, 3, "held-out")
+        tested = choose_images(used["class"], groups, split.test, split.seed)
+    return cut_validation(used, photographs, tested, split)
+
+
+def fold_of_images(
+    used: pd.DataFrame, photographs: pd.Series, split: Split, protocol: str
+) -> pd.Series:
+    """Return the number of the fold that tests each image, from 1 to `split.folds`.
+
+    All images of a photograph are in one fold; classes are balanced by images as far as whole
+    photographs allow (scikit-learn's StratifiedGroupKFold).
+
+    Args:
+        protocol: the first fold that params.yaml lists, for the message.
+
+    Raises:
+        StudyError: a class has fewer photographs than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # a second, which few studies need
+
+    classes, groups = used["class"], photographs[used.index]
+    # One for each fold; of two, one would be left for train and validation.
+    least, where = max(split.folds, 3), f" (split.folds is {split.folds})"
+    require_photographs(classes, groups, least, protocol, where, "lower split.folds, ")
+    cutter = StratifiedGroupKFold(split.folds, shuffle=True, random_state=split.seed)
+    numbers = pd.Series(0, index=used.index)
+    for number, (_, places) in enumerate(cutter.split(used, classes, groups), start=1):
+        numbers.iloc[places] = number
+    return numbers
+
+
+def cut_validation(
+    used: pd.DataFrame, photographs: pd.Series, tested: pd.Series, split: Split
+) -> Rows:
+    """Return the tested images, and the rest cut into train and validation by photograph.
+
+    Args:
+        tested: bool of each image.
+    """
+    rest = used[~tested]
+    validated = choose_images(
+        rest["class"], photographs[rest.index], validation_share(split), split.seed
     )
-    counts = counts.sort_values(["count", "class"], ascending=[False, True])
-    class_of = counts.drop_duplicates("photograph").set_index("photograph")["class"].sort_index()
-    chosen = choose_photographs(
-        class_of, groups.value_counts(), validation_share(split), split.seed
-    )
-    validated = groups.isin(chosen)
     return {
-        "train": train.index[~validated].tolist(),
-        "validation": train.index[validated].tolist(),
-        "test": inventory.index[inventory["split"] == "TEST"].tolist(),
+        "train": rest.index[~validated].tolist(),
+        "validation": rest.index[validated].tolist(),
+        "test": used.index[tested].tolist(),
     }
 
 
-def choose_photographs(class_of: pd.Series, sizes: pd.Series, share: float, seed: int) -> set[str]:
-    """Choose photographs at random, so that each class has `share` of its images in them.
-
-    Whole photographs, counted by their images, come as near to that share as they can.
-
-    Args:
-        class_of: class names, indexed by photograph.
-        sizes: numbers of images, indexed by photograph.
-
-    Raises:
-        StudyError: a class has too few photographs to be on both sides.
-    """
-    random = np.random.default_rng(seed)
-    chosen: set[str] = set()
-    for cell_class, members in class_of.groupby(class_of, sort=True):
-        if len(members) < 2:
-            raise StudyError(
-                f"class {cell_class} has too few photographs ({len(members)}): train and validation"
-                " need at least one each. Add images, leave the class out with dataset.exclude in"
-                " the profile, or remove held-out from trainings in params.yaml"
-            )
-        # From its end: photographs of equal size are cut as `cut` cuts, train first.
-        order = random.permutation(members.index.to_numpy())[::-1]
-        images = sizes[order].tolist()
-        chosen.update(order[nearest_sum(images, share * sum(images))])
-    return chosen
-
-
 def validation_share(split: Split) -> float:
-    """Return the fraction of TRAIN's images that held-out validates on."""
+    """Return the share that is validated on, of the images that are not tested by photograph."""
     return split.validation / (split.train + split.validation)
-
-
-def nearest_sum(numbers: list[int], wanted: float) -> list[int]:
-    """Return places of some of `numbers`, sorted, whose sum is as near to `wanted` as possible.
-
-    Never none and never all of them. The first numbers are preferred, so that a random order gives
-    a random choice. Numbers are taken in their order until the sum is within SEARCHED of `wanted`;
-    only the rest is searched, so that a million numbers take no more than seconds.
-
-    Args:
-        numbers: at least two, each 1 or more.
-    """
-    whole = sum(numbers)
-    wanted = min(max(wanted, 1), whole - 1)
-    taken, start = 0, 0
-    while start + numbers[taken] <= wanted - SEARCHED:
-        start += numbers[taken]
-        taken += 1
-    reached = {start: (-1, start)}  # each sum: the place that was added last, and the sum before
-    for place in range(taken, len(numbers)):
-        if round(wanted) in reached:
-            break
-        for before in [total for total in reached if total < wanted]:
-            if (after := before + numbers[place]) < whole:
-                reached.setdefault(after, (place, before))
-    total = min(filter(None, reached), key=lambda total: (abs(total - wanted), total))
-    places = list(range(taken))
-    while total != start:
-        place, total = reached[total]
-        places.append(place)
-    return sorted(places)
 
 
 def cut(classes: pd.Series, fractions: dict[Part, float], seed: int) -> Rows:
@@ -167,19 +172,12 @@ def cut(classes: pd.Series, fractions: dict[Part, float], seed: int) -> Rows:
     return {part: sorted(chosen) for part, chosen in rows.items()}
 
 
-PROTOCOLS: dict[str, Callable[[pd.DataFrame, pd.Series, Split], Rows]] = {
-    "random": split_at_random,
-    "held-out": split_held_out,
-}
-
-
-def rows_of(protocol: str, inventory: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
-    """Return the rows of each part under a protocol; every class is in every part.
+def require_every_class(rows: Rows, inventory: pd.DataFrame, protocol: str) -> None:
+    """Check that every class is in every part.
 
     Raises:
-        StudyError: this data set cannot be split in this way.
+        StudyError: it is not.
     """
-    rows = PROTOCOLS[protocol](inventory, photographs, split)
     for part, chosen in rows.items():
         if missing := sorted(set(inventory["class"]) - set(inventory["class"].loc[chosen])):
             raise StudyError(
@@ -187,21 +185,3 @@ def rows_of(protocol: str, inventory: pd.DataFrame, photographs: pd.Series, spli
                 f" {', '.join(missing)}. Add some, leave the class out with dataset.exclude in the"
                 f" profile, or remove {protocol} from trainings"
             )
-    return rows
-
-
-def describe_validation(rows: Rows, classes: pd.Series, requested: float) -> str:
-    """Return the share of TRAIN that is validated on: of all images, and of the class furthest off.
-
-    Args:
-        classes: class names, indexed by row number.
-        requested: the share that the profile requests.
-    """
-    validation, train = (classes[rows[part]].value_counts() for part in ("validation", "train"))
-    shares = validation / (validation + train)
-    furthest, share = max(shares.items(), key=lambda item: abs(item[1] - requested))
-    whole = validation.sum() / (validation.sum() + train.sum())
-    return (
-        f"validation has {whole:.1%} of TRAIN's images ({requested:.1%} requested); furthest off is"
-        f" class {furthest} with {share:.1%}"
-    )

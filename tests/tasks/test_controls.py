@@ -99,6 +99,35 @@ def test_a_planted_leak_is_found_and_a_clean_split_is_not_accused():
     )
 
 
+def test_folds_are_one_entry_over_all_their_test_images():
+    """A photograph's copies are all in one fold, whose training images share none with them."""
+    inventory, images, photographs = drawn()
+    rows = np.arange(PHOTOGRAPHS * COPIES)
+    fold = rows // COPIES % 8 // 3  # of 3, 3 and 2 eighths of the photographs
+    folds = [
+        ImageSplit(
+            protocol=f"fold-{k + 1}",
+            repeat=1,
+            folds=3,
+            seed=1,
+            classes=["A", "B"],
+            train=rows[fold != k][6:].tolist(),
+            validation=rows[fold != k][:6].tolist(),
+            test=rows[fold == k].tolist(),
+        )
+        for k in range(3)
+    ]
+    found = controls.controls_of(folds, inventory, images, photographs)
+    assert list(found) == ["3 folds"]
+    each = [controls.controls_of([one], inventory, images, photographs)["3 folds"] for one in folds]
+    right = [one.nearest_histogram.accuracy * one.nearest_histogram.images for one in each]
+    assert [one.nearest_histogram.images for one in each] == [90, 90, 60]
+    assert found["3 folds"].nearest_histogram.accuracy == pytest.approx(sum(right) / 240)
+    assert found["3 folds"].shared_photographs == leaks.SharedPhotographs(
+        share=0.0, images=240, not_found=0, validation_share=0.0
+    )
+
+
 def test_controls_agree_with_numpy_by_hand():
     inventory, images, _ = drawn()
     code = (images // 32).astype(int) @ np.array([64, 8, 1])
@@ -213,7 +242,7 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     Path("data/splits").mkdir(parents=True)
     assert main() == 1
     assert capsys.readouterr().err == "error: data/splits has no split: run `dvc repro prepare`\n"
-    for split in splits().values():
+    for split in [*splits().values(), splits()["random"].model_copy(update={"repeat": 2})]:
         Path(f"data/splits/{split.training}.json").write_text(split.model_dump_json())
     assert main() == 1
     missing = "error: data/inventory.parquet is missing: run `dvc repro`\n"

@@ -10,9 +10,12 @@ import pytest
 
 from hemotune.errors import StudyError
 from hemotune.settings.split import Split
+from hemotune.settings.trainings import parse
+from hemotune.splits import read_split
 from tasks.download.layout import plan
 from tasks.prepare import __main__ as prepare
-from tasks.prepare.protocols import PROTOCOLS, nearest_sum, rows_of
+from tasks.prepare.photographs import nearest_sum
+from tasks.prepare.protocols import rows_by_protocol
 from tests.conftest import commit_workspace, python, run, stand_in
 
 
@@ -77,7 +80,7 @@ def test_protocols_cut_as_described(workspace):
         == inventory.index[inventory["split"] == "TRAIN"].tolist()
     )
     assert len(held_out["train"]) == 65
-    assert "validation has 18.8% of TRAIN's images (20.0% requested)" in result.stdout
+    assert "images that are not tested, has 18.8% (20.0% requested)" in result.stdout
     assert "furthest off is class B with 16.7%" in result.stdout
     photographs = pd.read_parquet(workspace / "data/photographs.parquet")["photograph"]
     assert not set(photographs[held_out["train"]]) & set(photographs[held_out["validation"]])
@@ -91,9 +94,9 @@ def test_protocols_cut_as_described(workspace):
     ("counts", "protocols", "expected"),
     [
         (
-            {("ALL", "A"): 20, ("ALL", "B"): 20},
+            {("ALL", "A"): 20, ("ALL", "B"): 10},
             "held-out",
-            "held-out needs a data set with TRAIN and TEST; this one has ALL",
+            "held-out needs 3 photographs of each class, and class B has 2",
         ),
         (
             {("ALL", "A"): 20, ("ALL", "B"): 2},
@@ -103,7 +106,7 @@ def test_protocols_cut_as_described(workspace):
         (
             {("TRAIN", "A"): 20, ("TRAIN", "B"): 5, ("TEST", "A"): 5},
             "held-out",
-            "class B has too few photographs (1): train and validation need at least one each",
+            "held-out needs 2 photographs of each class in TRAIN, and class B has 1",
         ),
         (
             {("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5, ("TEST", "C"): 5},
@@ -118,7 +121,18 @@ def test_protocols_cut_as_described(workspace):
         (
             {("TEST_SIMPLE", "A"): 20, ("TEST_SIMPLE", "B"): 20},
             "random",
-            "random has no readable image to train on of class A, B",
+            "class A, B has readable images in TEST_SIMPLE alone",
+        ),
+        (
+            {("TRAIN", "A"): 25, ("TRAIN", "B"): 15, ("TEST", "A"): 5, ("TEST", "B"): 5},
+            "fold-2",
+            "trainings: fold-2 needs 5 photographs of each class (split.folds is 5), and class B"
+            " has 4. Add images, lower split.folds, leave",
+        ),
+        (
+            {("TRAIN", "A"): 50, ("TRAIN", "B"): 50},
+            "fold-6",
+            "trainings: fold-6-1: the profile's split.folds is 5",
         ),
     ],
 )
@@ -135,16 +149,66 @@ def test_impossible_splits_are_refused(workspace, monkeypatch, capfd, counts, pr
 
 
 @pytest.mark.slow
-def test_held_out_added_to_a_finished_study_without_test_images_is_refused(workspace):
-    write_inventory(workspace, {("ALL", "A"): 20, ("ALL", "B"): 20})
+def test_folds_added_to_a_finished_study_with_few_photographs_are_refused(workspace):
+    write_inventory(workspace, {("ALL", "A"): 20, ("ALL", "B"): 5})
     commit_workspace(workspace)
     stand_in(workspace)
     (workspace / "params.yaml").write_text(
-        (workspace / "params.yaml").read_text().replace("[random-1]", "[random-1, held-out-1]")
+        (workspace / "params.yaml").read_text().replace("[random-1]", "[random-1, fold-1-1]")
     )
     result = run([sys.executable, "-m", "dvc", "repro", "prepare"], workspace)
     assert result.returncode != 0
-    assert "held-out needs a data set with TRAIN and TEST; this one has ALL" in result.stderr
+    assert (
+        "fold-1 needs 5 photographs of each class (split.folds is 5), and class A has 4"
+        in result.stderr
+    )
+
+
+def test_each_photograph_is_tested_by_one_fold(workspace, monkeypatch, capfd):
+    counts = {("TRAIN", "A"): 80, ("TRAIN", "B"): 60, ("TEST", "A"): 20, ("TEST", "B"): 30}
+    inventory = write_inventory(workspace, counts | {("TEST_SIMPLE", "A"): 3})
+    params = workspace / "params.yaml"
+    entries = [f"fold-{k}-{repeat}" for k in range(1, 6) for repeat in (1, 3)]
+    params.write_text(params.read_text().replace("[random-1]", f"[{', '.join(entries)}]"))
+    monkeypatch.chdir(workspace)
+    assert prepare.main() == 0
+    files = [json.loads((workspace / f"data/splits/{entry}.json").read_text()) for entry in entries]
+    first, third = files[::2], files[1::2]
+    assert [dict(one, repeat=1) for one in third] == first
+    assert [one["protocol"] for one in first] == [f"fold-{k}" for k in range(1, 6)]
+
+    known = pd.read_parquet(workspace / "data/photographs.parquet")["photograph"]
+    used = inventory.index[inventory["split"] != "TEST_SIMPLE"].tolist()
+    assert sorted(row for one in first for row in one["test"]) == used
+    for one in first:
+        parts = [one["train"], one["validation"], one["test"]]
+        assert sorted(sum(parts, [])) == used
+        assert sum(len(set(known[part])) for part in parts) == known[used].nunique()
+        # 20 and 18 photographs of five images each in five folds
+        assert inventory["class"][one["test"]].value_counts()["A"] == 20
+        assert 15 <= inventory["class"][one["test"]].value_counts()["B"] <= 20
+        assert inventory["class"][one["validation"]].value_counts()["A"] == 15
+    printed = capfd.readouterr().out
+    assert printed.count("fold-2: test has A 20.0% (4 of 20 photographs), B ") == 1
+    assert "; more than 5% off an equal share: B" in printed
+
+    seeds = {read_split(path).training_seed(7) for path in (workspace / "data/splits").iterdir()}
+    assert seeds == {1000 * k + 7 + repeat - 1 for k in range(1, 6) for repeat in (1, 3)}
+
+
+def test_held_out_is_cut_by_photograph_where_there_is_no_test(workspace, monkeypatch, capfd):
+    write_inventory(workspace, {("ALL", "A"): 100, ("ALL", "B"): 50})
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("[random-1]", "[held-out-1]"))
+    monkeypatch.chdir(workspace)
+    assert prepare.main() == 0
+    split = read_split(workspace / "data/splits/held-out-1.json")
+    known = pd.read_parquet(workspace / "data/photographs.parquet")["photograph"]
+    parts = [split.train, split.validation, split.test]
+    assert [len(part) for part in parts] == [95, 25, 30]
+    assert sum(len(set(known[part])) for part in parts) == known.nunique()
+    assert not split.own_test
+    assert "held-out: test has 20.0% (20.0% requested)" in capfd.readouterr().out
 
 
 def test_unreadable_images_are_left_out(workspace, monkeypatch, capfd):
@@ -191,6 +255,11 @@ def test_the_cut_is_as_near_to_the_requested_share_as_photographs_allow():
     for numbers in ([1] * 50_000, [8] * 20_000, random.integers(1, 3000, 3000).tolist()):
         chosen = nearest_sum(numbers, 0.2 * sum(numbers))
         assert abs(sum(numbers[place] for place in chosen) - 0.2 * sum(numbers)) <= min(numbers)
+
+
+def rows_of(protocol, inventory, photographs, split):
+    """The rows of each part under one protocol."""
+    return rows_by_protocol([parse(f"{protocol}-1")], inventory, photographs, split)[protocol]
 
 
 def one_split(classes):
@@ -262,11 +331,11 @@ def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
         readable = random.random(len(inventory)) < random.choice([0.3, 1])
         inventory = inventory[readable]
         photographs = inventory["split"] + inventory["class"] + inventory["name"].str[-5]
-        for protocol in PROTOCOLS:
+        for protocol in ("random", "held-out", "fold-1", "fold-3"):
             if inventory.empty:  # main refuses that
                 continue
             try:
-                parts = rows_of(protocol, inventory, photographs, Split())
+                parts = rows_of(protocol, inventory, photographs, Split(folds=3))
             except StudyError:
                 ends["split refused"] += 1
                 continue
