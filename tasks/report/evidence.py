@@ -25,7 +25,7 @@ from tasks.report.markdown import (
     points,
     table,
 )
-from tasks.report.results import Summary, best_of
+from tasks.report.results import Summary, best_of, paired
 from tasks.report.study import Study
 from tasks.report.trust import NEAR
 
@@ -180,7 +180,7 @@ def against(other: Summary, summary: Summary) -> str:
     """Return the difference of two summaries and its verdict."""
     if other is summary:
         return ""
-    change = difference(other.judged, summary.judged)
+    change = difference(*paired(other, summary))
     verdict = "*not significantly different*"
     if change.significant:
         verdict = "better" if change.value > 0 else "worse"
@@ -189,7 +189,7 @@ def against(other: Summary, summary: Summary) -> str:
 
 def p_of_majorities(first: Summary, second: Summary) -> float:
     """Return McNemar's p of the first repeats, per photograph where photographs are known."""
-    a, b = first.judged[0], second.judged[0]
+    (a, *_), (b, *_) = paired(first, second)
     if photographs_known(a):
         a, b = per_photograph(a), per_photograph(b)
     return mcnemar(a, b).p

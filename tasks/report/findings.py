@@ -19,7 +19,7 @@ from tasks.report.markdown import (
     points,
     table,
 )
-from tasks.report.results import FACTORS, Summary, best_of, by_series
+from tasks.report.results import FACTORS, Summary, best_of, by_series, paired
 
 # The factors in the order of the report: three of an experiment, one of a series.
 TITLES = {
@@ -102,7 +102,7 @@ def pairs_of(summaries: Iterable[Summary], factor: str) -> list[tuple[Summary, S
 
 def compared(series: str, pairs: Sequence[tuple[str, Summary, Summary]]) -> list[Effect]:
     """Return the effects of `pairs`, a factor and two summaries each, with p corrected."""
-    changes = [difference(first.judged, second.judged) for _, first, second in pairs]
+    changes = [difference(*paired(first, second)) for _, first, second in pairs]
     adjusted = holm([change.p for change in changes])
     return [
         Effect(factor, series, first, second, change, p)

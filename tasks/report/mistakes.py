@@ -4,6 +4,8 @@ confident errors.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,10 +20,18 @@ from hemotune.evaluation.statistics import (
 )
 from hemotune.markup import code, escaped
 from tasks.report import figures
-from tasks.report.markdown import Row, bold, origin, percent, table
-from tasks.report.results import FinishedRun, Summary, best_by_validation, by_series
+from tasks.report.markdown import Row, bold, counted, origin, percent, table
+from tasks.report.results import Summary, best_by_validation, by_series
 
 ERRORS = 20  # shown in the report
+
+
+class Answers(NamedTuple):
+    """The test predictions that represent a row, and of which runs they are, as Markdown."""
+
+    experiment: str
+    origin: str
+    judged: Judged
 
 
 def draw_mistakes(
@@ -39,10 +49,10 @@ def draw_mistakes(
     """
     places = {path: row for row, path in enumerate(inventory)}
     for group in by_series(finished).values():
-        runs = [best_by_validation(summary.finished) for summary in group]
-        best = best_run(group).judged
+        shown = [answers_of(summary) for summary in group]
+        best = best_answers(group).judged
         name = figures.name_of(group[0])
-        matrices = [(run.experiment, confusion(run.judged)) for run in runs]
+        matrices = [(answers.experiment, confusion(answers.judged)) for answers in shown]
         figures.draw_confusions(folder / f"confusion-{name}", matrices)
         figures.draw_reliability(folder / f"reliability-{name}", reliability(best))
         errors = most_confident_errors(best, ERRORS)
@@ -51,9 +61,32 @@ def draw_mistakes(
             figures.draw_errors(folder / f"errors-{name}", errors, pictures)
 
 
-def best_run(group: Iterable[Summary]) -> FinishedRun:
-    """Return the run with the best validation accuracy of one series."""
-    return best_by_validation([run for summary in group for run in summary.finished])
+def answers_of(summary: Summary) -> Answers:
+    """Return the test predictions of the run with the best validation accuracy.
+
+    In folds no single run tested all images: they are those of the first repeat over all folds.
+    """
+    if summary.finished[0].fold is None:
+        run = best_by_validation(summary.finished)
+        return Answers(summary.experiment, code(run.key), run.judged)
+    repeat, runs = next(iter(summary.by_repeat.items()))
+    trainings = f"the {counted(len(runs), 'training')} of repeat {repeat}, each on its own fold"
+    return Answers(summary.experiment, trainings, summary.judged[0])
+
+
+def best_answers(group: Sequence[Summary]) -> Answers:
+    """Return the test predictions of the row with the best validation accuracy of one series, in
+    folds the mean over all; the lowest validation loss breaks ties.
+    """
+
+    def validation(summary: Summary) -> tuple[float, float]:
+        runs = summary.finished
+        if runs[0].fold is None:
+            runs = [best_by_validation(runs)]
+        scores = [run.metrics.validation for run in runs]
+        return fmean(one.accuracy for one in scores), -fmean(one.loss for one in scores)
+
+    return answers_of(max(group, key=validation))
 
 
 def class_table(judged: Judged) -> str:
@@ -75,7 +108,7 @@ def f1_table(group: Sequence[Summary]) -> str:
     """Return a table of the F1 of each class in every row of one series."""
     rows = []
     for summary in group:
-        scores = per_class(best_by_validation(summary.finished).judged)
+        scores = per_class(answers_of(summary).judged)
         # A class that is never predicted has no precision; its F1 counts as 0 in the mean, as
         # scikit-learn's does. A class without test images is left out.
         values = scores["f1"].fillna(0.0).where(scores["units"] > 0)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from hemotune.markup import code
 from hemotune.splits import ImageSplit
-from tasks.report.markdown import counted, listed
-from tasks.report.results import Summary
+from tasks.report.markdown import bold, counted, listed
+from tasks.report.results import FailedRun, Summary
 from tasks.report.study import Study
 
 CUTS = {
@@ -38,6 +38,19 @@ def sizes_of(splits: Sequence[ImageSplit]) -> str:
 def trainings_of(study: Study) -> str:
     """Return how often each row is trained, e.g. `3 of random and 5 of 5 folds`."""
     return listed(f"{len(splits)} of {code(name)}" for name, splits in study.protocols.items())
+
+
+def missing_of(group: Sequence[Summary]) -> list[str]:
+    """Return which trainings the figures of a row lack, for each row that has others."""
+    missing = []
+    for summary in group:
+        failed = [code(run.training) for run in summary.runs if isinstance(run, FailedRun)]
+        if failed and summary.finished:
+            missing.append(
+                f"{bold(summary.experiment)} is without {listed(failed)}: its figures are those of"
+                " the others."
+            )
+    return missing
 
 
 def caption_of(group: Sequence[Summary]) -> str:

@@ -150,14 +150,14 @@ class Summary(Experiment):
     @cached_property
     def per_image(self) -> Estimate:
         """Test accuracy over images, with its interval."""
-        return accuracy(self.judged)
+        return accuracy(on_common_images(self.judged))
 
     @cached_property
     def per_photograph(self) -> Estimate | None:
         """Test accuracy over photographs; None where they are unknown."""
         if not photographs_known(self.judged[0]):
             return None
-        return accuracy([per_photograph(one) for one in self.judged])
+        return accuracy([per_photograph(one) for one in on_common_images(self.judged)])
 
 
 def runs_of(params: Params, folds: int) -> list[Run]:
@@ -365,6 +365,23 @@ def summaries_of(runs: Sequence[FinishedRun | FailedRun]) -> list[Summary]:
         )
         for (one, protocol), same in trainings.items()
     ]
+
+
+def on_common_images(tables: Sequence[Judged]) -> list[Judged]:
+    """Return the tables with the images alone that all of them have.
+
+    They differ where a fold of a repeat has no results.
+    """
+    common = tables[0].index
+    for table in tables[1:]:
+        common = common.intersection(table.index)
+    return [table.loc[common] if len(table) > len(common) else table for table in tables]
+
+
+def paired(first: Summary, second: Summary) -> tuple[list[Judged], list[Judged]]:
+    """Return the test predictions of each repeat of two summaries, on the images that all have."""
+    tables = on_common_images([*first.judged, *second.judged])
+    return tables[: len(first.judged)], tables[len(first.judged) :]
 
 
 def by_series(summaries: Iterable[Summary]) -> dict[str, list[Summary]]:

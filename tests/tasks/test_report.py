@@ -257,6 +257,39 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
     assert heads[end - 5 : end] == ["Model", *HOSTILE]
 
 
+def test_folds_are_one_series_and_a_missing_run_of_a_repeat_is_named(tmp_path):
+    root = tmp_path / "folds"
+    entries = [f"fold-{fold}-{repeat}" for fold in range(1, 6) for repeat in (1, 2)]
+    write_study(root, some(2, f"[random-1, {', '.join(entries)}]"))
+    study = read_study(root)
+    random, whole = summaries_of(read_runs(root, study))[::2]
+    assert (random.series, whole.series) == ("random", "5 folds")
+    inventory = pandas.read_parquet(root / "data/inventory.parquet")
+    for repeat, table in zip((1, 2), whole.judged, strict=True):
+        assert table.index.tolist() == sorted(inventory["path"])
+        for run in whole.by_repeat[repeat]:
+            assert run.repeat == repeat and table.loc[run.judged.index].equals(run.judged)
+    expected = [table["correct"].mean() for table in whole.judged]
+    assert whole.accuracies == pytest.approx(expected)
+    assert whole.accuracy == pytest.approx(sum(expected) / 2)
+
+    shutil.rmtree(root / "data/results/mn_resultset1-ResNet50-fold-3-2")
+    status, printed = report_here(root, "--incomplete")
+    assert status == 0, printed
+    text = (root / "reports/study.md").read_text()
+    assert "2 experiments × 1 backbone × 11 trainings (1 of `random` and 10 of `5 folds`)" in text
+    assert "Incomplete: 1 of 22" in text
+    assert "- **mn_resultset1** is without `fold-3-2`: its figures are those of the others." in text
+    assert "**Results, 5 folds** — **sample** (drawn images), each image tested in its fold" in text
+    left = summaries_of(read_runs(root, study, incomplete=True))[2]
+    assert [len(table) for table in left.judged] == [len(inventory), len(inventory) * 4 // 5]
+    (row,) = re.findall(r"\| \*\*mn_resultset1\*\* \| 1 \| 8 \| 1e-5 \| ([^|]*)% \|", text)[1:2]
+    accuracies = [table["correct"].mean() for table in left.judged]
+    assert float(row.strip("*")) == pytest.approx(50 * sum(accuracies), abs=0.011)
+    best = re.search(r"### 7.2. 5 folds\n\nBest by validation: .*", text)[0]
+    assert re.search(r", the 5 trainings of repeat 1, each on its own fold\.$", best)
+
+
 def rendered(markdown):
     """Return the texts and heads of tables that Markdown shows; the hostile classes are cells, and
     nothing is HTML.
