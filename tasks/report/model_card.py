@@ -72,10 +72,10 @@ def explain_choice(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
 def origin_of_test(shared: SharedPhotographs | None) -> str:
     """Return what is known about the photographs of the test images."""
     if shared is None:
-        return "for which it is unknown whether they come from the same photographs as TRAIN"
+        return "for which it is unknown whether they come from the same photographs as train"
     lost = f"; the photograph of {shared.not_found:,} was not found" if shared.not_found else ""
     if shared.share:
         return f"{percent(shared.share)} of them made from a photograph that is also in train{lost}"
     if lost:
         return f"none of them known to share a photograph with train{lost}"
-    return "made from other photographs than TRAIN"
+    return "made from other photographs than train"

@@ -19,7 +19,7 @@ from tasks.report.markdown import (
     seconds_of,
     table,
 )
-from tasks.report.protocols import trainings_of
+from tasks.report.protocols import cut_in_short, trainings_of
 from tasks.report.results import FACTORS, Experiment, FinishedRun, Summary
 from tasks.report.study import Study
 
@@ -245,10 +245,8 @@ def tables_beside_ours(
 def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
     """Return a table of the settings of the original, as far as known, and of these `runs`."""
     profile, split = study.profile, study.profile.split
-    fractions = f"{100 * split.train:g}/{100 * split.validation:g}/{100 * split.test:g}"
-    cut = {"random": f"random {fractions}", "held-out": "tested on the data set's own TEST"}
     numbers = [
-        f"{protocol} ({cut.get(protocol, 'cut by photograph')}): {len(rows.train):,} / "
+        f"{protocol} ({cut_in_short(rows, split)}): {len(rows.train):,} / "
         f"{len(rows.validation):,} / {len(rows.test):,}"
         for protocol, (rows, *_) in study.protocols.items()
     ]

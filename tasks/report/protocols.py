@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hemotune.markup import code
+from hemotune.settings.split import Split
 from hemotune.splits import ImageSplit
 from tasks.report.markdown import bold, counted, listed
 from tasks.report.results import FailedRun, Summary
@@ -23,6 +24,17 @@ def cut_of(split: ImageSplit) -> str:
     """Return how the images of a protocol were cut."""
     kind = "folds" if split.folds else "own TEST" if split.own_test else split.protocol
     return CUTS[kind]
+
+
+def cut_in_short(cut: ImageSplit, requested: Split) -> str:
+    """Return the same in few words, beside the sizes of this one split."""
+    if cut.folds:
+        return f"cut by photograph; these are fold {cut.fold}'s"
+    if cut.own_test:
+        return "tested on the data set's own TEST"
+    parts = (requested.train, requested.validation, requested.test)
+    fractions = "/".join(f"{100 * part:g}" for part in parts)
+    return f"{'random' if cut.protocol == 'random' else 'by photograph'} {fractions}"
 
 
 def sizes_of(splits: Sequence[ImageSplit]) -> str:

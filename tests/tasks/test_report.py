@@ -694,8 +694,8 @@ def test_impossible_and_missing_figures_of_the_sibling_studies():
 @pytest.mark.parametrize(
     ("shared", "expected"),
     [
-        (None, "for which it is unknown whether they come from the same photographs as TRAIN"),
-        ({"share": 0.0, "images": 40, "not_found": 0}, "made from other photographs than TRAIN"),
+        (None, "for which it is unknown whether they come from the same photographs as train"),
+        ({"share": 0.0, "images": 40, "not_found": 0}, "made from other photographs than train"),
         (
             {"share": 0.0, "images": 40, "not_found": 40},
             (
