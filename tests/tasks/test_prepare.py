@@ -164,6 +164,22 @@ def test_folds_added_to_a_finished_study_with_few_photographs_are_refused(worksp
     )
 
 
+@pytest.mark.slow
+def test_one_more_repeat_is_one_more_training(workspace):
+    write_inventory(workspace, COUNTS)
+    commit_workspace(workspace)
+    stand_in(workspace)
+    dvc = [sys.executable, "-m", "dvc"]
+    for command in (["repro", "--force", "--single-item", "prepare"], ["commit", "--force"]):
+        assert run([*dvc, *command], workspace).returncode == 0
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("[random-1]", "[random-1, random-2]"))
+    assert run([*dvc, "repro", "--single-item", "prepare"], workspace).returncode == 0
+    changed = json.loads(run([*dvc, "status", "--json"], workspace).stdout)
+    tuned = sorted(stage for stage in changed if stage.startswith("finetune"))
+    assert tuned == ["finetune@deep-MobileNet-random-2", "finetune@narrow-MobileNet-random-2"]
+
+
 def test_each_photograph_is_tested_by_one_fold(workspace, monkeypatch, capfd):
     counts = {("TRAIN", "A"): 80, ("TRAIN", "B"): 60, ("TEST", "A"): 20, ("TEST", "B"): 30}
     inventory = write_inventory(workspace, counts | {("TEST_SIMPLE", "A"): 3})
