@@ -42,7 +42,14 @@ def child(way, options):
     from hemotune.gpus import choose_device
     from hemotune.training import fit as training
     from hemotune.training.fused_adam import adam
-    from hemotune.training.model import Batches, Design, assemble, build_backbone, predict
+    from hemotune.training.model import (
+        EVALUATION_BATCH,
+        Batches,
+        Design,
+        Observer,
+        assemble,
+        build_backbone,
+    )
 
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, options.size, options.size, 3), "uint8")
@@ -71,10 +78,10 @@ def child(way, options):
 
     first = fit(together)
     steps = fit(options.steps) / options.steps
-    batch = 32 if way == "evaluation" else training.EVALUATION_BATCH
-    predict(model, images, np.arange(batch), batch)
+    batch, observer = 32 if way == "evaluation" else EVALUATION_BATCH, Observer.of(model, images)
+    observer.see(np.arange(batch), batch)
     began = time.monotonic()
-    predict(model, images, np.arange(IMAGES), batch)
+    observer.see(np.arange(IMAGES), batch)
     return {
         "import": imported,
         "first": first,

@@ -30,6 +30,7 @@ from hemotune.training.model import (  # noqa: E402
     assemble,
     build_backbone,
     hold_images,
+    taking_rows,
 )
 
 IMAGES = 12_500
@@ -88,7 +89,8 @@ def main(arguments=None):
         constant = Constant(Batches(images, rows, options.batch_size, labels)[0], options.steps)
         study = model
         if device.is_gpu:
-            study, images = hold_images(model, images)
+            source, images = hold_images(images)
+            study = taking_rows(source, model)
         real = Batches(images, rows, options.batch_size, labels, whole=True)
         seconds(model, constant), seconds(study, real)
         # In turns, so that a change of the machine's speed meets both.

@@ -15,6 +15,13 @@ class Experiment(Section):
     learning_rate: Rate
 
 
-def architecture(backbone: str, layers: int, units: int) -> str:
-    """Return e.g. `ResNet50 - F - D(8) - D(8)`: backbone, flatten, hidden dense layers."""
-    return " - ".join([backbone, "F", *[f"D({units})"] * layers])
+# How a head's first layer gets the feature maps, in the original's words where it has one.
+HEADS = {"flatten": "F", "average": "A"}
+
+
+def architecture(backbone: str, layers: int, units: int, head: str = "flatten") -> str:
+    """Return e.g. `ResNet50 - F - D(8) - D(8)`: backbone, flatten, hidden dense layers.
+
+    `A` in place of `F` stands for the average over each feature map.
+    """
+    return " - ".join([backbone, HEADS[head], *[f"D({units})"] * layers])

@@ -12,12 +12,21 @@ import numpy as np
 
 from hemotune.errors import StudyError
 from hemotune.progress import Progress
-from hemotune.training import resume
-from hemotune.training.model import Batches, ImageArray, Integers, hold_images, predict, score
-from hemotune.training.records import Epoch
+from hemotune.training import averages, resume
+from hemotune.training.averages import BatchMoments
+from hemotune.training.model import (
+    Batches,
+    ImageArray,
+    Integers,
+    Observer,
+    hold_images,
+    layers_of,
+    score,
+    taking_rows,
+)
+from hemotune.training.records import Averages, Epoch
+from hemotune.training.resume import Course
 
-# Evaluation keeps no activations for a backward pass, so larger batches fit.
-EVALUATION_BATCH = 128
 # The original study's images take 1.9 GB at 224 px, a quarter of the memory of a small GPU. Larger
 # sets are read from the memory-mapped array.
 HELD_AT_MOST = 4 << 30  # bytes
@@ -46,6 +55,30 @@ class Plan:
     learning_rate: float  # the optimizer's, for the error message
     seed: int  # of the order of images and of dropout
     hold_images: bool = False  # in the GPU's memory, if they take at most HELD_AT_MOST bytes
+    averages: Averages = "as_trained"  # with which each epoch is validated
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network, what trains and measures it, and what the training has come to."""
+
+    network: keras.Model  # compiled, from uint8 images to class probabilities
+    trainer: keras.Model  # the same, or its layers behind the images that the device holds
+    observer: Observer
+    moments: BatchMoments
+    data: Data  # of which the images may be row numbers of those that the device holds
+    plan: Plan
+    course: Course
+
+    def recompute(self, epoch: int, draw: int = 1) -> None:
+        """Set the averages of BatchNormalization to those of training images.
+
+        Args:
+            draw: 1 or more; another one takes other images.
+        """
+        seed, rows = [self.plan.seed, epoch, draw], self.data.train
+        new = averages.recompute(self.moments, self.data.images, rows, self.plan.batch_size, seed)
+        averages.write(self.network, new)
 
 
 def versions() -> dict[str, str]:
@@ -58,7 +91,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def fit(network: keras.Model, data: Data, plan: Plan, state: Path | None = None) -> list[Epoch]:
+def fit(network: keras.Model, data: Data, plan: Plan, state: Path | None = None) -> Fit:
     """Train all layers of a compiled network.
 
     Args:
@@ -70,23 +103,17 @@ def fit(network: keras.Model, data: Data, plan: Plan, state: Path | None = None)
         StudyError: the loss became NaN or exploded, or the device has too little memory.
     """
     with explain_out_of_memory(plan.batch_size):
-        model = network
-        if plan.hold_images and data.images.nbytes <= HELD_AT_MOST:
-            model, images = hold_images(network, data.images)
-            data = replace(data, images=images)
-        plan = replace(plan, batch_size=min(plan.batch_size, len(data.train)))
-        build(model, data.labels[data.train[:1]])
-        history = resume.restore(state, network) if state else []
-        if history:
-            print(f"resumed after epoch {len(history)} of {plan.epochs}", flush=True)
+        begun = begin(network, data, plan, state)
+        plan, course = begun.plan, begun.course
+        if course.history:
+            print(f"resumed after epoch {len(course.history)} of {plan.epochs}", flush=True)
         count = len(data.train) // plan.batch_size * plan.batch_size  # images in one epoch
         progress = Progress(plan.label, plan.epochs * count, "images")
-        progress.resume_at(len(history) * count)
-        for number in range(len(history) + 1, plan.epochs + 1):
-            epoch = fit_epoch(model, data, plan, number, progress)
-            history.append(epoch)
+        progress.resume_at(len(course.history) * count)
+        for number in range(len(course.history) + 1, plan.epochs + 1):
+            epoch = fit_epoch(begun, number, progress)
             if state:
-                resume.save(state, network, history)
+                resume.save(state, network, course)
             print(
                 f"epoch {number}/{plan.epochs}: loss {epoch.loss:.4f}, accuracy"
                 f" {epoch.accuracy:.4f}, validation loss {epoch.validation_loss:.4f}, accuracy"
@@ -94,21 +121,48 @@ def fit(network: keras.Model, data: Data, plan: Plan, state: Path | None = None)
                 f" {epoch.images_per_second:.1f} images/s",
                 flush=True,
             )
-    return history
+    return begun
 
 
-def fit_epoch(model: keras.Model, data: Data, plan: Plan, number: int, progress: Progress) -> Epoch:
-    """Train a model for one epoch and validate it; the first epoch's `number` is 1."""
-    started = time.monotonic()
+def begin(network: keras.Model, data: Data, plan: Plan, state: Path | None) -> Fit:
+    """Return a fit that has not begun, or is where a killed one stopped."""
+    trainer, source = network, None
+    if plan.hold_images and data.images.nbytes <= HELD_AT_MOST:
+        source, images = hold_images(data.images)
+        trainer, data = taking_rows(source, network), replace(data, images=images)
+    plan = replace(plan, batch_size=min(plan.batch_size, len(data.train)))
+    build(trainer, data.labels[data.train[:1]])
+    return Fit(
+        network,
+        trainer,
+        Observer.of(network, data.images, source),
+        BatchMoments(network, source),
+        data,
+        plan,
+        resume.restore(state, network) if state else Course(),
+    )
+
+
+def fit_epoch(begun: Fit, number: int, progress: Progress) -> Epoch:
+    """Train a network for one epoch, validate it and add the epoch to the course.
+
+    Args:
+        number: of the epoch; the first is 1.
+    """
+    data, plan, started = begun.data, begun.plan, time.monotonic()
     order = np.random.default_rng([plan.seed, number]).permutation(data.train)
-    reseed_dropout(model, [plan.seed, number])
+    reseed_dropout(begun.network, [plan.seed, number])
     batches = Batches(data.images, order, plan.batch_size, data.labels, whole=True)
     watch = Watch(plan, number, progress)
-    logs = model.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
+    logs = begun.trainer.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
     trained = time.monotonic() - started
-    probabilities = predict(model, data.images, data.validation, EVALUATION_BATCH)
-    validation_loss, validation_accuracy = score(probabilities, data.labels[data.validation])
-    return Epoch(
+    own = averages.read(begun.network)
+    if plan.averages == "recomputed":
+        begun.recompute(number)
+    seen = begun.observer.see(data.validation)
+    averages.write(begun.network, own)  # so that the training goes on as it would without this
+    validation_loss, validation_accuracy = score(seen.probabilities, data.labels[data.validation])
+    epoch = Epoch(
         number,
         logs["loss"][0],
         logs["accuracy"][0],
@@ -117,6 +171,8 @@ def fit_epoch(model: keras.Model, data: Data, plan: Plan, number: int, progress:
         seconds=time.monotonic() - started,
         images_per_second=len(batches) * plan.batch_size / trained,
     )
+    begun.course.add(epoch, seen.predicted, begun.network)
+    return epoch
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
@@ -180,12 +236,3 @@ def reseed_dropout(model: keras.Model, seed: list[int]) -> None:
     for layer in layers_of(model):
         if isinstance(layer, keras.layers.Dropout):
             layer.seed_generator.state.assign(random.integers(0, 2**31, 2, dtype="uint32"))
-
-
-def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the layers of a model and of the models nested in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from layers_of(layer)
-        else:
-            yield layer

@@ -1,7 +1,7 @@
 """The study's network: a backbone of keras.applications and a small head. Keras 3 API only."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -15,17 +15,22 @@ ImageArray = npt.NDArray[np.uint8 | np.int32]
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32 | np.int64]
 
+# Evaluation keeps no activations for a backward pass, so larger batches fit.
+EVALUATION_BATCH = 128
+
 
 @dataclass(frozen=True)
 class Design:
-    """What a network looks like: `ResNet50 - F - D(units) x layers`."""
+    """What a network looks like: `ResNet50 - F - D(units) x layers`, or with A in place of F."""
 
     backbone: str  # its name in keras.applications
     size: int  # px, of the square images
     classes: int
-    layers: int = 0  # hidden ones; with none the feature maps are pooled instead of flattened
+    layers: int = 0  # hidden ones; with none the feature maps are averaged
     units: int = 0  # in each hidden layer
     dropout: float = 0.0  # after each hidden layer
+    # F hands every value of the feature maps on; A, "average", the average of each map
+    head: str = "flatten"
 
 
 def constructor(name: str) -> Callable[..., keras.Model]:
@@ -100,7 +105,8 @@ def assemble(backbone: keras.Model, design: Design) -> keras.Model:
     x = inputs[..., ::-1] if flip else inputs
     x = keras.layers.Rescaling(scale, offset, name="preprocess")(x)
     x = backbone(x)
-    x = keras.layers.Flatten()(x) if design.layers else keras.layers.GlobalAveragePooling2D()(x)
+    flat = design.layers and design.head == "flatten"
+    x = (keras.layers.Flatten() if flat else keras.layers.GlobalAveragePooling2D())(x)
     for layer in range(1, design.layers + 1):
         x = keras.layers.Dense(design.units, activation="relu", name=f"hidden_{layer}")(x)
         x = keras.layers.Dropout(design.dropout, name=f"dropout_{layer}")(x)
@@ -160,29 +166,90 @@ class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return keras.ops.take(self.images, rows, axis=0)
 
 
-def hold_images(network: keras.Model, images: ImageArray) -> tuple[keras.Model, ImageArray]:
+def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield the layers of a model and of the models nested in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+        else:
+            yield layer
+
+
+def hold_images(images: ImageArray) -> tuple[keras.Model, ImageArray]:
     """Copy all images into the device's memory once, so that a GPU does not wait for batches.
 
     Args:
-        network: compiled, from uint8 images to class probabilities.
         images: uint8 (N, size, size, 3).
 
     Returns:
-        A compiled model of the same layers and optimizer that takes row numbers in place of images,
-        and the row numbers (N,), which replace the images in Batches.
+        A model from row numbers (batch,) to images, and the row numbers (N,), which replace the
+        images in Batches.
     """
     rows = keras.Input((), dtype="int32", name="row")
-    model = keras.Model(rows, network(Held(images)(rows)))
-    model.compile(optimizer=network.optimizer, loss=network.loss, metrics=["accuracy"])
-    return model, np.arange(len(images), dtype="int32")
+    return keras.Model(rows, Held(images)(rows)), np.arange(len(images), dtype="int32")
 
 
-def predict(model: keras.Model, images: ImageArray, rows: Integers, batch_size: int) -> Floats:
-    """Return the class probabilities of the images in `rows`: float32 (len(rows), classes)."""
-    # Filled up to whole batches: a smaller last one would be traced anew, which takes longer.
-    filled = rows[np.arange(-(-len(rows) // batch_size) * batch_size) % len(rows)]
-    probabilities = model.predict(Batches(images, filled, batch_size), verbose=0)
-    return np.asarray(probabilities, "float32")[: len(rows)]
+def taking_rows(source: keras.Model, network: keras.Model) -> keras.Model:
+    """Return a model of the same layers that takes row numbers in place of images.
+
+    Args:
+        source: what `hold_images` returned.
+        network: from images; a compiled one gives one with the same optimizer.
+    """
+    model = keras.Model(source.input, network(source.output))
+    if network.compiled:
+        model.compile(optimizer=network.optimizer, loss=network.loss, metrics=["accuracy"])
+    return model
+
+
+def hidden_layers(network: keras.Model) -> list[keras.layers.Dense]:
+    """Return the hidden layers of the head: all dense ones but the last."""
+    return [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)][:-1]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a network makes of n images, without dropout."""
+
+    hidden: list[Floats]  # of each hidden layer: (n, units)
+    probabilities: Floats  # (n, classes)
+
+    @property
+    def predicted(self) -> Integers:
+        """The class of each image: (n,)."""
+        predicted: Integers = self.probabilities.argmax(axis=1)
+        return predicted
+
+
+@dataclass(frozen=True)
+class Observer:
+    """All that looks at a network's outputs does so here: another model would be traced anew."""
+
+    model: keras.Model  # to the activations of each hidden layer and the probabilities
+    images: ImageArray
+
+    @classmethod
+    def of(
+        cls, network: keras.Model, images: ImageArray, source: keras.Model | None = None
+    ) -> "Observer":
+        """Return an observer of a network's variables, whatever values they will have.
+
+        Args:
+            source: what `hold_images` returned, with its row numbers as `images`.
+        """
+        outputs = [*(layer.output for layer in hidden_layers(network)), network.output]
+        model = keras.Model(network.input, outputs)
+        return cls(taking_rows(source, model) if source else model, images)
+
+    def see(self, rows: Integers, batch_size: int = EVALUATION_BATCH) -> Seen:
+        """Show the images in `rows` to the network."""
+        # Filled up to whole batches: a smaller last one would be traced anew, which takes longer.
+        filled = rows[np.arange(-(-len(rows) // batch_size) * batch_size) % len(rows)]
+        outputs = self.model.predict(Batches(self.images, filled, batch_size), verbose=0)
+        # Keras returns the output alone where there is only one.
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        *hidden, probabilities = (np.asarray(x, "float32")[: len(rows)] for x in outputs)
+        return Seen(hidden, probabilities)
 
 
 def score(probabilities: Floats, labels: Integers) -> tuple[float, float]:

@@ -5,6 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+# Which epoch is delivered, and with which averages of BatchNormalization.
+Keep = Literal["last", "best"]
+Averages = Literal["as_trained", "recomputed"]
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -48,8 +52,8 @@ class HiddenLayer(Record):
 class Delivery(Record):
     """The validation scores of one choice of what is delivered."""
 
-    keep: Literal["last", "best"]
-    averages: Literal["as_trained", "recomputed"]
+    keep: Keep
+    averages: Averages
     epoch: int  # the first is 1
     validation: Scores
 
@@ -93,11 +97,17 @@ class Metrics(Software):
     units: int
     learning_rate: float  # the experiment's
     learning_rate_applied: float  # times the profile's learning_rate_scale
-    train: Scores  # of the last epoch, as in its row of history.csv
-    validation: Scores
+    train: Scores  # of the delivered epoch, as in its row of history.csv
+    validation: Scores  # of the delivered weights, as the test scores
     test: Scores
+    health: Health
     learning_time_seconds: float
     epochs: int
+    batch_size: int
+    dropout: float
+    head: Literal["flatten", "average"]
+    keep: Keep
+    averages: Averages
     parameters: int
     images_per_second: float  # mean over the epochs without the first, which compiles
     device: str  # the GPU's name, or CPU

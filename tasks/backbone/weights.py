@@ -181,7 +181,7 @@ def pretrain(
         settings.seed,
         hold_images,
     )
-    history = fit(model, data, plan)
+    history = fit(model, data, plan).course.history
     set_momentum(backbone, 0.99)
     return backbone, {
         "weights": "pretrain",

@@ -33,17 +33,19 @@ from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
 from hemotune.splits import ImageSplit, read_split  # noqa: E402
 from hemotune.training import resume  # noqa: E402
-from hemotune.training.fit import EVALUATION_BATCH, Data, Plan, fit, versions  # noqa: E402
+from hemotune.training.delivery import Delivered, deliver  # noqa: E402
+from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
 from hemotune.training.model import (  # noqa: E402
     Design,
     Integers,
+    Observer,
     assemble,
     build_backbone,
-    predict,
     score,
 )
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
+from hemotune.training.resume import LAST_EPOCHS  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -115,23 +117,27 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
     device = choose_device(training.precision)
     cells = read_cells(split)
     size, classes = cells.data.images.shape[1], len(cells.classes)
-    design = Design(backbone, size, classes, experiment.layers, experiment.units, training.dropout)
+    layers, units, head = experiment.layers, experiment.units, training.head
+    design = Design(backbone, size, classes, layers, units, training.dropout, head)
     keras.config.set_dtype_policy(device.precision)
     keras.utils.set_random_seed(run.seed)
     print(
-        f"{run.key}: {architecture(backbone, experiment.layers, experiment.units)}, learning rate"
+        f"{run.key}: {architecture(backbone, layers, units, head)}, learning rate"
         f" {run.learning_rate:g}, {size} px, {device.precision} on {device.name}",
         flush=True,
     )
     model = starting_model(run.weights_file, design)
-    history = train(model, cells.data, run, device)
+    done = train(model, cells.data, run, device)
+    delivered, observer = deliver(done, training.keep), done.observer
     if device.precision != "float32":
         model = in_float32(model, design)
-    predictions, scores = evaluate(model, cells, history[-1])
+        observer = Observer.of(model, cells.data.images)
+    predictions, scores = evaluate(observer, cells)
+    predictions = add_validation_columns(predictions, done, delivered, cells.classes)
     with new_folder(MODELS / run.key) as folder:
         save_model(folder, model, cells.classes)
-    metrics = metrics_of(run, device, history, scores, model.count_params())
-    write_results(RESULTS / run.key, predictions, history, metrics)
+    metrics = metrics_of(run, device, done, delivered, scores)
+    write_results(RESULTS / run.key, predictions, done.course.history, metrics)
     resume.forget(run.states)
     test = metrics.test
     print(f"{run.key}: test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}", flush=True)
@@ -160,7 +166,7 @@ def starting_model(weights: Path, design: Design) -> keras.Model:
     return assemble(backbone, design)
 
 
-def train(model: keras.Model, data: Data, run: Run, device: Device) -> list[Epoch]:
+def train(model: keras.Model, data: Data, run: Run, device: Device) -> Fit:
     """Compile and fit a model, from the state that a killed process left.
 
     Raises:
@@ -184,7 +190,15 @@ def train(model: keras.Model, data: Data, run: Run, device: Device) -> list[Epoc
     files = [run.split_file, INVENTORY, run.weights_file, Path(__file__)]
     state = run.states / resume.fingerprint(settings, files)
     epochs, batch_size = run.training.epochs, run.training.batch_size
-    plan = Plan("fine-tune", epochs, batch_size, run.learning_rate, run.seed, device.is_gpu)
+    plan = Plan(
+        "fine-tune",
+        epochs,
+        batch_size,
+        run.learning_rate,
+        run.seed,
+        device.is_gpu,
+        run.training.averages,
+    )
     try:
         return fit(model, data, plan, state)
     except StudyError as error:
@@ -203,30 +217,43 @@ def in_float32(trained: keras.Model, design: Design) -> keras.Model:
     return model
 
 
-def evaluate(
-    model: keras.Model, cells: Cells, last: Epoch
-) -> tuple[pd.DataFrame, dict[str, Scores]]:
+def evaluate(observer: Observer, cells: Cells) -> tuple[pd.DataFrame, dict[str, Scores]]:
     """Predict the validation and test images.
 
-    Args:
-        last: the last epoch of training.
-
     Returns:
-        DataFrame of path, split, truth and probability_CLASS for each class; the scores of train
-        (from the last epoch), validation and test.
+        DataFrame of path, split, truth and probability_CLASS for each class; the scores of
+        validation and test.
     """
-    images = len(cells.data.train)
-    scores = {"train": Scores(loss=last.loss, accuracy=last.accuracy, images=images)}
-    frames = []
+    scores, frames = {}, []
     labels, classes = cells.data.labels, np.array(cells.classes, object)
     for part, rows in {"validation": cells.data.validation, "test": cells.test}.items():
-        probabilities = predict(model, cells.data.images, rows, EVALUATION_BATCH)
+        probabilities = observer.see(rows).probabilities
         loss, accuracy = score(probabilities, labels[rows])
         scores[part] = Scores(loss=loss, accuracy=accuracy, images=len(rows))
         columns = {"path": cells.paths[rows], "split": part, "truth": classes[labels[rows]]}
         columns |= {f"probability_{name}": probabilities[:, i] for i, name in enumerate(classes)}
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True), scores
+
+
+def add_validation_columns(
+    predictions: pd.DataFrame, done: Fit, delivered: Delivered, classes: list[str]
+) -> pd.DataFrame:
+    """Add the classes predicted for validation images by what is not delivered.
+
+    Returns:
+        DataFrame with the further columns other_averages (by averages from other training images)
+        and epoch_N for each of the last epochs N; None for test images.
+    """
+    last = done.course.history[-LAST_EPOCHS:]
+    columns = {"other_averages": delivered.other_averages} | {
+        f"epoch_{epoch.epoch}": predicted
+        for epoch, predicted in zip(last, done.course.predicted, strict=True)
+    }
+    names, validation = np.array(classes, object), predictions["split"] == "validation"
+    predictions = predictions.assign(**dict.fromkeys(columns))
+    predictions.loc[validation, list(columns)] = names[np.column_stack(list(columns.values()))]
+    return predictions
 
 
 def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
@@ -241,16 +268,16 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
 
 
 def metrics_of(
-    run: Run, device: Device, history: list[Epoch], scores: dict[str, Scores], parameters: int
+    run: Run, device: Device, done: Fit, delivered: Delivered, scores: dict[str, Scores]
 ) -> Metrics:
     """Return what metrics.json records of a run.
 
     Args:
-        scores: of train, validation and test.
-        parameters: how many weights the model has.
+        scores: of validation and test.
     """
+    history, epoch = done.course.history, delivered.epoch
     made = read_json(run.weights_file.with_name("backbone.json"))
-    rates = [epoch.images_per_second for epoch in history]
+    rates = [finished.images_per_second for finished in history]
     return Metrics(
         experiment=run.name,
         protocol=run.split.protocol,
@@ -260,10 +287,17 @@ def metrics_of(
         units=run.experiment.units,
         learning_rate=run.experiment.learning_rate,
         learning_rate_applied=run.learning_rate,
+        train=Scores(loss=epoch.loss, accuracy=epoch.accuracy, images=len(done.data.train)),
         **scores,
+        health=delivered.health,
         learning_time_seconds=sum(epoch.seconds for epoch in history),
         epochs=run.training.epochs,
-        parameters=parameters,
+        batch_size=run.training.batch_size,
+        dropout=run.training.dropout,
+        head=run.training.head,
+        keep=run.training.keep,
+        averages=run.training.averages,
+        parameters=done.network.count_params(),
         images_per_second=fmean(rates[1:] or rates),  # the first epoch compiles
         device=device.name,
         processor=hardware.cpu_name(),

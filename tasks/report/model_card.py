@@ -35,7 +35,7 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
         study=study,
         run=run,
         warnings=warnings,
-        architecture=architecture(run.backbone, run.layers, run.units),
+        architecture=architecture(run.backbone, run.layers, run.units, run.metrics.head),
         versions=[escaped(f"{name} {number}") for name, number in versions],
         classes=classes_of(judged),
         per_image=accuracy([judged]),

@@ -22,8 +22,9 @@ from keras.src.legacy.saving import legacy_h5_format  # noqa: E402
 from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
+from hemotune.training import averages, fused_adam, model, resume  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
-from hemotune.training import fused_adam, model, resume  # noqa: E402
+from hemotune.training.delivery import deliver  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
 from tasks.finetune import run as finetune  # noqa: E402
 from tasks.validate.inventory import recipe  # noqa: E402
@@ -74,8 +75,10 @@ def small_model():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((8, 8, 3), dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, activation="relu")(x))
     x = keras.layers.Flatten()(x)
-    x = keras.layers.Dropout(0.5)(keras.layers.Dense(8, activation="relu")(x))
+    x = keras.layers.Dense(8, activation="relu", name="hidden_1")(x)
+    x = keras.layers.Dropout(0.5)(x)
     return keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
 
 
@@ -119,7 +122,7 @@ def test_keras_lets_an_optimizer_fuse_its_updates(data, monkeypatch):
     assert len(updated) % len(network.trainable_variables) == 0
 
 
-def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None):
+def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, averages="as_trained"):
     images, labels = data
     network = network or small_model()
     network.compile(
@@ -127,17 +130,25 @@ def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None):
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    plan = training.Plan("fine-tune", epochs, 16, rate, seed=1, hold_images=on_gpu)
+    plan = training.Plan("fine-tune", epochs, 16, rate, 1, on_gpu, averages)
     examples = training.Data(images, labels, train=np.arange(60), validation=np.arange(60, 80))
-    return network, training.fit(network, examples, plan, state)
+    done = training.fit(network, examples, plan, state)
+    assert done.network is network
+    return done
 
 
-def losses(history):
-    return [epoch.loss for epoch in history]
+def losses(done):
+    return [epoch.loss for epoch in done.course.history]
+
+
+def same_weights(ours, theirs):
+    for mine, other in zip(ours.network.get_weights(), theirs.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, other)
 
 
 def test_fit_reports_what_it_did(data, capsys):
-    network, history = fit(data, epochs=3)
+    done = fit(data, epochs=3)
+    network, history = done.network, done.course.history
     assert [epoch.epoch for epoch in history] == [1, 2, 3]
     assert history[-1].loss < history[0].loss
     images, labels = data
@@ -150,21 +161,24 @@ def test_fit_reports_what_it_did(data, capsys):
 
 
 def test_fit_is_repeatable(data):
-    (first, history), (second, again) = fit(data), fit(data)
-    assert losses(history) == losses(again)
-    for ours, theirs in zip(first.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    first, second = fit(data), fit(data)
+    assert losses(first) == losses(second)
+    same_weights(first, second)
 
 
-def test_images_held_on_the_device_train_the_same(data, monkeypatch):
-    (batches, expected), (held, history) = fit(data), fit(data, on_gpu=True)
-    assert losses(history) == losses(expected)
-    for ours, theirs in zip(held.get_weights(), batches.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+@pytest.mark.parametrize("averages", ["as_trained", "recomputed"])
+def test_images_held_on_the_device_train_the_same(data, monkeypatch, averages):
+    batches, held = (fit(data, on_gpu=on_gpu, averages=averages) for on_gpu in (False, True))
+    assert losses(held) == losses(batches)
+    ours, theirs = (deliver(done, "last").health for done in (held, batches))
+    assert ours.hidden == theirs.hidden
+    assert ours.train.loss == pytest.approx(theirs.train.loss, rel=1e-6)
+    assert ours.other_averages.loss == pytest.approx(theirs.other_averages.loss, rel=1e-6)
+    same_weights(held, batches)
     with monkeypatch.context() as patch:  # too many for the device: read in batches
         patch.setattr(training, "HELD_AT_MOST", data[0].nbytes - 1)
         patch.setattr(training, "hold_images", None)
-        assert losses(fit(data, on_gpu=True)[1]) == losses(expected)
+        assert losses(fit(data, on_gpu=True)) == losses(batches)
 
 
 def test_too_little_memory_names_the_batch_size_to_try(data):
@@ -182,40 +196,146 @@ def test_too_little_memory_names_the_batch_size_to_try(data):
         fit(data, network=network)
 
 
-def test_a_killed_fit_resumes_with_the_same_results(data, tmp_path, monkeypatch, capsys):
-    whole, expected = fit(data, epochs=4)
-    # Killed in the third epoch: the disk holds the state after the second.
+# At this rate the validation loss is lowest after an epoch before the third.
+RISING = 0.3
+
+
+@pytest.mark.parametrize("killed_after", [2, 3, 4])
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_killed_fit_resumes_with_the_same_results(
+    data, tmp_path, monkeypatch, capsys, killed_after, keep
+):
+    whole = fit(data, RISING, epochs=4, averages="recomputed")
+    expected = deliver(whole, keep)
+    assert whole.course.best.epoch < 3
+    # Killed after this epoch's state was written
     with monkeypatch.context() as patch:
-        patch.setattr(training.resume, "save", dying_after(2, training.resume.save))
+        patch.setattr(training.resume, "save", dying_after(killed_after, training.resume.save))
         with pytest.raises(KeyboardInterrupt):
-            fit(data, epochs=4, state=tmp_path)
-    resumed, history = fit(data, epochs=4, state=tmp_path)
-    assert "resumed after epoch 2 of 4" in capsys.readouterr().out
-    assert [epoch.epoch for epoch in history] == [1, 2, 3, 4]
-    assert losses(history) == losses(expected)
-    for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+            fit(data, RISING, epochs=4, state=tmp_path, averages="recomputed")
+    resumed = fit(data, RISING, epochs=4, state=tmp_path, averages="recomputed")
+    assert f"resumed after epoch {killed_after} of 4" in capsys.readouterr().out
+    assert [epoch.epoch for epoch in resumed.course.history] == [1, 2, 3, 4]
+    assert losses(resumed) == losses(whole)
+    delivered = deliver(resumed, keep)
+    assert delivered.health == expected.health
+    np.testing.assert_array_equal(delivered.other_averages, expected.other_averages)
+    np.testing.assert_array_equal(resumed.course.predicted, whole.course.predicted)
+    same_weights(resumed, whole)
 
 
 def dying_after(epoch, save):
-    def save_and_die(folder, model, history):
-        save(folder, model, history)
-        if len(history) == epoch:
+    def save_and_die(folder, network, course):
+        save(folder, network, course)
+        if len(course.history) == epoch:
             raise KeyboardInterrupt
 
     return save_and_die
 
 
 def test_a_damaged_state_costs_one_epoch(data, tmp_path, capsys):
-    _, expected = fit(data, epochs=3, state=tmp_path)
+    expected = fit(data, epochs=3, state=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-2.npz", "epoch-3.npz"]
     newest = tmp_path / "epoch-3.npz"
     newest.write_bytes(newest.read_bytes()[:-200])
-    _, history = fit(data, epochs=3, state=tmp_path)
+    again = fit(data, epochs=3, state=tmp_path)
     output = capsys.readouterr()
     assert "epoch-3.npz is damaged" in output.err and "resumed after epoch 2 of 3" in output.out
-    assert losses(history) == losses(expected)
+    assert losses(again) == losses(expected)
     assert (tmp_path / "epoch-3.damaged").exists()
+
+
+def test_recomputed_averages_are_the_mean_over_batches(data):
+    """Compared with Keras's own layers, one batch at a time; the training goes on as before."""
+    plain, done = (fit(data, averages=averages) for averages in ("as_trained", "recomputed"))
+    assert losses(done) == losses(plain)
+    same_weights(done, plain)
+    (normalization,) = averages.normalizations(done.network)
+    inside = keras.Model(done.network.input, normalization.input)
+    random, means, variances = np.random.default_rng([1, 2, 1]), [], []
+    rows = np.concatenate([random.permutation(60) for _ in range(6)])
+    for batch in rows[: 20 * 16].reshape(20, 16):
+        values = np.asarray(inside(data[0][batch]))
+        means.append(values.mean((0, 1, 2)))
+        variances.append(values.var((0, 1, 2)))
+    delivered = deliver(done, "last")
+    for name, expected in ("mean", means), ("variance", variances):
+        found = np.asarray(getattr(normalization, f"moving_{name}"))
+        np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-4)
+    assert normalization.momentum == 0.99
+    loss, accuracy = done.network.evaluate(data[0][60:], data[1][60:], verbose=0)
+    last = done.course.history[-1]
+    assert (last.validation_loss, last.validation_accuracy) == pytest.approx((loss, accuracy), 1e-5)
+    assert plain.course.history[-1].validation_loss != last.validation_loss
+    choices = {(it.keep, it.averages): it.validation for it in delivered.health.deliveries}
+    assert choices["last", "recomputed"].loss == last.validation_loss
+    assert choices["last", "as_trained"].loss == plain.course.history[-1].validation_loss
+    # Other 20 batches of the same 60 images
+    other = delivered.health.other_averages
+    assert other.loss != last.validation_loss
+    assert other.loss == pytest.approx(last.validation_loss, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["as_trained", "recomputed"])
+def test_what_is_delivered_is_measured(data, kind):
+    done = fit(data, RISING, epochs=7, averages=kind)
+    history = done.course.history
+    best = min(history, key=lambda epoch: epoch.validation_loss)
+    last_weights = resume.copy_of_weights(done.network)
+    for keep, epoch in ("best", best), ("last", history[-1]):
+        health = deliver(done, keep).health
+        images, labels = data
+        loss, accuracy = done.network.evaluate(images[60:], labels[60:], verbose=0)
+        assert loss == pytest.approx(epoch.validation_loss, rel=1e-4, abs=1e-6)
+        assert accuracy == pytest.approx(epoch.validation_accuracy)
+        loss, accuracy = done.network.evaluate(images[:60], labels[:60], verbose=0)
+        found = (health.train.loss, health.train.accuracy)
+        assert found == pytest.approx((loss, accuracy), rel=1e-4, abs=1e-6)
+        assert (health.delivered_epoch, health.fit_accuracy) == (epoch.epoch, epoch.accuracy)
+        assert health.last_epochs == [epoch.validation_accuracy for epoch in history[2:]]
+        (hidden,) = model.hidden_layers(done.network)
+        inside = keras.Model(done.network.input, hidden.output)
+        alive = (np.asarray(inside(images[:60])) > 0).any(axis=0)
+        assert [(it.units, it.dead) for it in health.hidden] == [(8, 8 - alive.sum())]
+        done.network.set_weights(last_weights)  # deliver takes the network of a finished fit
+    assert len(done.course.predicted) == 5
+    right = [(predicted == labels[60:]).mean() for predicted in done.course.predicted]
+    assert right == health.last_epochs
+
+
+def test_a_dead_unit_is_zero_on_all_images(data):
+    network = small_model()
+    (hidden,) = model.hidden_layers(network)
+    kernel, bias = (np.array(value) for value in hidden.get_weights())
+    kernel[:, :3], bias[:3] = 0, -1
+    hidden.set_weights([kernel, bias])
+    health = deliver(fit(data, epochs=1, network=network), "last").health
+    assert 3 <= health.hidden[0].dead < 8 == health.hidden[0].units
+
+
+def test_measuring_costs_one_more_trace(data):
+    """Tracing ResNet50 takes seconds: the moments of batches are all that is added."""
+    assert len(traces(data, "recomputed")) == len(traces(data, "as_trained", measure=False)) + 1
+
+
+def traces(data, kind, measure=True):
+    """Return what a layer was called with while a network was trained, measured and used."""
+    traced = []
+
+    class Noted(keras.layers.Layer):
+        def call(self, x):
+            traced.append(x.shape)
+            return x
+
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.BatchNormalization()(Noted()(keras.layers.Rescaling(1 / 255)(inputs)))
+    x = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x))
+    network = keras.Model(inputs, x)
+    done = fit(data, epochs=3, network=network, averages=kind)
+    if measure:
+        deliver(done, "best")
+    assert done.observer.see(np.arange(80)).probabilities.shape == (80, 2)
+    return traced
 
 
 def test_changed_settings_data_or_code_start_again(tmp_path):

@@ -192,7 +192,6 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
                 }
             )
         )
-    pandas.concat(frames).to_parquet(folder / "predictions.parquet")
     epochs = numpy.arange(1, 13)
     rise = 1 - numpy.exp(-epochs / 3)
     history = {
@@ -210,11 +209,21 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
         probability = frame[[f"probability_{name}" for name in classes]].to_numpy()
         right = float((numpy.array(classes)[probability.argmax(1)] == frame["truth"]).mean())
         figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
+    predicted = frames[0][[f"probability_{name}" for name in classes]].to_numpy().argmax(axis=1)
+    for column in ("other_averages", *(f"epoch_{epoch}" for epoch in epochs[-5:])):
+        frames[0][column] = numpy.array(classes)[predicted]
+    pandas.concat(frames).to_parquet(folder / "predictions.parquet")
     factors = {name: value for name, value in vars(run).items() if name in Metrics.model_fields}
     rest = {
         "learning_rate_applied": run.learning_rate * 10,
         "learning_time_seconds": 60.0 + 1.234567 * number,
         "epochs": 12,
+        "batch_size": 16,
+        "dropout": 0.5,
+        "head": "flatten",
+        "keep": "last",
+        "averages": "recomputed",
+        "health": health(run, figures, history),
         "parameters": 23_600_000,
         "images_per_second": 101.5,
         "device": "cpu",
@@ -225,6 +234,24 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
         "seed": 2,
     }
     write_json(folder / "metrics.json", factors | figures | rest)
+
+
+def health(run, figures, history):
+    """Return what a sound training did, as it stands in metrics.json."""
+    layers = range(1, run.layers + 1)
+    return {
+        "hidden": [{"name": f"hidden_{n}", "units": run.units, "dead": 0} for n in layers],
+        "train": figures["train"] | {"accuracy": figures["train"]["accuracy"] + 0.1},
+        "fit_accuracy": figures["train"]["accuracy"],
+        "deliveries": [
+            {"keep": keep, "averages": averages, "epoch": 12, "validation": figures["validation"]}
+            for keep in ("last", "best")
+            for averages in ("as_trained", "recomputed")
+        ],
+        "delivered_epoch": 12,
+        "last_epochs": history["validation_accuracy"][-5:].tolist(),
+        "other_averages": figures["validation"],
+    }
 
 
 def control(histogram, shared, not_found=0):
