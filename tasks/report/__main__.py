@@ -8,7 +8,7 @@ python -m tasks.report --without-images  show no images of the data set, whose l
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,16 @@ from hemotune.evaluation.leaks import NAMES
 from hemotune.files import new_file, new_folder, write_text
 from hemotune.markup import code, escaped
 from hemotune.paths import INVENTORY, PIXELS
-from tasks.report import evidence, experiments, figures, findings, mistakes, original, protocols
+from tasks.report import (
+    evidence,
+    experiments,
+    figures,
+    findings,
+    label_errors,
+    mistakes,
+    original,
+    protocols,
+)
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
 from tasks.report.results import (
@@ -47,6 +56,7 @@ MODULES = {
     "experiments": experiments,
     "figures": figures,
     "findings": findings,
+    "label_errors": label_errors,
     "mistakes": mistakes,
     "original": original,
     "protocols": protocols,
@@ -77,14 +87,17 @@ def main(*arguments: str) -> None:
     images = None if options.without_images else read_images()
     show(0.1, "intervals")
     warnings = warnings_of(summaries, study.controls)
+    suspects = label_errors.find_in_folds(finished)
 
     with new_folder(reports / "figures") as folder:
         show(0.3, "figures")
         draw_figures(folder, finished)
         show(0.6, "errors of the models")
-        mistakes.draw_mistakes(folder, finished, inventory["path"].to_list(), images)
+        paths = inventory["path"].to_list()
+        mistakes.draw_mistakes(folder, finished, paths, images)
+        label_errors.draw_sheets(folder, suspects, finished, paths, images)
     show(0.8, "comparisons")
-    text = write_study(study, runs, summaries, warnings, with_images=images is not None)
+    text = write_study(study, runs, summaries, warnings, suspects, with_images=images is not None)
     write_text(reports / "study.md", text)
     held_out = [summary for summary in summaries if summary.protocol == "held-out"]
     card = write_card(study, held_out, warnings_of(held_out, study.controls))
@@ -131,6 +144,7 @@ def write_study(
     runs: Runs,
     summaries: Sequence[Summary],
     warnings: Sequence[str],
+    suspects: Mapping[str, pd.DataFrame],
     with_images: bool,
 ) -> str:
     """Return the text of study.md, with or without images of the data set and links to them."""
@@ -150,6 +164,7 @@ def write_study(
         by_experiment=by_experiment,
         axes=[a for a in ("backbone", "training") if len(getattr(study.params, f"{a}s")) > 1],
         warnings=warnings,
+        suspects=suspects,
         failures=failures_of(runs),
         broken_rules=broken_rules(study.rules),
         rules_off=[rule.rule for rule in study.rules if rule.severity == "off"],

@@ -283,6 +283,23 @@ def draw_errors(path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.ui
         errors: rows of statistics.most_confident_errors.
         images: (size, size, 3) each, in the same order.
     """
+    captions = []
+    for error in errors.to_dict("records"):
+        photograph = error["photograph"]
+        lines = [
+            shortened(error["truth"]),
+            f"predicted {shortened(error['prediction'])}",
+            f"confidence {100 * error['confidence']:.1f} %",
+            origin(None if photograph is None else shortened(photograph)),
+        ]
+        captions.append("\n".join(lines))
+    draw_pictures(path, images, captions)
+
+
+def draw_pictures(path: Path, images: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> None:
+    """Draw images (size, size, 3) to the PNG `path`, five in a row, above captions of four lines
+    each.
+    """
     columns = min(len(images), 5)
     rows = -(-len(images) // columns)
     # All pictures in one pair of axes, each one unit wide: twenty pairs of axes take ten times as
@@ -291,24 +308,17 @@ def draw_errors(path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.ui
     margins = {"left": 0.0, "right": 1.0, "bottom": 0.0, "top": 1.0}
     figure = new_figure(2.1 * columns, 2.1 * high / wide * rows, margins)
     axes = figure.subplots()
-    for number, (error, picture) in enumerate(zip(errors.to_dict("records"), images, strict=True)):
+    for number, (picture, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = number % columns * wide, number // columns * high
         axes.imshow(
             picture,
             extent=(left, left + 1, top + high - gap, top + high - gap - 1),
             interpolation="nearest",
         )
-        photograph = error["photograph"]
-        lines = [
-            shortened(error["truth"]),
-            f"predicted {shortened(error['prediction'])}",
-            f"confidence {100 * error['confidence']:.1f} %",
-            origin(None if photograph is None else shortened(photograph)),
-        ]
         axes.text(
             left + 0.5,
             top + high - gap - 1.02,
-            "\n".join(lines),
+            caption,
             ha="center",
             va="bottom",
             fontsize=8,

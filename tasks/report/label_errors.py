@@ -1,0 +1,94 @@
+"""Possible label errors: photographs that the trainings in folds take for another class."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hemotune.evaluation.label_errors import find_label_errors
+from hemotune.markup import code, escaped
+from tasks.report import figures
+from tasks.report.markdown import origin, percent, table
+from tasks.report.results import Summary, by_series
+
+MOST = 24  # shown in the report
+
+
+def find_in_folds(finished: Iterable[Summary]) -> dict[str, pd.DataFrame]:
+    """Return the possible label errors of each series of folds, as `find_label_errors` does.
+
+    Only in folds is every photograph tested by trainings that have not seen it. Each repeat of each
+    row counts as one training.
+    """
+    in_folds = [s for s in finished if any(run.fold is not None for run in s.finished)]
+    return {
+        series: find_label_errors([judged for summary in group for judged in summary.judged])
+        for series, group in by_series(in_folds).items()
+    }
+
+
+def draw_sheets(
+    folder: Path,
+    found: Mapping[str, pd.DataFrame],
+    finished: Iterable[Summary],
+    inventory: Sequence[str],
+    images: NDArray[np.uint8] | None,
+) -> None:
+    """Draw the figure label-errors-NAME of each series into `folder`, NAME as figures.name_of gives
+    it: the first image of each photograph.
+
+    Args:
+        found: what `find_in_folds` returned for `finished`.
+        inventory: paths in the order of `images`.
+        images: (N, size, size, 3), memory-mapped; None to draw no image of the data set.
+    """
+    if images is None:
+        return
+    places = {path: row for row, path in enumerate(inventory)}
+    groups = by_series(finished)
+    for series, errors in found.items():
+        shown = errors.head(MOST)
+        if shown.empty:
+            continue
+        captions = [
+            "\n".join(
+                [
+                    f"given {figures.shortened(row['truth'])}",
+                    f"or {figures.shortened(row['suggestion'])}?",
+                    f"confidence {100 * row['confidence']:.1f} %",
+                    figures.shortened(origin(row["photograph"]), 32),
+                ]
+            )
+            for row in shown.to_dict("records")
+        ]
+        name = figures.name_of(groups[series][0])
+        pictures = [images[places[path]] for path in shown["path"]]
+        figures.draw_pictures(folder / f"label-errors-{name}", pictures, captions)
+
+
+def errors_table(errors: pd.DataFrame) -> str:
+    """Return a table of possible label errors, rows of `find_label_errors`."""
+    rows = [
+        [
+            escaped(origin(row["photograph"])),
+            escaped(row["truth"]),
+            escaped(row["suggestion"]),
+            percent(row["confidence"]),
+            f"{row['wrong'] * row['trainings']:.0f} of {row['trainings']}",
+            row["images"],
+            code(row["path"]),
+        ]
+        for row in errors.head(MOST).to_dict("records")
+    ]
+    head = [
+        "Origin",
+        "Given",
+        "Suggested",
+        "Confidence",
+        "Trainings wrong",
+        "Images",
+        "One of them",
+    ]
+    return table(head, rows)
