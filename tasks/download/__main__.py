@@ -10,7 +10,6 @@ source.json. The state of the source is written to data/source_state.json.
 
 import json
 import sys
-from dataclasses import asdict
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
@@ -38,10 +37,14 @@ def main(*arguments: str) -> None:
         contents = contents_of(folder)
         if not contents.images:
             raise StudyError(f"{dataset.source}: {fetched.reference}: contains no images")
-        origin = {"reference": fetched.reference, "version": fetched.version}
-        ignored = {"ignored": fetched.ignored.total(), "ignored_kinds": fetched.ignored}
-        source = {"source": dataset.source} | origin | ignored | asdict(contents)
-        write_json(folder / "source.json", source)
+        source = {
+            "source": dataset.source,
+            "reference": fetched.reference,
+            "version": fetched.version,
+            "ignored": fetched.ignored.total(),
+            "ignored_kinds": fetched.ignored,
+        }
+        write_json(folder / "source.json", source | vars(contents))
     write_json(SOURCE_STATE, fetched.state)
     for split, classes in contents.splits.items():
         print(f"{split}: " + ", ".join(f"{name} {count}" for name, count in classes.items()))

@@ -119,8 +119,9 @@ def entry_problem(entry: zipfile.ZipInfo) -> str | None:
     if entry.flag_bits & 0x1:
         return "is encrypted"
     if entry.file_size > LARGEST_FILE:
-        size, limit = format_bytes(entry.file_size), format_bytes(LARGEST_FILE)
-        return f"unpacks to {size}, the limit is {limit}"
+        return (
+            f"unpacks to {format_bytes(entry.file_size)}, the limit is {format_bytes(LARGEST_FILE)}"
+        )
     return None
 
 

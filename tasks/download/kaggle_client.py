@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from kagglesdk.datasets.types.dataset_api_service import (
     ApiGetDatasetRequest,
 )
 from kagglesdk.kaggle_env import get_env
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 from hemotune.errors import StudyError
 
@@ -88,8 +89,10 @@ def sign_in() -> Credentials:
     if not found and login.exists():
         warn_if_others_can_read(login)
         if saved := KaggleCredentials.load(connect(found)):
-            what = "the login of `kaggle auth login`"
-            return Credentials(token=call_kaggle(saved.get_access_token, what, signed_in=True))
+            token = call_kaggle(
+                saved.get_access_token, "the login of `kaggle auth login`", signed_in=True
+            )
+            return Credentials(token=token)
     return found
 
 
@@ -226,29 +229,24 @@ def error_of_status(
 
 def retry_after(response: requests.Response) -> float | None:
     """Return the seconds in a Retry-After header (a number or a date), or None."""
-    value = response.headers.get("Retry-After", "")
-    if value.isdigit():
-        return int(value)
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    with contextlib.suppress(InvalidHeader):
+        return Retry().get_retry_after(response.raw)
     return None
 
 
 def current_version(handle: str) -> Version:
     """Return the current version of the data set OWNER/NAME; raises as `call_kaggle`."""
-    request = ApiGetDatasetRequest()
-    request.owner_slug, request.dataset_slug = handle.split("/")
-    credentials = sign_in()
-    with connect(credentials) as client:
-        get = client.datasets.dataset_api_client.get_dataset
-        found = call_kaggle(lambda: get(request), handle, bool(credentials))
+    found = send(ApiGetDatasetRequest(), "get_dataset", handle, handle)
     if not found.current_version_number:
         raise StudyError(
             f"kaggle: {handle}: the response has no current version; set dataset.version to a "
             "number in the profile"
         )
-    updated = found.last_updated.isoformat() if found.last_updated else ""
-    return Version(found.current_version_number, updated, datetime.now(UTC))
+    return Version(
+        number=found.current_version_number,
+        updated=found.last_updated.isoformat() if found.last_updated else "",
+        asked=datetime.now(UTC),
+    )
 
 
 def request_zip(handle: str, version: int) -> requests.Response:
@@ -256,13 +254,24 @@ def request_zip(handle: str, version: int) -> requests.Response:
     as `call_kaggle`.
     """
     request = ApiDownloadDatasetRequest()
-    request.owner_slug, request.dataset_slug = handle.split("/")
     request.dataset_version_number = version
-    credentials = sign_in()
-    download = connect(credentials).datasets.dataset_api_client.download_dataset
-    what = f"{handle} version {version}"
-    answer: requests.Response = call_kaggle(lambda: download(request), what, bool(credentials))
+    answer: requests.Response = send(
+        request, "download_dataset", handle, f"{handle} version {version}"
+    )
     return answer
+
+
+def send(request: Any, method: str, handle: str, what: str) -> Any:  # kagglesdk has no types
+    """Sign in, and return the answer to a request about a data set; raises as `call_kaggle`.
+
+    Args:
+        method: of Kaggle's client, to which the request belongs.
+        what: what is requested, for messages.
+    """
+    request.owner_slug, request.dataset_slug = handle.split("/")
+    credentials = sign_in()
+    call = getattr(connect(credentials).datasets.dataset_api_client, method)
+    return call_kaggle(lambda: call(request), what, bool(credentials))
 
 
 def seconds(variable: str, default: float) -> float:
@@ -272,13 +281,10 @@ def seconds(variable: str, default: float) -> float:
         StudyError: it is set to anything else.
     """
     text = os.environ.get(variable)
-    try:
-        value = float(text or default)
-    except ValueError:
-        value = -1.0
-    if not (0 < value < math.inf):
-        raise StudyError(f"{variable}: {text!r} is not a number of seconds above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text or default)) < math.inf:
+            return value
+    raise StudyError(f"{variable}: {text!r} is not a number of seconds above 0")
 
 
 def timeout() -> tuple[float, float]:

@@ -10,16 +10,14 @@ HEMOTUNE_CACHE, the cache folder; HEMOTUNE_TIMEOUT, seconds without a byte after
 counts as stalled; HEMOTUNE_PAUSE, seconds before the second attempt, doubled before each later one.
 """
 
-import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from math import ceil
@@ -28,6 +26,7 @@ from typing import TypeVar
 from urllib.parse import urljoin
 
 import requests
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from platformdirs import user_cache_path
 
 from hemotune.errors import StudyError, TemporaryError
@@ -164,13 +163,14 @@ def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambd
             if gained() - before >= 1_000_000:
                 failures, before = 0, gained()
             failures += 1
-            wait = problem.wait
-            if wait is None:
-                wait = seconds("HEMOTUNE_PAUSE", 2) * 2 ** (failures - 1)
+            pause = seconds("HEMOTUNE_PAUSE", 2) * 2 ** (failures - 1)
+            wait = pause if problem.wait is None else problem.wait
             if failures == ATTEMPTS or wait > LONGEST_WAIT:
-                why = f"gave up after {failures} attempts"
-                if wait > LONGEST_WAIT:
-                    why = f"the server requests a pause of {round(wait, 1):g} s"
+                why = (
+                    f"the server requests a pause of {round(wait, 1):g} s"
+                    if wait > LONGEST_WAIT
+                    else f"gave up after {failures} attempts"
+                )
                 kept = f"; {kept_text(gained())}" if gained() else ""
                 raise TemporaryError(
                     f"{what}: {problem}; {why}. Check the network and try again later{kept}"
@@ -182,19 +182,18 @@ def retry(what: str, attempt: Callable[[], T], gained: Callable[[], int] = lambd
             time.sleep(wait)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder: if two checkouts download at once, the second waits for the zip.
+def locked(folder: Path) -> AcquireReturnProxy[FileLock]:
+    """Take the lock of a folder and return it, to be released by a `with` block: if two checkouts
+    download at once, the second waits for the zip.
 
     The lock is released when its process ends.
     """
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"kaggle: another run is downloading to {folder}; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    lock = FileLock(folder / ".lock")
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        print(f"kaggle: another run is downloading to {folder}; waiting for it", flush=True)
+        return lock.acquire()
 
 
 def transfer(handle: str, version: int, partial: Path) -> None:
@@ -219,8 +218,8 @@ def transfer(handle: str, version: int, partial: Path) -> None:
             link = urljoin(answer.url, answer.headers.get("Location", ""))
             answer = requests.get(link, headers=headers, stream=True, timeout=timeout())
         with answer as response:
-            start = prepare_partial(response, partial, f"{handle} version {version}")
-            receive(response, partial, start)
+            prepare_partial(response, partial, f"{handle} version {version}")
+            receive(response, partial)
     except requests.RequestException as error:
         raise RetryableError(describe_failure(error)) from None
     except OSError as error:
@@ -232,10 +231,10 @@ def transfer(handle: str, version: int, partial: Path) -> None:
         raise
 
 
-def prepare_partial(response: requests.Response, partial: Path, what: str) -> int:
-    """Check the headers of a response; return the byte at which its body starts.
+def prepare_partial(response: requests.Response, partial: Path, what: str) -> None:
+    """Check the headers of a response, and truncate `partial` to where its body starts.
 
-    Truncates `partial` there, and writes the server's description of the whole file beside it.
+    If that is its first byte, write the server's description of the whole file beside it.
 
     Raises:
         RetryableError, StudyError: the body is not (a part of) the zip.
@@ -260,7 +259,7 @@ def prepare_partial(response: requests.Response, partial: Path, what: str) -> in
             raise RetryableError(
                 "the file on the server changed between two parts; discarded the first"
             )
-        return have
+        return
     if have:
         print(
             f"kaggle: {what}: the server sends the whole file again; discarding the "
@@ -272,17 +271,16 @@ def prepare_partial(response: requests.Response, partial: Path, what: str) -> in
     write_json(
         note_of(partial), asdict(RemoteFile(int(size) if size.isdigit() else None, validator))
     )
-    return 0
 
 
-def receive(response: requests.Response, partial: Path, start: int) -> None:
-    """Append the body, which starts at byte `start`, to `partial`, with progress.
+def receive(response: requests.Response, partial: Path) -> None:
+    """Append the body, which starts where `partial` ends, with progress.
 
     Raises:
         RetryableError: the body ended early.
         StudyError: the disk has too little space.
     """
-    total = read_note(partial).size
+    start, total = length(partial), read_note(partial).size
     left = total - start if total is not None else 0
     free = shutil.disk_usage(partial.parent).free
     if left > free:

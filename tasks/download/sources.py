@@ -38,7 +38,7 @@ class Contents:
 
     images: int
     photographs: int
-    splits: dict[str, dict[str, int]]  # number of images by split and class
+    splits: dict[str, Counter[str]]  # number of images by split and class
     # Of the sorted lines "sha256 of the file, two spaces, path", as sha256sum prints them
     sha256: str
 
@@ -195,14 +195,13 @@ def contents_of(folder: Path) -> Contents:
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
     digest = hashlib.sha256()
-    splits: dict[str, dict[str, int]] = {}
+    splits: dict[str, Counter[str]] = {}
     progress = Progress("checksum", len(paths), "files")
     for done, path in enumerate(paths, start=1):
         digest.update(f"{sha256_of(folder / path)}  {path}\n".encode())
         if path.startswith("images/"):
             _, split, name, _ = path.split("/")
-            classes = splits.setdefault(split, {})
-            classes[name] = classes.get(name, 0) + 1
+            splits.setdefault(split, Counter())[name] += 1
         progress.update(done)
     return Contents(
         images=sum(sum(classes.values()) for classes in splits.values()),
