@@ -33,7 +33,6 @@ from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
 from hemotune.splits import ImageSplit, read_split  # noqa: E402
 from hemotune.training import resume  # noqa: E402
-from hemotune.training.delivery import Delivered, deliver  # noqa: E402
 from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
 from hemotune.training.model import (  # noqa: E402
@@ -46,6 +45,7 @@ from hemotune.training.model import (  # noqa: E402
 )
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
 from hemotune.training.resume import LAST_EPOCHS  # noqa: E402
+from tasks.finetune.delivery import Delivered, deliver  # noqa: E402
 
 
 @dataclass(frozen=True)
