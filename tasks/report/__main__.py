@@ -27,6 +27,7 @@ from tasks.report import (
     experiments,
     figures,
     findings,
+    health,
     label_errors,
     mistakes,
     original,
@@ -35,6 +36,7 @@ from tasks.report import (
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
 from tasks.report.results import (
+    ORIGINAL_FACTORS,
     TIMES,
     FailedRun,
     FinishedRun,
@@ -42,6 +44,7 @@ from tasks.report.results import (
     by_series,
     read_runs,
     results_table,
+    shown_factors,
     summaries_of,
 )
 from tasks.report.software import WARNING, different_software
@@ -56,6 +59,7 @@ MODULES = {
     "experiments": experiments,
     "figures": figures,
     "findings": findings,
+    "health": health,
     "label_errors": label_errors,
     "mistakes": mistakes,
     "original": original,
@@ -162,10 +166,12 @@ def write_study(
         summaries=summaries,
         finished=finished,
         by_experiment=by_experiment,
+        factors=[name for name in shown_factors(summaries) if name not in ORIGINAL_FACTORS],
         axes=[a for a in ("backbone", "training") if len(getattr(study.params, f"{a}s")) > 1],
         warnings=warnings,
         suspects=suspects,
         failures=failures_of(runs),
+        unsound=health.unsound_trainings(finished_runs),
         broken_rules=broken_rules(study.rules),
         rules_off=[rule.rule for rule in study.rules if rule.severity == "off"],
         software=different_software(summaries),
@@ -212,10 +218,13 @@ def summary_of(
     for name, group in by_series(summaries).items():
         lines += [
             name + (" (sample: drawn images)" if study.is_sample else ""),
-            plain_table(experiments.TABLE_HEAD, experiments.result_rows(group)),
+            plain_table(experiments.table_head(group), experiments.result_rows(group)),
+            *[plain(line) for line in health.unsound_rows(group)],
             "",
         ]
     lines += [plain(f"failed: {reason}") for reason in failures_of(runs)]
+    finished = [run for run in runs if isinstance(run, FinishedRun)]
+    lines += [plain(f"unsound: {line}") for line in health.unsound_trainings(finished)]
     lines += [plain(warning) for warning in warnings]
     if software := different_software(summaries):
         lines.append(plain(f"{WARNING}\n{bullets(software)}"))

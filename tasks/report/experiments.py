@@ -2,7 +2,7 @@
 the results table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hemotune.markup import code, escaped
 from hemotune.settings.experiment import architecture
@@ -14,14 +14,14 @@ from tasks.report.results import (
     Summary,
     changed_factors,
     groups_of,
+    shown_factors,
 )
 
-TABLE_HEAD = [
-    "Model",
-    *(factor.column for factor in FACTORS.values()),
-    "Accuracy",
-    "Learning Time(ms)",
-]
+
+def table_head(summaries: Iterable[Experiment]) -> list[str]:
+    """Return the head of the results table."""
+    factors = [FACTORS[name].column for name in shown_factors(summaries)]
+    return ["Model", *factors, "Accuracy", "Learning Time(ms)"]
 
 
 def title_of(experiment: Experiment, first: Experiment) -> str:
@@ -32,14 +32,22 @@ def title_of(experiment: Experiment, first: Experiment) -> str:
     if not changed:
         return "Basic" if experiment is first else f"The same as {escaped(first.experiment)}"
     return "Change " + listed(
-        f"{FACTORS[name].phrase} to {FACTORS[name].wording(getattr(experiment, name))}"
+        f"{FACTORS[name].phrase} to {escaped(FACTORS[name].wording(getattr(experiment, name)))}"
         for name in changed
     )
 
 
+def settings_of(experiment: Experiment, factors: Iterable[str]) -> list[str]:
+    """Return a line for each of `factors`, e.g. `Epochs: 20`."""
+    return [
+        f"{FACTORS[name].title}: {escaped(FACTORS[name].wording(getattr(experiment, name)))}"
+        for name in factors
+    ]
+
+
 def architectures(experiment: Experiment, backbones: Sequence[str]) -> list[str]:
     """Return the experiment's architecture with each of the backbones, as code."""
-    head = (experiment.layers, experiment.units)
+    head = (experiment.layers, experiment.units, experiment.head)
     return [code(architecture(backbone, *head)) for backbone in backbones]
 
 
@@ -75,6 +83,7 @@ def result_rows(summaries: Sequence[Summary]) -> list[Row]:
     best = percent(max((summary.accuracy for summary in finished), default=0))
     times = {milliseconds(summary.seconds) for summary in finished}
     extremes = {min(times), max(times)} if len(times) > 1 else set()
+    factors = shown_factors(summaries)
     rows: list[Row] = []
     for group in groups_of(summaries):
         if rows:
@@ -82,9 +91,9 @@ def result_rows(summaries: Sequence[Summary]) -> list[Row]:
         for summary in group:
             changed = changed_factors(summary, summaries[0])
             cells = [bold(summary.experiment)]
-            for name, factor in FACTORS.items():
-                value = factor.wording(getattr(summary, name))
-                cells.append(bold(value) if name in changed else value)
+            for name in factors:
+                value = FACTORS[name].wording(getattr(summary, name))
+                cells.append(bold(value) if name in changed else escaped(value))
             if summary.finished:
                 accuracy, time = percent(summary.accuracy), milliseconds(summary.seconds)
                 cells.append(bold(accuracy) if accuracy == best else accuracy)

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from hemotune.files import new_file
 from tasks.report.markdown import origin, rate
-from tasks.report.results import Experiment, FinishedRun, Summary
+from tasks.report.results import (
+    FACTORS,
+    ORIGINAL_FACTORS,
+    Experiment,
+    FinishedRun,
+    Summary,
+    shown_factors,
+    spaced,
+)
 
 # Okabe and Ito's palette, safe for colour-blind readers (https://jfly.uni-koeln.de/color/), its
 # yellow left out: too pale on white.
@@ -121,15 +129,22 @@ def name_of(summary: Summary) -> str:
     return f"{summary.protocol.replace(' ', '-')}-{summary.backbone}.png"
 
 
-def label_of(experiment: Experiment) -> str:
-    """Return an experiment's name and factors in two short lines."""
+def label_of(experiment: Experiment, factors: Iterable[str]) -> str:
+    """Return an experiment's name and factors in short lines; `factors` are those shown."""
     units = f"D({experiment.units})"
     layers = units if experiment.layers == 1 else f"{experiment.layers} × {units}"
-    return f"{experiment.experiment}\n{layers}, {rate(experiment.learning_rate)}"
+    others = [
+        f"{spaced(name)} {FACTORS[name].wording(getattr(experiment, name))}"
+        for name in factors
+        if name not in ORIGINAL_FACTORS
+    ]
+    lines = [experiment.experiment, f"{layers}, {rate(experiment.learning_rate)}"]
+    return "\n".join([*lines, *([", ".join(others)] if others else [])])
 
 
 def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
     """Draw validation loss and accuracy over epochs to the PNG `path`, a line for each run."""
+    factors = shown_factors(runs)
     figure = new_figure(9, 4.4)
     both = figure.subplots(1, 2)
     for axes, name in zip(both, ("loss", "accuracy"), strict=True):
@@ -140,7 +155,7 @@ def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str)
                 if len(history) <= 30
                 else {"markevery": (number % 5, max(len(history) // 12, 1))}
             )
-            label = label_of(run).replace("\n", ": ")
+            label = label_of(run, factors).replace("\n", ": ", 1).replace("\n", ", ")
             axes.plot(
                 history["epoch"],
                 history[f"validation_{name}"],
@@ -164,7 +179,8 @@ def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
     """Draw test accuracy with its interval and learning time of every experiment to the PNG `path`,
     a mark for each series.
     """
-    names = {summary.experiment: label_of(summary) for summary in summaries}
+    factors = shown_factors(summaries)
+    names = {summary.experiment: label_of(summary, factors) for summary in summaries}
     experiments = list(names)
     series = list(dict.fromkeys(summary.series for summary in summaries))
     figure = new_figure(9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments))

@@ -6,6 +6,7 @@ An effect is reported as a finding only if the data support it.
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hemotune.evaluation.statistics import Difference, difference
 from hemotune.markup import escaped
@@ -21,13 +22,9 @@ from tasks.report.markdown import (
 )
 from tasks.report.results import FACTORS, Summary, best_of, by_series, paired
 
-# The factors in the order of the report: three of an experiment, one of a series.
-TITLES = {
-    "units": "Units of the hidden layers",
-    "layers": "Hidden layers",
-    "learning_rate": "Learning rate",
-    "backbone": "Backbone",
-}
+# The factors in the order of the report: those of an experiment, one of a series.
+TITLES = {"units": FACTORS["units"].title}
+TITLES |= {name: factor.title for name, factor in FACTORS.items()} | {"backbone": "Backbone"}
 LEVEL = 0.05
 
 
@@ -74,9 +71,13 @@ def effects_of(summaries: Sequence[Summary]) -> list[Effect]:
     """
     finished = [summary for summary in summaries if summary.finished]
     effects = []
-    factors = [factor for factor in TITLES if factor in FACTORS]
     for series, group in by_series(finished).items():
-        pairs = [(factor, *pair) for factor in factors for pair in pairs_of(group, factor)]
+        pairs = [
+            (factor, *pair)
+            for factor in TITLES
+            if factor in FACTORS
+            for pair in pairs_of(group, factor)
+        ]
         effects += compared(series, pairs)
     for protocol in dict.fromkeys(summary.protocol for summary in finished):
         group = [summary for summary in finished if summary.protocol == protocol]
@@ -86,13 +87,22 @@ def effects_of(summaries: Sequence[Summary]) -> list[Effect]:
 
 
 def pairs_of(summaries: Iterable[Summary], factor: str) -> list[tuple[Summary, Summary]]:
-    """Return the pairs that differ in `factor` and in no other, the smaller value first."""
+    """Return the pairs that differ in `factor` and in no other: the smaller value first, of names
+    that which params.yaml has first.
+    """
+    summaries = list(summaries)
+    places = {getattr(one, factor): place for place, one in reversed([*enumerate(summaries)])}
+
+    def order(summary: Summary) -> float:
+        value = getattr(summary, factor)
+        return float(places[value] if isinstance(value, str) else value)
+
     others = [name for name in (*FACTORS, "backbone") if name != factor]
 
     def fixed(summary: Summary) -> list[object]:
         return [getattr(summary, name) for name in others]
 
-    ordered = sorted(summaries, key=lambda one: (*fixed(one), getattr(one, factor), one.experiment))
+    ordered = sorted(summaries, key=lambda one: (*fixed(one), order(one), one.experiment))
     return [
         (first, second)
         for first, second in itertools.combinations(ordered, 2)
@@ -151,13 +161,15 @@ def finding(effect: Effect) -> str:
 def time_sentence(effects: Sequence[Effect]) -> str:
     """Return the ratio of learning times between the smallest and the largest value of a factor."""
     factor = effects[0].factor
-    if factor == "backbone":  # compares the first name with the last
-        widest = max(effects, key=lambda effect: effect.second.backbone)
+
+    def values(effect: Effect) -> tuple[Any, Any]:  # Any: numbers, or names
+        return getattr(effect.first, factor), getattr(effect.second, factor)
+
+    if isinstance(values(effects[0])[0], str):  # compares the first name with the last
+        first = values(effects[0])[0]
+        widest = [effect for effect in effects if values(effect)[0] == first][-1]
     else:
-        widest = max(
-            effects,
-            key=lambda effect: getattr(effect.second, factor) - getattr(effect.first, factor),
-        )
+        widest = max(effects, key=lambda effect: values(effect)[1] - values(effect)[0])
     return f"Learning time, {widest.values}: × {widest.time_ratio:.2f}."
 
 

@@ -9,6 +9,7 @@ from hemotune.evaluation.predictions import classes_of, per_photograph, photogra
 from hemotune.evaluation.statistics import accuracy, expected_calibration_error
 from hemotune.markup import escaped
 from hemotune.settings.experiment import architecture
+from tasks.report.health import unsound_trainings
 from tasks.report.markdown import names_of, percent, render
 from tasks.report.mistakes import class_table
 from tasks.report.results import FinishedRun, Summary, best_by_validation
@@ -35,13 +36,14 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
         study=study,
         run=run,
         warnings=warnings,
-        architecture=architecture(run.backbone, run.layers, run.units, run.metrics.head),
+        architecture=architecture(run.backbone, run.layers, run.units, run.head),
         versions=[escaped(f"{name} {number}") for name, number in versions],
         classes=classes_of(judged),
         per_image=accuracy([judged]),
         per_photograph=accuracy([per_photograph(judged)]) if known else None,
         calibration_error=expected_calibration_error(judged),
         choice=explain_choice(run, runs),
+        unsound=unsound_trainings([run]),
         origin_of_test=origin_of_test(controls.shared_photographs if controls else None),
         scores=[f"{NAMES[name]} {percent(value)}" for name, value in scores.items()],
         class_table=class_table(judged),

@@ -20,11 +20,15 @@ from tasks.report.markdown import (
     table,
 )
 from tasks.report.protocols import cut_in_short, trainings_of
-from tasks.report.results import FACTORS, Experiment, FinishedRun, Summary
+from tasks.report.results import FACTORS, ORIGINAL_FACTORS, Experiment, Summary
 from tasks.report.study import Study
 
 NOTEBOOK = "https://colab.research.google.com/drive/18BXx_fb77k9KbYsv_bVidVf9FhbqK2KA"
 DATA_SET = "https://www.kaggle.com/datasets/paultimothymooney/blood-cells"
+HEADS = {
+    "flatten": "F: flattened",
+    "average": "**A: the mean of each feature map, in place of F**",
+}
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the original's words, and ours
 
 
@@ -95,8 +99,9 @@ def fields_of(row: Mapping[str, str]) -> dict[str, Any]:  # Any: each field has 
 
 
 def same_experiment(row: SiblingRow, experiment: Experiment) -> bool:
-    """Return whether backbone and factors are the same; names may differ."""
-    return all(getattr(row, name) == getattr(experiment, name) for name in ("backbone", *FACTORS))
+    """Return whether backbone and the original's factors are the same; names may differ."""
+    names = ("backbone", *ORIGINAL_FACTORS)
+    return all(getattr(row, name) == getattr(experiment, name) for name in names)
 
 
 def fits(accuracy: float, images: int) -> bool:
@@ -215,9 +220,10 @@ def tables_beside_ours(
     protocols = list(dict.fromkeys(summary.protocol for summary in summaries))
     accuracies, times = [], []
     for row in rows:
-        ours = {
-            one.protocol: one for one in summaries if one.finished and same_experiment(row, one)
-        }
+        ours: dict[str, Summary] = {}  # by protocol; the first of several that are the same
+        for one in summaries:
+            if one.finished and same_experiment(row, one):
+                ours.setdefault(one.protocol, one)
         inside = f"{row.layers} × D({row.units})"
         names = [
             bold(row.model),
@@ -242,8 +248,8 @@ def tables_beside_ours(
     ]
 
 
-def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
-    """Return a table of the settings of the original, as far as known, and of these `runs`."""
+def protocols_table(study: Study, summaries: Sequence[Summary]) -> str:
+    """Return a table of the settings of the original, as far as known, and of these rows."""
     profile, split = study.profile, study.profile.split
     numbers = [
         f"{protocol} ({cut_in_short(rows, split)}): {len(rows.train):,} / "
@@ -258,7 +264,13 @@ def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
     training = profile.training
     scale = training.learning_rate_scale
     times = "" if scale == 1 else f", times {scale:g}"
+    runs = [run for summary in summaries for run in summary.finished]
     machines = sorted({escaped(run.metrics.processor) for run in runs}) or ["no runs"]
+
+    def ours(name: str, words: Mapping[str, str] | None = None) -> str:
+        found = [FACTORS[name].wording(getattr(summary, name)) for summary in summaries]
+        return listed(dict.fromkeys((words or {}).get(value, escaped(value)) for value in found))
+
     rows = [
         [
             "Images",
@@ -268,8 +280,12 @@ def protocols_table(study: Study, runs: Iterable[FinishedRun]) -> str:
         ["Train / validation / test", "8,000 / 2,000 / 2,500, random 64/16/20", "; ".join(numbers)],
         ["Image size", "not stated", f"{profile.images.size} × {profile.images.size}"],
         ["Initial weights", "ImageNet", weights],
-        ["Epochs, batch size", "not stated", f"{training.epochs}, {training.batch_size}"],
-        ["Dropout", "0.5", f"{training.dropout:g}"],
+        ["Head", "F, not explained", ours("head", HEADS)],
+        ["Epochs", "not stated", ours("epochs")],
+        ["Batch size", "not stated", ours("batch_size")],
+        ["Dropout", "0.5", ours("dropout")],
+        ["Epoch that is kept", "the last, as Keras does", ours("keep")],
+        ["BatchNormalization's averages", "as trained, as Keras does", ours("averages")],
         ["Learning rate", "as in the table", f"as in the table{times}"],
         [
             "Trainings of a row, seed",

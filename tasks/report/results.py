@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
+from pydantic import ValidationError
 
 from hemotune.errors import StudyError
 from hemotune.evaluation.predictions import Judged, judge, per_photograph, photographs_known
 from hemotune.evaluation.statistics import Estimate, accuracy
 from hemotune.files import read_json
 from hemotune.paths import FAILURES, INVENTORY, PHOTOGRAPHS, RESULTS
+from hemotune.settings.experiment import Experiment as ExperimentSettings
 from hemotune.settings.params import Params
+from hemotune.settings.report import Unsound
+from hemotune.settings.training import Training as TrainingSettings
 from hemotune.settings.trainings import Training, parse
 from hemotune.splits import ImageSplit
 from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
+from tasks.report.soundness import Problem, problems_of
 from tasks.report.study import Study
 
 # By split: the true class of each image that a run must predict, indexed and sorted by path.
@@ -26,21 +31,34 @@ Truths: TypeAlias = dict[str, "pd.Series[str]"]
 
 
 class Factor(NamedTuple):
+    title: str  # of its findings
     column: str  # of the results table
     phrase: str  # in a section's title
     wording: Callable[[Any], str]  # Any: of a value, which is an int, a float or a name
 
 
+def spaced(name: str) -> str:
+    """Return a value of the settings as words, e.g. `as trained`."""
+    return name.replace("_", " ")
+
+
 # The factors of an experiment in the order of the report; the keys are fields of Experiment.
 FACTORS = {
-    "layers": Factor("Hidden Layer", "the number of hidden layers", str),
-    "units": Factor("Dense Count", "dense value", str),
-    "learning_rate": Factor("Learning Rate", "learning rate value", rate),
+    "layers": Factor("Hidden layers", "Hidden Layer", "the number of hidden layers", str),
+    "units": Factor("Units of the hidden layers", "Dense Count", "dense value", str),
+    "learning_rate": Factor("Learning rate", "Learning Rate", "learning rate value", rate),
+    "epochs": Factor("Epochs", "Epochs", "the number of epochs", str),
+    "batch_size": Factor("Batch size", "Batch Size", "batch size", str),
+    "dropout": Factor("Dropout", "Dropout", "dropout", "{:g}".format),
+    "head": Factor("Head", "Head", "the head's input", str),
+    "keep": Factor("Epoch that is kept", "Keep", "the epoch that is kept", str),
+    "averages": Factor("Averages", "Averages", "BatchNormalization's averages", spaced),
 }
+# Those of the original; the others are shown where they differ between rows.
+ORIGINAL_FACTORS = ("layers", "units", "learning_rate")
 SPLITS = ("train", "validation", "test")
 # Columns of results.csv that hold a value of metrics.json.
 DETAILS = (
-    "epochs",
     "parameters",
     "device",
     "processor",
@@ -54,18 +72,24 @@ DETAILS = (
 TIMES = ("learning_time_seconds", "learning_time", "learning_time_ms", "images_per_second")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A row of the study, with one backbone."""
+    """A row of the study, with one backbone; what it does not set is as in the profile."""
 
     experiment: str
     backbone: str
     layers: int
     units: int
     learning_rate: float
+    epochs: int = 1
+    batch_size: int = 32
+    dropout: float = 0.5
+    head: str = "flatten"
+    keep: str = "last"
+    averages: str = "recomputed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run(Experiment):
     """One training of an experiment that params.yaml names."""
 
@@ -77,23 +101,24 @@ class Run(Experiment):
     pooled: str  # the protocol under which it is reported: all folds are one, e.g. `5 folds`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FailedRun(Run):
     """A run without results."""
 
     failed: str  # the reason
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinishedRun(Run):
     """A run with results: history.csv, a row for each epoch, and the test's predictions."""
 
     metrics: Metrics
     history: pd.DataFrame
     judged: Judged
+    problems: list[Problem]  # the rules of soundness that it breaks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary(Experiment):
     """The trainings of an experiment in one protocol: its repeats, in folds those of each fold.
 
@@ -160,12 +185,13 @@ class Summary(Experiment):
         return accuracy([per_photograph(one) for one in on_common_images(self.judged)])
 
 
-def runs_of(params: Params, folds: int) -> list[Run]:
+def runs_of(params: Params, folds: int, training: TrainingSettings) -> list[Run]:
     """Return the runs that the axes of params.yaml name, by protocol, backbone, experiment and
     training, each in the order in which params.yaml lists them.
 
     Args:
         folds: the profile's `split.folds`.
+        training: the profile's, which holds what an experiment does not set.
     """
     protocols: dict[str, list[str]] = {}
     for entry in params.trainings:
@@ -175,9 +201,7 @@ def runs_of(params: Params, folds: int) -> list[Run]:
         Run(
             experiment=name,
             backbone=backbone,
-            layers=experiment.layers,
-            units=experiment.units,
-            learning_rate=experiment.learning_rate,
+            **factors_of(experiment, training),
             key=f"{name}-{backbone}-{entry}",
             training=entry,
             pooled=pooled,
@@ -186,6 +210,12 @@ def runs_of(params: Params, folds: int) -> list[Run]:
         for (pooled, entries), backbone, (name, experiment) in axes
         for entry in entries
     ]
+
+
+def factors_of(experiment: ExperimentSettings, training: TrainingSettings) -> dict[str, Any]:
+    """Return the value of each factor: the experiment's, or the profile's where it sets none."""
+    own = experiment.model_dump(include=set(FACTORS), exclude_none=True)
+    return training.model_dump(include=set(FACTORS)) | own
 
 
 def pooled_protocol(training: Training, folds: int) -> str:
@@ -212,8 +242,10 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
     truths = {entry: truths_of(classes, rows) for entry, rows in study.splits.items()}
     known = root / PHOTOGRAPHS
     photographs = pd.read_parquet(known) if known.exists() else None
+    profile = study.profile
+    bounds = profile.report.unsound
     runs: list[FinishedRun | FailedRun] = []
-    for run in runs_of(study.params, study.profile.split.folds):
+    for run in runs_of(study.params, profile.split.folds, profile.training):
         folder = root / RESULTS / run.key
         missing = [
             name
@@ -221,7 +253,7 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
             if not (folder / name).exists()
         ]
         if not missing:
-            runs.append(read_run(folder, run, truths[run.training], photographs))
+            runs.append(read_run(folder, run, truths[run.training], photographs, bounds))
             continue
         failure = root / FAILURES / f"{run.key}.json"
         reason = " ".join(read_json(failure)["reason"].split()) if failure.exists() else None
@@ -237,26 +269,30 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
 
 
 def read_run(
-    folder: Path, run: Run, truths: Truths, photographs: pd.DataFrame | None
+    folder: Path, run: Run, truths: Truths, photographs: pd.DataFrame | None, bounds: Unsound
 ) -> FinishedRun:
     """Return `run` with the results in `folder`, data/results/KEY.
 
     Args:
         truths: of the run's training.
         photographs: path and photograph, or None where photographs are unknown.
+        bounds: beyond which a training is unsound.
     """
-    metrics = Metrics.model_validate(read_json(folder / "metrics.json"))
+    metrics = read_metrics(folder / "metrics.json")
     for factor in FACTORS:
         trained, wanted = getattr(metrics, factor), getattr(run, factor)
         if trained != wanted:
             raise StudyError(
                 f"{RESULTS / run.key}/metrics.json: {factor} is {trained}, but "
-                f"params.yaml has {wanted} for {run.experiment}: the results are older "
-                "than params.yaml; run `dvc repro`"
+                f"the settings have {wanted} for {run.experiment}: the results are older "
+                "than params.yaml or the profile; run `dvc repro`"
             )
     try:
         predictions = pd.read_parquet(folder / "predictions.parquet")
-        judge_split(predictions, "validation", truths, photographs, metrics.validation)
+        validation = judge_split(predictions, "validation", truths, photographs, metrics.validation)
+        rows = predictions[predictions["split"] == "validation"]
+        others = rows.set_index("path").loc[validation.index]
+        problems = problems_of(metrics, validation, others, bounds)
         judged = judge_split(predictions, "test", truths, photographs, metrics.test)
     except (StudyError, OSError) as error:
         place = RESULTS / run.key
@@ -265,7 +301,26 @@ def read_run(
             "it again"
         ) from None
     history = pd.read_csv(folder / "history.csv")
-    return FinishedRun(**vars(run), metrics=metrics, history=history, judged=judged)
+    return FinishedRun(
+        **vars(run), metrics=metrics, history=history, judged=judged, problems=problems
+    )
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Return the metrics.json of a run.
+
+    Raises:
+        StudyError: it lacks a value, as that of an earlier version does.
+    """
+    try:
+        return Metrics.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise StudyError(
+            f"{RESULTS / path.parent.name / path.name}: {key}: {first['msg']}; run `dvc repro` to "
+            "train it again"
+        ) from None
 
 
 def truths_of(inventory: pd.DataFrame, rows: ImageSplit) -> Truths:
@@ -312,6 +367,7 @@ def judge_split(
 def results_table(runs: Iterable[FinishedRun | FailedRun]) -> pd.DataFrame:
     """Return the columns of results.csv and times.csv, a row for each run."""
     figures = [f"{split}_{name}" for split in SPLITS for name in Scores.model_fields]
+    figures += ["delivered_epoch", "unsound"]
     columns = ["key", "experiment", "backbone", "training", "protocol", "repeat", *FACTORS]
     columns += ["learning_rate_applied", "failed", *figures, *DETAILS, *TIMES]
     rows = []
@@ -321,6 +377,8 @@ def results_table(runs: Iterable[FinishedRun | FailedRun]) -> pd.DataFrame:
             metrics, seconds = run.metrics, run.metrics.learning_time_seconds
             values |= metrics.model_dump()
             values |= {f"{s}_{n}": value for s in SPLITS for n, value in getattr(metrics, s)}
+            values["delivered_epoch"] = metrics.health.delivered_epoch
+            values["unsound"] = ", ".join(problem.rule for problem in run.problems)
             values["software"] = metrics.software
             values["learning_time"] = duration(seconds)
             values["learning_time_ms"] = milliseconds(seconds)
@@ -331,6 +389,16 @@ def results_table(runs: Iterable[FinishedRun | FailedRun]) -> pd.DataFrame:
 def changed_factors(experiment: Experiment, first: Experiment) -> tuple[str, ...]:
     """Return the factors in which `experiment` differs from `first`."""
     return tuple(name for name in FACTORS if getattr(experiment, name) != getattr(first, name))
+
+
+def shown_factors(experiments: Iterable[Experiment]) -> list[str]:
+    """Return the original's factors, and those others that differ between the experiments."""
+    rows = list(experiments)
+    return [
+        name
+        for name in FACTORS
+        if name in ORIGINAL_FACTORS or len({getattr(row, name) for row in rows}) > 1
+    ]
 
 
 def groups_of(summaries: Sequence[Summary]) -> list[list[Summary]]:

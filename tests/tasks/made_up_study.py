@@ -5,10 +5,12 @@ import shutil
 
 import numpy
 import pandas
+from ruamel.yaml import YAML
 
 from hemotune.settings.params import Params
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
+from hemotune.settings.training import Training
 from hemotune.settings.trainings import parse
 from hemotune.training.records import Metrics
 from tasks.report.results import runs_of
@@ -19,6 +21,7 @@ ACCURACIES = {
     "random": [0.95, 0.99, 0.96, 0.72, 0.55, 0.94, 0.97],
     "held-out": [0.80, 0.83, 0.81, 0.61, 0.42, 0.79, 0.82],
 }
+EPOCHS = 12
 COPIES = 4  # images of one photograph
 PARAMS = """\
 profile: sample
@@ -40,6 +43,7 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
     different letters.
     """
     shutil.copytree(ROOT / "profiles", root / "profiles")
+    set_epochs(root / "profiles/sample.yaml")
     (root / "params.yaml").write_text(params)
     for folder in ("data/raw", "data/splits", "reports/validation"):
         (root / folder).mkdir(parents=True)
@@ -64,9 +68,10 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         root / "data/images.npy",
         random.integers(0, 255, (len(inventory), 32, 32, 3), dtype=numpy.uint8),
     )
+    mixed = numpy.random.default_rng(8).permutation(len(inventory))
     splits = {
         "random": cut(random.permutation(len(inventory))),
-        "held-out": cut(numpy.argsort(inventory["split"] == "TEST", kind="stable")),
+        "held-out": cut(mixed[numpy.argsort(inventory["split"][mixed] == "TEST", kind="stable")]),
     }
     params = read_params("", Params, root)
     folds = read_profile("split", Split, root).folds
@@ -114,11 +119,19 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         {"verdict": "warnings", "rules": rules, "great_expectations": {}},
     )
     names = list(params.experiments)
-    for number, run in enumerate(runs_of(params, folds)):
+    training = read_profile("training", Training, root)
+    for number, run in enumerate(runs_of(params, folds, training)):
         accuracy = ACCURACIES["held-out" if run.fold else run.protocol][
             names.index(run.experiment) % 7
         ]
         write_run(root, run, number, accuracy, inventory, splits[run.protocol], random, classes)
+
+
+def set_epochs(profile):
+    """Set the epochs of a profile to those of the made-up trainings."""
+    values = YAML(typ="safe").load(profile.read_text())
+    values["training"]["epochs"] = EPOCHS
+    YAML(typ="safe").dump(values, profile)
 
 
 def some(experiments, trainings, backbones="[ResNet50]"):
@@ -192,7 +205,11 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
                 }
             )
         )
-    epochs = numpy.arange(1, 13)
+    frames[0] = frames[0].assign(
+        **others_of(frames[0], run, classes, numpy.random.default_rng(number))
+    )
+    pandas.concat(frames).to_parquet(folder / "predictions.parquet")
+    epochs = numpy.arange(1, run.epochs + 1)
     rise = 1 - numpy.exp(-epochs / 3)
     history = {
         "epoch": epochs,
@@ -209,21 +226,11 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
         probability = frame[[f"probability_{name}" for name in classes]].to_numpy()
         right = float((numpy.array(classes)[probability.argmax(1)] == frame["truth"]).mean())
         figures[part] = {"loss": 0.4, "accuracy": right, "images": len(frame)}
-    predicted = frames[0][[f"probability_{name}" for name in classes]].to_numpy().argmax(axis=1)
-    for column in ("other_averages", *(f"epoch_{epoch}" for epoch in epochs[-5:])):
-        frames[0][column] = numpy.array(classes)[predicted]
-    pandas.concat(frames).to_parquet(folder / "predictions.parquet")
     factors = {name: value for name, value in vars(run).items() if name in Metrics.model_fields}
     rest = {
+        "health": health_of(run, frames[0], figures),
         "learning_rate_applied": run.learning_rate * 10,
         "learning_time_seconds": 60.0 + 1.234567 * number,
-        "epochs": 12,
-        "batch_size": 16,
-        "dropout": 0.5,
-        "head": "flatten",
-        "keep": "last",
-        "averages": "recomputed",
-        "health": health(run, figures, history),
         "parameters": 23_600_000,
         "images_per_second": 101.5,
         "device": "cpu",
@@ -236,21 +243,43 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
     write_json(folder / "metrics.json", factors | figures | rest)
 
 
-def health(run, figures, history):
-    """Return what a sound training did, as it stands in metrics.json."""
-    layers = range(1, run.layers + 1)
+def others_of(validation, run, classes, random):
+    """Return the classes predicted for the validation images under other averages and after each of
+    the last five epochs: those of the last epoch, but for some images.
+    """
+    names = numpy.array(classes)
+    last = validation[[f"probability_{name}" for name in classes]].to_numpy().argmax(axis=1)
+
+    def but_for(share):
+        other = random.integers(len(names), size=len(last))
+        return names[numpy.where(random.random(len(last)) < share, other, last)]
+
+    epochs = {f"epoch_{epoch}": but_for(0.02) for epoch in range(run.epochs - 4, run.epochs)}
+    return {"other_averages": but_for(0.005), **epochs, f"epoch_{run.epochs}": names[last]}
+
+
+def health_of(run, validation, figures):
+    """Return what a sound training did."""
+
+    def right(column):
+        return float((validation[column] == validation["truth"]).mean())
+
+    delivered = figures["validation"]
+    deliveries = [
+        {"keep": keep, "averages": averages, "epoch": epoch, "validation": delivered}
+        for keep, epoch in (("last", run.epochs), ("best", run.epochs - 1))
+        for averages in ("as_trained", "recomputed")
+    ]
     return {
-        "hidden": [{"name": f"hidden_{n}", "units": run.units, "dead": 0} for n in layers],
-        "train": figures["train"] | {"accuracy": figures["train"]["accuracy"] + 0.1},
-        "fit_accuracy": figures["train"]["accuracy"],
-        "deliveries": [
-            {"keep": keep, "averages": averages, "epoch": 12, "validation": figures["validation"]}
-            for keep in ("last", "best")
-            for averages in ("as_trained", "recomputed")
+        "hidden": [
+            {"name": f"dense_{layer}", "units": run.units, "dead": 1} for layer in range(run.layers)
         ],
-        "delivered_epoch": 12,
-        "last_epochs": history["validation_accuracy"][-5:].tolist(),
-        "other_averages": figures["validation"],
+        "train": figures["train"] | {"accuracy": figures["train"]["accuracy"] + 0.05},
+        "fit_accuracy": figures["train"]["accuracy"],
+        "deliveries": deliveries,
+        "delivered_epoch": run.epochs,
+        "last_epochs": [right(f"epoch_{epoch}") for epoch in range(run.epochs - 4, run.epochs + 1)],
+        "other_averages": delivered | {"accuracy": right("other_averages")},
     }
 
 

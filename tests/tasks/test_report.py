@@ -177,6 +177,40 @@ def test_an_effect_compares_what_differs_in_one_factor_alone():
     assert units.change.low < 0 < units.change.high
 
 
+def test_unsound_trainings_are_named_and_counted(small, tmp_path):
+    root = tmp_path / "unsound"
+    shutil.copytree(small, root)
+    path = root / "data/results/mn_resultset2-ResNet50-held-out-1/metrics.json"
+    health = json.loads(path.read_text())["health"]
+    health["hidden"][0]["dead"] = 9
+    change_metrics(path, health=health | {"fit_accuracy": 0.999})
+    status, printed = report_here(root)
+    assert status == 0, printed
+    text = (root / "reports/study.md").read_text()
+    top = text[: text.index("## 1.")]
+    assert "**1 of 3 trainings is unsound**" in top
+    (line,) = [line for line in top.splitlines() if "9 of 16 units of dense_0 are dead" in line]
+    assert line.startswith("> - `mn_resultset2-ResNet50-held-out-1`: ")
+    assert "but the fit reported 99.90% with it. Try `head: average` or" in line
+    row = "1 of 1 training of mn_resultset2 at 1e-5 is unsound: dead units in 1; below the fit in 1"
+    assert row in text[text.index("## 3.") : text.index("### 3.1.")] and row in printed
+    assert re.search(r"\| 9 of 16 \|.*\| \*\*unsound\*\*: dead units, below the fit \|", text)
+    assert len(re.findall(r"\| 1 of \d+ \|.*\| sound \|", text)) == 2
+    assert "**This training is unsound.**" in (root / "reports/model_card.md").read_text()
+
+
+def test_metrics_of_an_earlier_version_are_refused_in_one_line(small, tmp_path):
+    root = tmp_path / "earlier"
+    shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
+    path = root / "data/results/mn_resultset2-ResNet50-held-out-1/metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["health"]
+    write_json(path, metrics)
+    status, printed = report_here(root)
+    assert (status, printed.count("\n")) == (1, 1), printed
+    assert "mn_resultset2-ResNet50-held-out-1/metrics.json: health: Field required" in printed
+
+
 def test_model_card_is_of_the_model_with_the_best_validation_accuracy(study):
     table = pandas.read_csv(study[0] / "reports/results.csv").query("protocol == 'held-out'")
     best = table.sort_values("validation_accuracy").iloc[-1]
@@ -307,7 +341,15 @@ def rendered(markdown):
     return texts, heads
 
 
-def run_of(judged=None, name="narrow", test=0.5, validation=(0.5, 0.4), seconds=60.0, **experiment):
+def run_of(
+    judged=None,
+    name="narrow",
+    test=0.5,
+    validation=(0.5, 0.4),
+    seconds=60.0,
+    problems=(),
+    **experiment,
+):
     """A run with these test accuracy, validation accuracy and loss, learning time and factors."""
     metrics = Metrics.model_construct(
         validation=Scores(accuracy=validation[0], loss=validation[1], images=40),
@@ -325,6 +367,7 @@ def run_of(judged=None, name="narrow", test=0.5, validation=(0.5, 0.4), seconds=
         metrics=metrics,
         history=None,
         judged=judged,
+        problems=problems,
         **of,
     )
 
@@ -596,7 +639,7 @@ def test_results_older_than_params_are_refused(small, tmp_path):
     root = tmp_path / "older"
     shutil.copytree(small, root, ignore=shutil.ignore_patterns("figures", "images.npy"))
     (root / "params.yaml").write_text(some(3, "[held-out-1]").replace("units: 32", "units: 64"))
-    with pytest.raises(StudyError, match="units is 32, but params.yaml has 64 for mn_resultset3"):
+    with pytest.raises(StudyError, match="units is 32, but the settings have 64 for mn_resultset3"):
         read_runs(root, read_study(root))
 
 
