@@ -2,14 +2,14 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from hemotune.markup import escaped
 from hemotune.settings.report import Unsound
 from hemotune.training.records import Delivery, Metrics
-from tasks.report.markdown import Row, counted, listed, percent, points, table
+from tasks.report.markdown import Row, bold, counted, listed, percent, points, table
 from tasks.report.results import FACTORS, FinishedRun, Summary, spaced
 
 RULES = {
@@ -93,11 +93,12 @@ def points_of(bound: float) -> str:
     return f"{bound:g} point" + ("" if bound == 1 else "s")
 
 
-def trainings_table(runs: Iterable[FinishedRun]) -> str:
+def trainings_table(runs: Sequence[FinishedRun]) -> str:
     """Return a table of what each training did with its units and its training images, and its
     verdict.
     """
     head = [
+        "Model",
         "Training",
         "Dead units",
         "Train loss, acc (dropout off)",
@@ -110,31 +111,40 @@ def trainings_table(runs: Iterable[FinishedRun]) -> str:
         broken = ", ".join(RULES[problem.rule] for problem in run.problems)
         rows.append(
             [
-                f"`{run.key}`",
+                *names_in(run, runs),
                 ", ".join(f"{layer.dead} of {layer.units}" for layer in health.hidden),
                 f"{health.train.loss:.4f}, {health.train.accuracy:.4f}",
                 f"{health.fit_accuracy:.4f}",
                 f"**unsound**: {broken}" if broken else "sound",
             ]
         )
-    return table(head, rows)
+    return table(head, rows, left=2)
 
 
-def deliveries_table(runs: Iterable[FinishedRun]) -> str:
+def names_in(run: FinishedRun, runs: Sequence[FinishedRun]) -> Row:
+    """Return the experiment and the training of a run in two cells, with the backbone if the runs
+    have several.
+    """
+    several = len({one.backbone for one in runs}) > 1
+    return [bold(run.experiment), f"{run.backbone}, {run.training}" if several else run.training]
+
+
+def deliveries_table(runs: Sequence[FinishedRun]) -> str:
     """Return a table of the validation that each choice of `keep` and `averages` would have
     delivered, what was delivered in bold, and of what surrounds that.
     """
     head = [
+        "Model",
         "Training",
         *[f"{keep.capitalize()}, {spaced(averages)} (epoch)" for keep, averages in CHOICES],
         "Delivered, other averages (points)",
         "Median of the last five [range]",
     ]
-    return table(head, [deliveries_row(run) for run in runs])
+    return table(head, [[*names_in(run, runs), *deliveries_cells(run)] for run in runs], left=2)
 
 
-def deliveries_row(run: FinishedRun) -> Row:
-    """Return a training's row of that table."""
+def deliveries_cells(run: FinishedRun) -> Row:
+    """Return what that table has of a training."""
     metrics, health = run.metrics, run.metrics.health
     cells = []
     for choice in CHOICES:
@@ -144,7 +154,6 @@ def deliveries_row(run: FinishedRun) -> Row:
         cells.append(f"**{cell}**" if delivered else cell)
     other, last = health.other_averages.accuracy, np.array(health.last_epochs)
     return [
-        f"`{run.key}`",
         *cells,
         f"{percent(other)} ({points(other - metrics.validation.accuracy)})",
         f"{percent(float(np.median(last)))} [{100 * last.min():.2f}, {100 * last.max():.2f}]",
