@@ -19,14 +19,23 @@ MOST = 24  # shown in the report
 def find_in_folds(finished: Iterable[Summary]) -> dict[str, pd.DataFrame]:
     """Return the possible label errors of each series of folds, as `find_label_errors` does.
 
-    Only in folds is every photograph tested by trainings that have not seen it. Each repeat of each
-    row counts as one training.
+    Only in folds is every photograph tested by trainings that have not seen it. A row's folds of
+    one repeat count as one training; unsound ones are left out.
+
+    Returns:
+        The errors by series, without those that have no sound training in folds.
     """
-    in_folds = [s for s in finished if any(run.fold is not None for run in s.finished)]
-    return {
-        series: find_label_errors([judged for summary in group for judged in summary.judged])
-        for series, group in by_series(in_folds).items()
-    }
+    found = {}
+    for series, group in by_series(finished).items():
+        trainings = [
+            pd.concat(sound)
+            for summary in group
+            for runs in summary.by_repeat.values()
+            if (sound := [r.judged for r in runs if r.fold is not None and not r.problems])
+        ]
+        if trainings:
+            found[series] = find_label_errors(trainings)
+    return found
 
 
 def draw_sheets(

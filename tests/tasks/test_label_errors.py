@@ -2,11 +2,16 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pandas
 import pytest
 
 from tasks.report import __main__ as report
+from tasks.report.label_errors import find_in_folds
+from tasks.report.results import read_runs, summaries_of
+from tasks.report.soundness import Problem
+from tasks.report.study import read_study
 from tests.tasks.made_up_study import CLASSES, some, write_study
 
 FOLDS = f"[{', '.join(f'fold-{fold}-1' for fold in range(1, 6))}]"
@@ -17,18 +22,18 @@ pytestmark = pytest.mark.slow
 
 def plant(root):
     """Have every training take three photographs of eosinophils for lymphocytes, surely."""
+    columns = [f"probability_{name}" for name in CLASSES]
     for folder in (root / "data/results").iterdir():
         predictions = pandas.read_parquet(folder / "predictions.parquet")
+        tested = predictions["split"] == "test"
         for place, column in WRONG.items():
-            rows = predictions["path"].str.contains(place, regex=False)
-            predictions.loc[rows, [f"probability_{name}" for name in CLASSES]] = 0.01
+            rows = tested & predictions["path"].str.contains(place, regex=False)
+            predictions.loc[rows, columns] = 0.01
             predictions.loc[rows, column] = 0.97
         predictions.to_parquet(folder / "predictions.parquet")
+        right = predictions[columns].idxmax(axis=1) == "probability_" + predictions["truth"]
         metrics = json.loads((folder / "metrics.json").read_text())
-        probabilities = predictions[[f"probability_{name}" for name in CLASSES]]
-        right = probabilities.idxmax(axis=1) == "probability_" + predictions["truth"]
-        for part in ("validation", "test"):
-            metrics[part]["accuracy"] = float(right[predictions["split"] == part].mean())
+        metrics["test"]["accuracy"] = float(right[tested].mean())
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
@@ -57,6 +62,16 @@ def test_photographs_that_all_get_wrong_are_listed_and_shown(folds):
     assert "to be looked at by a person" in section
     assert "![First image of each possible label error, 5 folds]" in section
     assert (folds / "reports/figures/label-errors-5-folds-ResNet50.png").stat().st_size > 1000
+
+
+def test_unsound_trainings_have_no_say(folds):
+    problem = Problem("dead_units", "8 of 8 units are dead", ["a lower rate"])
+    runs = read_runs(folds, read_study(folds))
+    assert not any(run.problems for run in runs)
+    half = [replace(run, problems=[problem] * (run.units == 8)) for run in runs]
+    (found,) = find_in_folds(summaries_of(half)).values()
+    assert set(found["trainings"]) == {1} and {"E3", "E11", "E52"} <= set(found["photograph"])
+    assert not find_in_folds(summaries_of([replace(run, problems=[problem]) for run in runs]))
 
 
 def test_without_images_the_table_remains(folds):
