@@ -9,7 +9,7 @@ import numpy as np
 from hemotune.markup import escaped
 from hemotune.settings.report import Unsound
 from hemotune.training.records import Delivery, Metrics
-from tasks.report.markdown import Row, bold, counted, listed, percent, points, table
+from tasks.report.markdown import Row, bold, listed, percent, points, sentence, table
 from tasks.report.results import FACTORS, FinishedRun, Summary, spaced
 
 RULES = {
@@ -35,11 +35,7 @@ def unsound_trainings(runs: Iterable[FinishedRun]) -> list[str]:
 
 def note_on(*summaries: Summary) -> str:
     """Return a clause on the unsound trainings of these rows, empty if all are sound."""
-    return listed(
-        f"{share_of_unsound(one)} of {escaped(one.experiment)} {are(one)} unsound"
-        for one in summaries
-        if unsound(one)
-    )
+    return listed(verdict_on(one, "") for one in summaries if unsound(one))
 
 
 def unsound_rows(group: Iterable[Summary]) -> list[str]:
@@ -50,12 +46,13 @@ def unsound_rows(group: Iterable[Summary]) -> list[str]:
     for summary in group:
         if found := unsound(summary):
             broken = Counter(problem.rule for run in found for problem in run.problems)
-            rules = "; ".join(f"{RULES[rule]} in {number}" for rule, number in broken.items())
-            rate = FACTORS["learning_rate"].wording(summary.learning_rate)
-            lines.append(
-                f"{share_of_unsound(summary)} of {escaped(summary.experiment)} at {rate} "
-                f"{are(summary)} unsound: {rules}."
+            alone = len(summary.finished) == 1
+            rules = "; ".join(
+                RULES[rule] if alone else f"{RULES[rule]} in {number}"
+                for rule, number in broken.items()
             )
+            rate = FACTORS["learning_rate"].wording(summary.learning_rate)
+            lines.append(sentence(f"{verdict_on(summary, f' at {rate}')}: {rules}"))
     return lines
 
 
@@ -63,13 +60,12 @@ def unsound(summary: Summary) -> list[FinishedRun]:
     return [run for run in summary.finished if run.problems]
 
 
-def share_of_unsound(summary: Summary) -> str:
-    """Return e.g. `2 of 3 trainings`."""
-    return f"{len(unsound(summary))} of {counted(len(summary.finished), 'training')}"
-
-
-def are(summary: Summary) -> str:
-    return "is" if len(unsound(summary)) == 1 else "are"
+def verdict_on(summary: Summary, where: str) -> str:
+    """Return e.g. `2 of 3 trainings of deep at 1e-4 are unsound`."""
+    number, all_trainings = len(unsound(summary)), len(summary.finished)
+    share = "the training" if all_trainings == 1 else f"{number} of {all_trainings} trainings"
+    verb = "is" if number == 1 else "are"
+    return f"{share} of {escaped(summary.experiment)}{where} {verb} unsound"
 
 
 def rules_of(bounds: Unsound) -> list[str]:

@@ -17,7 +17,7 @@ from hemotune.errors import StudyError
 from hemotune.evaluation.leaks import Controls, SharedPhotographs
 from hemotune.evaluation.statistics import Difference
 from tasks.report import __main__ as report
-from tasks.report import findings, original
+from tasks.report import findings, health, original
 from tasks.report.experiments import result_rows
 from tasks.report.figures import class_labels
 from tasks.report.markdown import duration, milliseconds, origin, rate, seconds_of
@@ -32,6 +32,7 @@ from tasks.report.results import (
     read_runs,
     summaries_of,
 )
+from tasks.report.soundness import Problem
 from tasks.report.study import read_study
 from tasks.report.trust import warnings_of
 from tests.conftest import ROOT, python
@@ -192,11 +193,30 @@ def test_unsound_trainings_are_named_and_counted(small, tmp_path):
     (line,) = [line for line in top.splitlines() if "9 of 16 units of dense_0 are dead" in line]
     assert line.startswith("> - `mn_resultset2-ResNet50-held-out-1`: ")
     assert "but the fit reported 99.90% with it. Try `head: average` or" in line
-    row = "1 of 1 training of mn_resultset2 at 1e-5 is unsound: dead units in 1; below the fit in 1"
+    row = "The training of mn_resultset2 at 1e-5 is unsound: dead units; below the fit."
     assert row in text[text.index("## 3.") : text.index("### 3.1.")] and row in printed
     assert re.search(r"\| 9 of 16 \|.*\| \*\*unsound\*\*: dead units, below the fit \|", text)
     assert len(re.findall(r"\| 1 of \d+ \|.*\| sound \|", text)) == 2
     assert "**This training is unsound.**" in (root / "reports/model_card.md").read_text()
+
+
+def test_rows_say_how_many_of_their_trainings_are_unsound():
+    dead = Problem("dead_units", "5 of 8 units of dense are dead", ["a lower rate"])
+    low = Problem("chance", "validation is low", ["more `epochs`"])
+    problems = {"a": [[dead], [dead, low], []], "b": [[], []], "c": [[low]]}
+    rows = summaries_of(
+        [
+            run_of(None, name, repeat=repeat, problems=found, learning_rate=1e-4)
+            for name, trainings in problems.items()
+            for repeat, found in enumerate(trainings, 1)
+        ]
+    )
+    assert health.unsound_rows(rows) == [
+        "2 of 3 trainings of a at 1e-4 are unsound: dead units in 2; at chance in 1.",
+        "The training of c at 1e-4 is unsound: at chance.",
+    ]
+    assert health.note_on(*rows[:2]) == "2 of 3 trainings of a are unsound"
+    assert health.note_on(rows[1]) == ""
 
 
 def test_metrics_of_an_earlier_version_are_refused_in_one_line(small, tmp_path):
