@@ -1,6 +1,7 @@
 """One tiny study from end to end, and everything a user does with it afterwards."""
 
 import ast
+import itertools
 import json
 import re
 import shutil
@@ -86,6 +87,23 @@ def test_a_fine_tune_writes_what_it_measured(repository, key):
     assert metrics["validation"]["accuracy"] == pytest.approx(
         history["validation_accuracy"].iloc[-1], abs=tolerance
     )
+
+    health = metrics["health"]
+    assert health["last_epochs"] == pytest.approx(history["validation_accuracy"].tolist(), 1e-5)
+    assert [layer["name"] for layer in health["hidden"]] == [
+        f"hidden_{n}" for n in range(1, metrics["layers"] + 1)
+    ]
+    choices = {(it["keep"], it["averages"]) for it in health["deliveries"]}
+    assert choices == set(itertools.product(("last", "best"), ("as_trained", "recomputed")))
+    validation, test = (predictions[predictions["split"] == s] for s in ("validation", "test"))
+    extra = {
+        "other_averages": health["other_averages"]["accuracy"],
+        "epoch_1": health["last_epochs"][0],
+        "epoch_2": health["last_epochs"][1],
+    }
+    for column, accuracy in extra.items():
+        assert (validation[column] == validation["truth"]).mean() == pytest.approx(accuracy)
+        assert test[column].isna().all()
 
 
 def test_a_model_is_used_as_the_readme_says_with_keras_and_pillow_alone(repository, tmp_path):

@@ -11,6 +11,7 @@ from hemotune.command import ArgumentParser
 from hemotune.errors import entry_point
 from hemotune.settings.backbone import Backbone
 from hemotune.settings.dataset import Dataset
+from hemotune.settings.experiment import training_of
 from hemotune.settings.images import Images
 from hemotune.settings.params import Params
 from hemotune.settings.reading import Section, read_params, read_profile
@@ -38,10 +39,12 @@ def check(root: str | Path = ".") -> None:
 
     Raises:
         StudyError: a file is missing or does not parse, a key is unknown, a value is of the wrong
-            type or impossible.
+            type or impossible, or a setting of an experiment has no effect.
     """
     params, profile = read_params("", Params, root), read_profile("", Profile, root)
     require_folds(params.trainings, profile.split.folds)
+    for name, experiment in params.experiments.items():
+        training_of(name, experiment, profile.training)
 
 
 @entry_point

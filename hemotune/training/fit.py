@@ -18,11 +18,13 @@ from hemotune.training.model import (
     Batches,
     ImageArray,
     Integers,
+    Laid,
     Observer,
     hold_images,
     layers_of,
     score,
     taking_rows,
+    with_augmentation,
 )
 from hemotune.training.records import Averages, Epoch
 from hemotune.training.resume import Course
@@ -56,6 +58,8 @@ class Plan:
     seed: int  # of the order of images and of dropout
     hold_images: bool = False  # in the GPU's memory, if they take at most HELD_AT_MOST bytes
     averages: Averages = "as_trained"  # with which each epoch is validated
+    augmentation: str = "none"  # of the training images: none, flips or turns
+    class_weights: dict[int, float] | None = None  # in the loss, by label; None: all 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def versions() -> dict[str, str]:
 
 
 def fit(network: keras.Model, data: Data, plan: Plan, state: Path | None = None) -> Fit:
-    """Train all layers of a compiled network.
+    """Train the layers of a compiled network that are not frozen.
 
     Args:
         network: from uint8 images to class probabilities.
@@ -127,9 +131,11 @@ def fit(network: keras.Model, data: Data, plan: Plan, state: Path | None = None)
 def begin(network: keras.Model, data: Data, plan: Plan, state: Path | None) -> Fit:
     """Return a fit that has not begun, or is where a killed one stopped."""
     trainer, source = network, None
+    if plan.augmentation != "none":
+        trainer = with_augmentation(network, turns=plan.augmentation == "turns")
     if plan.hold_images and data.images.nbytes <= HELD_AT_MOST:
         source, images = hold_images(data.images)
-        trainer, data = taking_rows(source, network), replace(data, images=images)
+        trainer, data = taking_rows(source, trainer), replace(data, images=images)
     plan = replace(plan, batch_size=min(plan.batch_size, len(data.train)))
     build(trainer, data.labels[data.train[:1]])
     return Fit(
@@ -151,10 +157,12 @@ def fit_epoch(begun: Fit, number: int, progress: Progress) -> Epoch:
     """
     data, plan, started = begun.data, begun.plan, time.monotonic()
     order = np.random.default_rng([plan.seed, number]).permutation(data.train)
-    reseed_dropout(begun.network, [plan.seed, number])
+    reseed(begun.trainer, [plan.seed, number])
     batches = Batches(data.images, order, plan.batch_size, data.labels, whole=True)
     watch = Watch(plan, number, progress)
-    logs = begun.trainer.fit(batches, verbose=0, shuffle=False, callbacks=[watch]).history
+    logs = begun.trainer.fit(
+        batches, verbose=0, shuffle=False, callbacks=[watch], class_weight=plan.class_weights
+    ).history
     trained = time.monotonic() - started
     own = averages.read(begun.network)
     if plan.averages == "recomputed":
@@ -227,12 +235,12 @@ def build(model: keras.Model, labels: Integers) -> None:
     model.reset_metrics()
 
 
-def reseed_dropout(model: keras.Model, seed: list[int]) -> None:
-    """Set the state of every dropout layer from `seed`, those of a nested backbone too.
+def reseed(trainer: keras.Model, seed: list[int]) -> None:
+    """Set the state of every layer that draws at random from `seed`, in a nested backbone too.
 
-    An epoch's masks then do not depend on what ran before it.
+    An epoch's dropout and augmentation then do not depend on what ran before it.
     """
     random = np.random.default_rng(seed)
-    for layer in layers_of(model):
-        if isinstance(layer, keras.layers.Dropout):
+    for layer in layers_of(trainer):
+        if isinstance(layer, keras.layers.Dropout | Laid):
             layer.seed_generator.state.assign(random.integers(0, 2**31, 2, dtype="uint32"))

@@ -17,6 +17,11 @@ def adam(learning_rate: float | keras.optimizers.schedules.LearningRateSchedule)
     return FusedAdam(learning_rate)
 
 
+def warming_up(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Return a learning rate that rises linearly to `rate` in so many steps and stays there."""
+    return keras.optimizers.schedules.PolynomialDecay(rate / steps, max(1, steps - 1), rate)
+
+
 @keras.saving.register_keras_serializable("hemotune")
 class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types
     """keras.optimizers.Adam (no amsgrad, clipping, decay or averaging) with fused updates."""

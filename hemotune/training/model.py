@@ -1,5 +1,6 @@
 """The study's network: a backbone of keras.applications and a small head. Keras 3 API only."""
 
+import difflib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -175,6 +176,32 @@ def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
+def freeze(network: keras.Model, up_to: str, batch_norm: bool) -> None:
+    """Keep layers of an assembled network as they are; call this before it is compiled.
+
+    A frozen BatchNormalization normalizes by its averages in training too.
+
+    Args:
+        up_to: none; backbone; or the name of the backbone's last layer that is frozen.
+        batch_norm: freeze every BatchNormalization.
+
+    Raises:
+        StudyError: the backbone has no such layer; the message begins with its name.
+    """
+    (backbone,) = (layer for layer in network.layers if isinstance(layer, keras.Model))
+    names = ["none", *(layer.name for layer in backbone.layers), "backbone"]
+    if up_to not in names:
+        near = difflib.get_close_matches(up_to, names, n=4, cutoff=0.0)
+        raise StudyError(
+            f"{backbone.name} has no layer '{up_to}': name one of its layers, such as"
+            f" {', '.join(near)}, or none or backbone"
+        )
+    for number, layer in enumerate(backbone.layers, start=1):
+        frozen = number <= names.index(up_to)
+        if frozen or (batch_norm and isinstance(layer, keras.layers.BatchNormalization)):
+            layer.trainable = False
+
+
 def hold_images(images: ImageArray) -> tuple[keras.Model, ImageArray]:
     """Copy all images into the device's memory once, so that a GPU does not wait for batches.
 
@@ -196,10 +223,54 @@ def taking_rows(source: keras.Model, network: keras.Model) -> keras.Model:
         source: what `hold_images` returned.
         network: from images; a compiled one gives one with the same optimizer.
     """
-    model = keras.Model(source.input, network(source.output))
+    return compiled_as(network, keras.Model(source.input, network(source.output)))
+
+
+def with_augmentation(network: keras.Model, turns: bool) -> keras.Model:
+    """Return a model of the same layers that changes the images at random before it takes them.
+
+    It is for training alone: the network itself sees images as they are.
+
+    Args:
+        network: from images; a compiled one gives one with the same optimizer.
+        turns: as in Laid.
+    """
+    images = keras.Input(network.input_shape[1:], dtype=network.input.dtype, name="image")
+    return compiled_as(network, keras.Model(images, network(Laid(turns)(images))))
+
+
+def compiled_as(network: keras.Model, model: keras.Model) -> keras.Model:
+    """Return `model`, compiled with the network's optimizer if that is compiled."""
     if network.compiled:
         model.compile(optimizer=network.optimizer, loss=network.loss, metrics=["accuracy"])
     return model
+
+
+class Laid(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Images (batch, size, size, channels), each mirrored or not along both axes at random.
+
+    Keras's own layers interpolate or compute in floating point; here each pixel stays what it was.
+
+    Args:
+        turns: also transposed or not, which gives all eight ways to lay a square.
+    """
+
+    def __init__(self, turns: bool) -> None:
+        super().__init__(trainable=False)
+        self.turns = turns
+        self.seed_generator = keras.random.SeedGenerator(0)  # set anew for every epoch
+
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        shape = (3, keras.ops.shape(images)[0], 1, 1, 1)
+        drawn = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) < 0.5
+        images = keras.ops.where(drawn[0], images[:, ::-1], images)
+        images = keras.ops.where(drawn[1], images[:, :, ::-1], images)
+        if self.turns:
+            images = keras.ops.where(drawn[2], keras.ops.transpose(images, (0, 2, 1, 3)), images)
+        return images
+
+    def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(images.shape, images.dtype)
 
 
 def hidden_layers(network: keras.Model) -> list[keras.layers.Dense]:

@@ -105,7 +105,12 @@ class Metrics(Software):
     epochs: int
     batch_size: int
     dropout: float
-    head: Literal["flatten", "average"]
+    head: str  # this and the next: values of settings.training.Training
+    freeze: str
+    batch_norm: str
+    augmentation: str
+    warm_up: float
+    class_weights: str
     keep: Keep
     averages: Averages
     parameters: int

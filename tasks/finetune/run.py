@@ -28,24 +28,29 @@ from hemotune.paths import (  # noqa: E402
     RESUME,
     SPLITS,
 )
-from hemotune.settings.experiment import Experiment, architecture  # noqa: E402
+from hemotune.settings.experiment import Experiment, architecture, training_of  # noqa: E402
 from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
 from hemotune.splits import ImageSplit, read_split  # noqa: E402
-from hemotune.training import resume  # noqa: E402
+from hemotune.training import averages, resume  # noqa: E402
+from hemotune.training.averages import BatchMoments  # noqa: E402
 from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
-from hemotune.training.fused_adam import adam  # noqa: E402
+from hemotune.training.fused_adam import adam, warming_up  # noqa: E402
 from hemotune.training.model import (  # noqa: E402
     Design,
     Integers,
     Observer,
     assemble,
     build_backbone,
+    freeze,
     score,
 )
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
 from hemotune.training.resume import LAST_EPOCHS  # noqa: E402
 from tasks.finetune.delivery import Delivered, deliver  # noqa: E402
+
+# What an experiment may set of the profile's section `training`; recorded with its value.
+FACTORS = Experiment.model_fields.keys() & Training.model_fields.keys()
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Run:
     backbone: str
     split: ImageSplit
     experiment: Experiment
-    training: Training
+    training: Training  # the profile's, with what the experiment sets itself
 
     @property
     def key(self) -> str:
@@ -110,7 +115,7 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
             training failed; in the last case .study/failures/KEY.json holds the reason.
     """
     experiment = read_params(f"experiments.{name}", Experiment)
-    training = read_profile("training", Training)
+    training = training_of(name, experiment, read_profile("training", Training))
     split = read_split(SPLITS / f"{training_name}.json")
     run = Run(name, backbone, split, experiment, training)
     run.failure_file.unlink(missing_ok=True)
@@ -127,6 +132,8 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
         flush=True,
     )
     model = starting_model(run.weights_file, design)
+    refuse_what_has_no_use(model, cells.data, run)
+    freeze_layers(model, cells.data, run)
     done = train(model, cells.data, run, device)
     delivered, observer = deliver(done, training.keep), done.observer
     if device.precision != "float32":
@@ -166,21 +173,70 @@ def starting_model(weights: Path, design: Design) -> keras.Model:
     return assemble(backbone, design)
 
 
+def refuse_what_has_no_use(model: keras.Model, data: Data, run: Run) -> None:
+    """Raise StudyError if what the experiment wants to deliver cannot be told apart."""
+    place = f"params.yaml: experiments.{run.name}"
+    if run.experiment.averages and not averages.normalizations(model):
+        raise StudyError(
+            f"{place}.averages: {run.backbone} has no BatchNormalization: remove the setting"
+        )
+    if run.training.keep == "best" and not len(data.validation):
+        raise StudyError(
+            f"{run.split_file}: no validation image, by which keep: best chooses: use keep: last,"
+            " or raise split.validation in the profile"
+        )
+
+
+def freeze_layers(model: keras.Model, data: Data, run: Run) -> None:
+    """Freeze what the settings name.
+
+    Averages of frozen layers stay as they are in training; those that are recomputed are so here,
+    from training images, for the initial weights belong to others.
+
+    Raises:
+        StudyError: the backbone has no such layer.
+    """
+    training = run.training
+    frozen_norm = training.batch_norm == "frozen"
+    if training.freeze == "none" and not frozen_norm:
+        return
+    if training.averages == "recomputed":
+        moments, batch = BatchMoments(model), min(training.batch_size, len(data.train))
+        new = averages.recompute(moments, data.images, data.train, batch, [run.seed, 0, 1])
+        averages.write(model, new)
+    try:
+        freeze(model, training.freeze, frozen_norm)
+    except StudyError as error:
+        own = run.experiment.freeze is not None
+        place = f"params.yaml: experiments.{run.name}" if own else "profile: training"
+        raise StudyError(f"{place}.freeze: {error}") from None
+
+
+def balanced_weights(labels: Integers) -> dict[int, float]:
+    """Return a weight for each class by label; those of its images sum to the same in every one."""
+    classes, counts = np.unique(labels, return_counts=True)
+    weights = len(labels) / (len(classes) * counts)
+    return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+
+
 def train(model: keras.Model, data: Data, run: Run, device: Device) -> Fit:
     """Compile and fit a model, from the state that a killed process left.
 
     Raises:
         StudyError: as in `fit`; the reason is also written to the run's failure_file.
     """
+    training, rate = run.training, run.learning_rate
+    steps = len(data.train) // min(training.batch_size, len(data.train))  # in one epoch
+    rising = round(training.warm_up * steps)
     model.compile(
-        optimizer=adam(run.learning_rate),
+        optimizer=adam(warming_up(rate, rising) if rising else rate),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
     # With any other value the remaining epochs would not be the same.
     settings = {
         "experiment": run.experiment.model_dump(),
-        "training": run.training.model_dump(),
+        "training": training.model_dump(),
         "seed": run.seed,
         "precision": device.precision,
         "size": data.images.shape[1],
@@ -189,15 +245,17 @@ def train(model: keras.Model, data: Data, run: Run, device: Device) -> Fit:
     }
     files = [run.split_file, INVENTORY, run.weights_file, Path(__file__)]
     state = run.states / resume.fingerprint(settings, files)
-    epochs, batch_size = run.training.epochs, run.training.batch_size
+    balanced = training.class_weights == "balanced"
     plan = Plan(
-        "fine-tune",
-        epochs,
-        batch_size,
-        run.learning_rate,
-        run.seed,
-        device.is_gpu,
-        run.training.averages,
+        label="fine-tune",
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=rate,
+        seed=run.seed,
+        hold_images=device.is_gpu,
+        averages=training.averages,
+        augmentation=training.augmentation,
+        class_weights=balanced_weights(data.labels[data.train]) if balanced else None,
     )
     try:
         return fit(model, data, plan, state)
@@ -291,12 +349,7 @@ def metrics_of(
         **scores,
         health=delivered.health,
         learning_time_seconds=sum(epoch.seconds for epoch in history),
-        epochs=run.training.epochs,
-        batch_size=run.training.batch_size,
-        dropout=run.training.dropout,
-        head=run.training.head,
-        keep=run.training.keep,
-        averages=run.training.averages,
+        **run.training.model_dump(include=FACTORS),
         parameters=done.network.count_params(),
         images_per_second=fmean(rates[1:] or rates),  # the first epoch compiles
         device=device.name,

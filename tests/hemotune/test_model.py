@@ -122,7 +122,7 @@ def test_keras_lets_an_optimizer_fuse_its_updates(data, monkeypatch):
     assert len(updated) % len(network.trainable_variables) == 0
 
 
-def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, averages="as_trained"):
+def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, **settings):
     images, labels = data
     network = network or small_model()
     network.compile(
@@ -130,7 +130,7 @@ def fit(data, rate=1e-2, epochs=2, state=None, on_gpu=False, network=None, avera
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    plan = training.Plan("fine-tune", epochs, 16, rate, 1, on_gpu, averages)
+    plan = training.Plan("fine-tune", epochs, 16, rate, 1, on_gpu, **settings)
     examples = training.Data(images, labels, train=np.arange(60), validation=np.arange(60, 80))
     done = training.fit(network, examples, plan, state)
     assert done.network is network
@@ -194,6 +194,18 @@ def test_too_little_memory_names_the_batch_size_to_try(data):
         match="too little memory for batches of 16 images: set batch_size to 8 in the profile",
     ):
         fit(data, network=network)
+
+
+def test_a_fit_as_trained_is_what_keras_alone_does(data):
+    done, network = fit(data), small_model()
+    network.compile(optimizer=fused_adam.adam(1e-2), loss="sparse_categorical_crossentropy")
+    for epoch in (1, 2):
+        order = np.random.default_rng([1, epoch]).permutation(60)[:48]
+        training.reseed(network, [1, epoch])
+        network.fit(data[0][order], data[1][order], batch_size=16, shuffle=False, verbose=0)
+    deliver(done, "last")
+    for ours, keras_own in zip(done.network.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, keras_own)
 
 
 # At this rate the validation loss is lowest after an epoch before the third.
@@ -335,6 +347,106 @@ def traces(data, kind, measure=True):
         deliver(done, "best")
     assert done.observer.see(np.arange(80)).probabilities.shape == (80, 2)
     return traced
+
+
+@pytest.mark.parametrize(("turns", "ways"), [(False, 4), (True, 8)])
+def test_images_are_laid_in_every_way_and_in_no_other(turns, ways):
+    image = np.arange(5 * 5 * 3, dtype="uint8").reshape(5, 5, 3)
+    laid = np.asarray(model.Laid(turns)(np.stack([image] * 200)))
+    assert laid.dtype == "uint8"
+    upright = [image, image.transpose(1, 0, 2)][: 1 + turns]
+    expected = [x[::a, ::b] for x in upright for a in (1, -1) for b in (1, -1)]
+    assert {x.tobytes() for x in laid} == {x.tobytes() for x in expected}
+    assert len(expected) == ways
+
+
+def test_augmentation_is_for_training_alone(data):
+    plain, laid, held = (
+        fit(data, augmentation=kind, on_gpu=on_gpu)
+        for kind, on_gpu in (("none", False), ("turns", False), ("turns", True))
+    )
+    assert losses(laid) == losses(held) != losses(plain)
+    assert not any(isinstance(layer, model.Laid) for layer in training.layers_of(laid.network))
+    seen, (loss, accuracy) = laid.observer.see(np.arange(60, 80)), losses_without(laid, data)
+    assert model.score(seen.probabilities, data[1][60:]) == pytest.approx((loss, accuracy), 1e-5)
+
+
+def losses_without(done, data):
+    return model.score(done.network.predict(data[0][60:], verbose=0), data[1][60:])
+
+
+def nested_model():
+    """A network with a backbone, as assemble makes it."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="bn_1")(
+        keras.layers.Conv2D(4, 3, name="conv_1")(image)
+    )
+    x = keras.layers.BatchNormalization(name="bn_2")(keras.layers.Conv2D(4, 3, name="conv_2")(x))
+    backbone = keras.Model(image, x, name="backbone")
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(backbone(keras.layers.Rescaling(1 / 255)(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="classes")(x))
+
+
+@pytest.mark.parametrize(
+    ("up_to", "batch_norm", "changed"),
+    [
+        ("none", False, {"conv_1", "bn_1", "conv_2", "bn_2", "classes"}),
+        ("bn_1", False, {"conv_2", "bn_2", "classes"}),
+        ("backbone", False, {"classes"}),
+        ("none", True, {"conv_1", "conv_2", "classes"}),
+    ],
+)
+def test_frozen_layers_keep_their_weights(data, up_to, batch_norm, changed):
+    network = nested_model()
+    before = {
+        layer.name: [np.array(value) for value in layer.get_weights()]
+        for layer in training.layers_of(network)
+    }
+    model.freeze(network, up_to, batch_norm)
+    done = fit(data, network=network, averages="recomputed")
+    deliver(done, "last")
+    after = {layer.name: layer.get_weights() for layer in training.layers_of(network)}
+    assert changed == {
+        name
+        for name, values in before.items()
+        if any((x != y).any() for x, y in zip(values, after[name], strict=True))
+    }
+
+
+def test_a_layer_to_freeze_must_be_there():
+    message = "backbone has no layer 'conv1': name one of its layers, such as conv_1, .*none or"
+    with pytest.raises(StudyError, match=message):
+        model.freeze(nested_model(), "conv1", False)
+
+
+def test_a_rate_that_warms_up_rises_linearly_and_stays():
+    rate = fused_adam.warming_up(1e-3, 4)
+    found = [float(rate(step)) for step in (0, 1, 3, 4, 100)]
+    assert found == pytest.approx([0.25e-3, 0.5e-3, 1e-3, 1e-3, 1e-3], rel=1e-5)
+    assert float(fused_adam.warming_up(1e-3, 1)(0)) == pytest.approx(1e-3)
+
+
+def test_balanced_classes_weigh_the_same_in_the_loss(data):
+    images, _ = data
+    labels = (np.arange(80) % 5 == 0).astype(int)
+    weights = finetune.balanced_weights(labels[:60])
+    assert weights == pytest.approx({0: 60 / 96, 1: 60 / 24})
+    history = []
+    for class_weights in (None, weights):
+        done = fit((images, labels), 1e-9, 1, class_weights=class_weights)
+        history.append(done.course.history[0])
+    order = np.random.default_rng([1, 1]).permutation(60)[:48]
+    network = small_model()
+    network.compile(optimizer=fused_adam.adam(1e-9), loss="sparse_categorical_crossentropy")
+    training.reseed(network, [1, 1])
+    expected = network.fit(
+        images[order], labels[order], 16, shuffle=False, verbose=0, class_weight=weights
+    )
+    assert history[1].loss == pytest.approx(expected.history["loss"][0], rel=1e-5)
+    assert history[1].loss != pytest.approx(history[0].loss, rel=1e-2)
+    assert history[1].validation_loss == pytest.approx(history[0].validation_loss, rel=1e-4)
 
 
 def test_changed_settings_data_or_code_start_again(tmp_path):

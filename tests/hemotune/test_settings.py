@@ -9,14 +9,25 @@ from ruamel.yaml import YAML
 
 from hemotune.errors import StudyError
 from hemotune.settings.__main__ import Profile, check
+from hemotune.settings.experiment import Experiment, training_of
 from hemotune.settings.params import Params
 from hemotune.settings.reading import read, read_params
+from hemotune.settings.training import Training
 from tests.conftest import ROOT, TINY_PARAMS, TINY_PROFILE, python
 
 
 @pytest.mark.parametrize("profile", ["sample", "kaggle", "kaggle-64"])
 def test_shipped_profiles_are_valid(profile):
     read(ROOT / "profiles" / f"{profile}.yaml", "", Profile)
+
+
+def test_an_experiment_sets_what_the_profile_leaves():
+    profile = Training(epochs=3, dropout=0.2)
+    own = Experiment(layers=1, units=8, learning_rate=1e-5, freeze="backbone", epochs=5)
+    found = training_of("frozen", own, profile)
+    assert (found.epochs, found.dropout, found.freeze) == (5, 0.2, "backbone")
+    row = Experiment(layers=1, units=8, learning_rate=1e-5)
+    assert training_of("row", row, profile) == profile
 
 
 def test_params_hold_the_seven_experiments_of_the_study():
@@ -53,6 +64,30 @@ def test_params_hold_the_seven_experiments_of_the_study():
             "units: 4",
             "unit: 4",
             "experiments.narrow.unit: unknown key; allowed here: layers, units, learning_rate",
+        ),
+        (
+            "params.yaml",
+            "units: 4",
+            "units: 4, warm_up: 3",
+            "experiments.narrow: warm_up is 3 of 2 epochs, so that the learning rate is never",
+        ),
+        (
+            "params.yaml",
+            "units: 4",
+            "units: 4, freeze: backbone, batch_norm: frozen",
+            "experiments.narrow.batch_norm: with freeze: backbone nothing is left for it to change",
+        ),
+        (
+            "params.yaml",
+            "units: 4",
+            "units: 4, keep: best, epochs: 1",
+            "experiments.narrow.keep: of 1 epoch the best is the last: remove it",
+        ),
+        (
+            "params.yaml",
+            "units: 4",
+            "units: 4, augmentation: mixup",
+            "experiments.narrow.augmentation: Input should be 'none', 'flips' or 'turns'",
         ),
         (
             "params.yaml",
