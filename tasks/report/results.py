@@ -51,6 +51,11 @@ FACTORS = {
     "batch_size": Factor("Batch size", "Batch Size", "batch size", str),
     "dropout": Factor("Dropout", "Dropout", "dropout", "{:g}".format),
     "head": Factor("Head", "Head", "the head's input", str),
+    "freeze": Factor("Frozen layers", "Frozen", "the frozen layers", str),
+    "batch_norm": Factor("BatchNormalization", "BatchNorm", "BatchNormalization", str),
+    "augmentation": Factor("Augmentation", "Augmentation", "augmentation", str),
+    "warm_up": Factor("Warm-up", "Warm-Up", "the epochs of warm-up", "{:g}".format),
+    "class_weights": Factor("Class weights", "Class Weights", "class weights", str),
     "keep": Factor("Epoch that is kept", "Keep", "the epoch that is kept", str),
     "averages": Factor("Averages", "Averages", "BatchNormalization's averages", spaced),
 }
@@ -85,6 +90,11 @@ class Experiment:
     batch_size: int = 32
     dropout: float = 0.5
     head: str = "flatten"
+    freeze: str = "none"
+    batch_norm: str = "trained"
+    augmentation: str = "none"
+    warm_up: float = 0.0
+    class_weights: str = "none"
     keep: str = "last"
     averages: str = "recomputed"
 
