@@ -19,7 +19,7 @@ from benchmarks.disturbance import environment, processes, wait_for_the_end
 # As in their command lines; `hemotune ui` comes first, because it would restart the others.
 SERVE, SERVER, ENGINE, LAUNCHER = (
     "flows.cli ui ",
-    "flows.server ",
+    "flows.server_process ",
     "prefect.engine ",
     "flows.launcher ",
 )

@@ -28,12 +28,15 @@ def configure() -> None:
     home = os.environ.setdefault("PREFECT_HOME", str((STATE / "prefect").absolute()))
     if Path("dvc.yaml").exists():  # only in a checkout
         Path(home).mkdir(parents=True, exist_ok=True)  # Prefect does not create its parent
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-    # flows.server starts a server, with its pages; Prefect starts none by itself.
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
-    os.environ.setdefault("PREFECT_RESULTS_PERSIST_BY_DEFAULT", "false")
+    for name, value in {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
+        # flows.server starts a server, with its pages; Prefect starts none by itself.
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 configure()

@@ -35,16 +35,11 @@ def leftovers() -> list[Path]:
                         kept.setdefault(Path(*path.parts[: path.parts.index(key)]), set()).add(key)
     except DvcException as error:
         raise StudyError(f"dvc: {error}") from None
-    found = [
-        (path, names)
-        for folder, names in kept.items()
-        if folder.is_dir()
-        for path in folder.iterdir()
-    ]
     # A temporary file of hemotune.files may be in use now, by `dvc repro`.
     return sorted(
         path
-        for path, names in found
+        for folder, names in kept.items()
+        for path in folder.glob("*")
         if path.name.removeprefix(".").removesuffix(".partial") not in names
     )
 

@@ -78,7 +78,8 @@ def ui(
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="Default: 4200, or a free port if that is taken.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Default: 4200, or a free port if that is taken."),
     ] = None,
     watch: Annotated[
         str, typer.Option(metavar="CRON", help="When to look for changes.")

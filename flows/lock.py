@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from hemotune.errors import StudyError
 from hemotune.paths import STATE
 
@@ -45,7 +47,7 @@ def sole_study(name: str = "one from the command line") -> Iterator[int]:
                 file.seek(0)
                 holder, _, other = file.read().strip().partition(" ")
                 # The stages of a killed study need some seconds to end.
-                if process_exists(holder) or time.monotonic() > until:
+                if psutil.pid_exists(int(holder or 0)) or time.monotonic() > until:
                     raise AnotherStudy(
                         f"another study is running in this checkout: {other or '?'} (process"
                         f" {holder or '?'}); wait for it, or cancel it; nothing was started"
@@ -75,21 +77,9 @@ def find_study() -> str | None:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock of this file."""
-    try:
-        with open(path, encoding="utf-8") as file:
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+        except BlockingIOError:
+            return True
     return False
-
-
-def process_exists(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True

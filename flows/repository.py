@@ -6,6 +6,7 @@ time: a process holds the lock only before and after its stage's command (shown 
 tests/flows/test_flow.py).
 """
 
+import contextlib
 import importlib
 import json
 import signal
@@ -212,9 +213,9 @@ def reproduce(stage: str, force: bool = False) -> Outcome:
             cause: BaseException = error
             while cause.__cause__:
                 cause = cause.__cause__
+            reason = str(cause)
             # hemotune/errors.py: exit status 1 means that the user has to fix something.
-            lasting = str(cause).endswith(", exited with 1")
-            return Outcome("failed", reason=name_signal(str(cause)), lasting=lasting)
+            return Outcome("failed", name_signal(reason), reason.endswith(", exited with 1"))
     return Outcome("restored" if restored else "ran" if ran else "unchanged")
 
 
@@ -251,8 +252,7 @@ def run_command(line: str) -> Outcome:
     status = subprocess.call(line, shell=True)
     if status == 0:
         return Outcome("ran")
-    reason = name_signal(f"failed to run: {line}, exited with {status}")
-    return Outcome("failed", reason=reason)
+    return Outcome("failed", name_signal(f"failed to run: {line}, exited with {status}"))
 
 
 def order_lock(names: list[str]) -> None:
@@ -262,8 +262,8 @@ def order_lock(names: list[str]) -> None:
     with open_repo() as repo, repo.lock:
         data = read_lock()
         entries = data.get("stages", {})
-        ordered = [name for name in names if name in entries]
-        ordered += [name for name in entries if name not in ordered]
+        place = {name: number for number, name in enumerate(names)}
+        ordered = sorted(entries, key=lambda name: place.get(name, len(names)))
         if ordered != list(entries):
             data["stages"] = {name: entries[name] for name in ordered}
             write_lock(data)
@@ -284,11 +284,10 @@ def push(stages: list[str]) -> Entries:
 
 def pull(entries: Entries) -> None:
     """Write entries of another checkout's dvc.lock into this one's, and pull their outputs."""
-    with open_repo() as repo:
-        with repo.lock:
-            data = read_lock() or {"schema": "2.0"}
-            data["stages"] = dict(data.get("stages", {})) | entries
-            write_lock(data)
+    with open_repo() as repo, repo.lock:
+        data = read_lock() or {"schema": "2.0"}
+        data["stages"] = dict(data.get("stages", {})) | entries
+        write_lock(data)
     with open_repo() as repo:
         if entries:
             repo.pull(targets=list(entries), force=True)
@@ -327,12 +326,10 @@ def set_aside_damaged_lock() -> None:
     """
     from dvc.utils.serialize import YAMLFileCorruptedError
 
-    try:
-        whole = not LOCK.exists() or "schema" in read_lock()
-    except YAMLFileCorruptedError:
-        whole = False
-    if not whole:
-        set_aside(LOCK)
+    with contextlib.suppress(YAMLFileCorruptedError):
+        if not LOCK.exists() or "schema" in read_lock():
+            return
+    set_aside(LOCK)
 
 
 def set_aside_damaged_rwlock() -> None:
@@ -346,12 +343,9 @@ def set_aside_damaged_rwlock() -> None:
 
     if rwlock_is_whole():
         return
-    try:
-        with Repo() as repo, repo.lock:
-            if not rwlock_is_whole():
-                set_aside(RWLOCK)
-    except LockError:
-        return
+    with contextlib.suppress(LockError), Repo() as repo, repo.lock:
+        if not rwlock_is_whole():
+            set_aside(RWLOCK)
 
 
 def set_aside(path: Path) -> None:

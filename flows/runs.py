@@ -4,7 +4,6 @@ none does.
 
 import contextlib
 import datetime
-import fcntl
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from filelock import FileLock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -24,6 +24,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -36,7 +39,7 @@ from flows import launcher
 from flows.lock import ENDING, is_held, study_is_running
 from hemotune.paths import STATE
 
-# Variable by which the runs that flows.serve starts know its process id.
+# Variable by which the runs that `hemotune ui` starts know its process id.
 SERVED_BY = "STUDY_SERVED_BY"
 STARTING = 60  # seconds within which a requested run is Running, if nothing is wrong
 OBSERVERS = ["FlowRunCancellingObserver", "FlowRunSuspendingObserver"]  # loggers of Prefect's
@@ -49,7 +52,7 @@ ABANDONED = (
 MISSED = "it was due while nothing was served; start it again if it is still needed"
 
 
-def is_news(record: logging.LogRecord) -> bool:
+def is_no_returned_state(record: logging.LogRecord) -> bool:
     """Whether a flow's log record is not Prefect's traceback of the state that the flow
     returned.
     """
@@ -63,7 +66,7 @@ def is_error(record: logging.LogRecord) -> bool:
 # Prefect has no setting for these: a traceback of each returned state, and the warnings of
 # observers that lose a server which flows.server restarts and reports in one line. Filters, for
 # Prefect's own set-up of logging resets levels.
-logging.getLogger("prefect.flow_runs").addFilter(is_news)
+logging.getLogger("prefect.flow_runs").addFilter(is_no_returned_state)
 for observer in OBSERVERS:
     logging.getLogger(f"prefect.{observer}").addFilter(is_error)
 
@@ -83,15 +86,14 @@ def working() -> Iterator[None]:
     path = lock_file(flow_run.id)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with FileLock(path):
             yield
     finally:
         path.unlink(missing_ok=True)
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when its parent, flows.serve, is gone: nobody could cancel the run any more.
+    """End this process when its parent, `hemotune ui`, is gone: nobody could cancel the run then.
 
     Prefect starts it without an inherited pipe that could close, so its parent's id is polled.
     """
@@ -131,14 +133,14 @@ def final_state(
     Args:
         until: time.monotonic() until which a run may still be ending.
     """
-    if run.state is None:
-        return None
-    if run.state.is_scheduled():  # also Late, which a server that has just started calls it
+    if (
+        run.state and run.state.is_scheduled()
+    ):  # also Late, which a server that has just started calls it
         due = run.next_scheduled_start_time or run.expected_start_time
         return Cancelled(message=MISSED) if due and due < started else None
-    if run.state.timestamp > started:
+    if not run.state or run.state.timestamp > started:
         return None
-    # One that a killed flows.serve had started needs some seconds to end.
+    # One that a killed `hemotune ui` had started needs some seconds to end.
     while run.deployment_id and is_worked_on(run) and time.monotonic() < until:
         time.sleep(0.2)
     return None if is_worked_on(run) else Crashed(message=ABANDONED)
@@ -150,9 +152,14 @@ def end_tasks(
     state: State[Any],  # Any: Prefect's own
 ) -> None:
     """Give the unfinished tasks of a run the state in which the run ended."""
-    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
-    for task in client.read_task_runs(flow_run_filter=of_run):
-        if not (task.state and task.state.is_final()):
+    # A page at a time: a task that has ended is not on the next one.
+    while page := client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        task_run_filter=TaskRunFilter(
+            state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNFINISHED))
+        ),
+    ):
+        for task in page:
             client.set_task_run_state(task.id, state, force=True)
 
 
@@ -162,8 +169,7 @@ def wait_for_start(run: UUID) -> State[Any]:  # Any: Prefect's own
     with get_client(sync_client=True) as client:
         while True:
             state = client.read_flow_run(run).state
-            late = time.monotonic() > until
-            if state and (state.is_running() or state.is_final() or late):
+            if state and (state.is_running() or state.is_final() or time.monotonic() > until):
                 return state
             time.sleep(1)
 
@@ -184,11 +190,12 @@ def last_study() -> FlowRun | None:
 
 def unfinished_runs(client: SyncPrefectClient) -> list[FlowRun]:
     """Return all runs of the two flows, of any checkout, that have not ended."""
-    types = FlowRunFilterStateType(any_=UNFINISHED)
     found: list[FlowRun] = []
     while page := client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=["study", "watch"])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=types)),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))
+        ),
         offset=len(found),
     ):
         found += page

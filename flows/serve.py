@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
 from flows import runs, server
-from flows.study import interrupt, study
+from flows.study import study
 from flows.watch import watch
 from hemotune.errors import StudyError
 
@@ -34,16 +34,13 @@ def serve(host: str, port: int | None, cron: str) -> int:
             start.
     """
     check_cron(cron)
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if found := server.find_running():
         whose = "" if found.services else ", for a run: watch it there, or wait for its end"
         raise StudyError(f"a server runs here already: {found.api.removesuffix('/api')}{whose}")
     print("starting Prefect's server ...", flush=True)
     started = datetime.datetime.now(datetime.UTC)
-    with (
-        server.running(host, port) as api,
-        temporary_settings({PREFECT_API_URL: api}),
-    ):
+    with server.running(host, port) as api, temporary_settings({PREFECT_API_URL: api}):
         runs.end_abandoned(started)
         os.environ[runs.SERVED_BY] = str(os.getpid())
         runner = Runner(query_seconds=2, limit=None)
@@ -52,10 +49,17 @@ def serve(host: str, port: int | None, cron: str) -> int:
         one_watch = ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
         )
-        about = "Run the stages of dvc.yaml that have changed, in parallel."
-        runner.add_deployment(deployment(study, about))
-        about = "Check data, parameters and code for changes; start the study if there are any."
-        runner.add_deployment(deployment(watch, about, cron=cron, concurrency_limit=one_watch))
+        runner.add_deployment(
+            deployment(study, "Run the stages of dvc.yaml that have changed, in parallel.")
+        )
+        runner.add_deployment(
+            deployment(
+                watch,
+                "Check data, parameters and code for changes; start the study if there are any.",
+                cron=cron,
+                concurrency_limit=one_watch,
+            )
+        )
         print(
             f"\n  open    {api.removesuffix('/api')}"
             "\n  start   Deployments > study > Run, or:"

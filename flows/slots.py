@@ -67,9 +67,13 @@ def variables(slot: str | None, slots: list[str]) -> dict[str, str]:
     """
     device = device_of(slot) if slot else CPU
     if device != CPU:
-        # Keep both backends from reserving all of the GPU's memory when they start.
-        growth = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        return {"CUDA_VISIBLE_DEVICES": device, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **growth}
+        return {
+            "CUDA_VISIBLE_DEVICES": device,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            # Keep both backends from reserving all of the GPU's memory when they start.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
     sharing = sum(device_of(other) == CPU for other in slots)
     if not slot or sharing < 2:
         return {"CUDA_VISIBLE_DEVICES": "-1"}

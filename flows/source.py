@@ -50,8 +50,9 @@ def query(stage: Stage) -> State:
         raise StudyError(f"{stage.name}: `{line}` gave no answer within {TIMEOUT} s") from None
     if done.returncode:
         errors = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        reason = errors[-1].removeprefix("error: ")
-        raise StudyError(f"{stage.name}: the source did not answer: {reason}")
+        raise StudyError(
+            f"{stage.name}: the source did not answer: {errors[-1].removeprefix('error: ')}"
+        )
     try:
         state = dict(json.loads(done.stdout))
     except (ValueError, TypeError):

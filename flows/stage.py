@@ -20,7 +20,7 @@ from hemotune.files import read_json, write_json
 from hemotune.paths import FAILURES
 
 
-def is_news(record: logging.LogRecord) -> bool:
+def is_no_empty_traceback(record: logging.LogRecord) -> bool:
     """Whether a log record is not the empty traceback that Prefect logs of every failed state: the
     next line gives the reason as well.
     """
@@ -28,7 +28,7 @@ def is_news(record: logging.LogRecord) -> bool:
 
 
 # Prefect has no setting for this line.
-logging.getLogger("prefect.task_runs").addFilter(is_news)
+logging.getLogger("prefect.task_runs").addFilter(is_no_empty_traceback)
 
 
 @dataclass(frozen=True)

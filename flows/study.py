@@ -11,7 +11,7 @@ import queue
 import signal
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from prefect import allow_failure, flow
 from prefect.artifacts import create_table_artifact
@@ -270,15 +270,16 @@ def run(slots: str, per_gpu: int, force: list[str], dask: str | None) -> int:
     with sole_study():  # refuse now, not when the server has started
         stages = repository.inspect().stages
     refuse_unknown(force, stages)
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.time()
     if server.address() or force or any(stage.changed for stage in stages):
         with server.for_this_process():
             state = study(devices, per_gpu, force, dask, return_state=True)
         succeeded, message = state.is_completed(), state.message
     else:  # there is nothing to do and nobody watches: no server is started for it
-        succeeded, message = True, f"nothing to do: none of the {len(stages)} stages has changed"
-        message = "\n".join([message, *filter(None, map(source.last_query, stages))])
+        nothing = f"nothing to do: none of the {len(stages)} stages has changed"
+        lines = [nothing, *filter(None, map(source.last_query, stages))]
+        succeeded, message = True, "\n".join(lines)
     for path in (Path(stage.meta.summary) for stage in stages if stage.meta.summary):
         # After a failure, not that of an earlier study.
         if path.exists() and (succeeded or path.stat().st_mtime > started):
@@ -287,5 +288,5 @@ def run(slots: str, per_gpu: int, force: list[str], dask: str | None) -> int:
     return 0 if succeeded else 1
 
 
-def interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+if __name__ == "__main__":  # once the command of a study
+    raise SystemExit("error: flows.study is no longer a command: use `hemotune run`")

@@ -19,7 +19,7 @@ from prefect.states import Completed, Failed
 from flows import repository, runs, server, source
 from flows.lock import study_is_running
 from flows.output import Log
-from flows.study import interrupt, study
+from flows.study import study
 from hemotune.errors import StudyError
 
 
@@ -92,7 +92,7 @@ def find_changes(log: Log) -> tuple[int, list[str], list[str]]:
 
 def run() -> int:
     """Watch once, here, and print the outcome; return the exit status."""
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with server.for_this_process():
         state = watch(return_state=True)
     print(state.message)

@@ -59,6 +59,7 @@ def test_outside_a_checkout_a_command_is_one_line(elsewhere, command):
         (["run", "--slot", "0"], "No such option: --slot"),
         (["run", "--per-gpu", "0"], "Invalid value for '--per-gpu': "),
         (["ui", "--port", "http"], "Invalid value for '--port': "),
+        (["ui", "--port", "65536"], "Invalid value for '--port': Input should be less than"),
         (["status", "now"], "Got unexpected extra argument(s) (now)"),
     ],
 )
@@ -67,6 +68,13 @@ def test_wrong_options_are_named(elsewhere, arguments, problem):
     assert (code, output) == (2, "")
     assert errors.splitlines()[-1].startswith(f"Error: {problem}")
     assert "Traceback" not in errors
+
+
+def test_the_former_command_names_the_new_one(tmp_path):
+    (tmp_path / "dvc.yaml").touch()
+    done = python("flows.study", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: flows.study is no longer a command: use `hemotune run`\n"
 
 
 def test_what_no_device_and_no_stage_is_called_is_refused_in_one_line(tmp_path, monkeypatch, capfd):

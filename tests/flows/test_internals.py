@@ -13,7 +13,7 @@ from prefect.logging import loggers
 from prefect.server.api import server as prefect_server
 from prefect.server.events.services import event_persister
 
-from flows import repository, runs, server
+from flows import repository, runs, server, server_process
 from tests.flows.toy import Toy
 
 # What a child of the launcher imports although DVC was loaded ahead.
@@ -75,12 +75,14 @@ def test_prefects_server_takes_its_pages_from_create_ui_app():
         'getenv("PREFECT__SERVER_EPHEMERAL")',
         'getenv("PREFECT__SERVER_WEBSERVER_ONLY")',
     ):
-        assert text in source, f"Prefect's create_app has no {text} any more: see flows/server.py"
+        assert text in source, (
+            f"Prefect's create_app has no {text} any more: see flows/server_process.py"
+        )
 
 
 def test_prefects_loggers_are_those_that_are_filtered():
-    assert event_persister.logger.name == server.EVENT_LOGGER, (
-        "the logger of Prefect's event persister has another name: see flows/server.py"
+    assert event_persister.logger.name == server_process.EVENT_LOGGER, (
+        "the logger of Prefect's event persister has another name: see flows/server_process.py"
     )
     for name in runs.OBSERVERS:
         assert f'get_logger("{name}")' in inspect.getsource(observers), (

@@ -206,7 +206,7 @@ class Toy:
         return answer.json() if answer.content else None
 
     def forget_events(self):
-        for path in (self.folder / "events").iterdir():
+        for path in (self.folder / "events").glob("*"):
             path.unlink()
 
     def changed(self):
