@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hemotune.files import new_file
@@ -177,7 +178,7 @@ def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str)
 
 def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
     """Draw test accuracy with its interval and learning time of every experiment to the PNG `path`,
-    a mark for each series.
+    a mark for each series, empty where a training is unsound, and a stroke for each repeat.
     """
     factors = shown_factors(summaries)
     names = {summary.experiment: label_of(summary, factors) for summary in summaries}
@@ -188,6 +189,7 @@ def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
     for summary in summaries:
         number = series.index(summary.series)
         look = style(number) | {"linestyle": "none", "markersize": 8}
+        fill = "white" if any(run.problems for run in summary.finished) else look["color"]
         offset = (number - (len(series) - 1) / 2) * 0.6 / max(len(series), 2)
         height = experiments.index(summary.experiment) + offset
         bounds = summary.per_image
@@ -199,22 +201,33 @@ def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
                 linewidth=1.8,
                 zorder=1,
             )
-        named = summary.series in left.get_legend_handles_labels()[1]
-        left.plot(100 * summary.accuracy, height, label=None if named else summary.series, **look)
-        right.plot(summary.seconds / 60, height, **look)
+        if len(summary.accuracies) > 1:
+            repeats = [100 * value for value in summary.accuracies]
+            left.plot(repeats, [height] * len(repeats), **look | {"marker": "|"}, zorder=1)
+        for axes, value in ((left, 100 * summary.accuracy), (right, summary.seconds / 60)):
+            axes.plot(value, height, **look, markerfacecolor=fill)
     left.set_yticks(range(len(experiments)), list(names.values()), fontsize=9)
     left.set_ylim(len(experiments) - 0.4, -0.6)
     left.set_xlim(0, 102)
     right.set_xlim(0, 1.06 * max(summary.seconds for summary in summaries) / 60)
-    left.set_title("Test accuracy, 95 % interval")
+    repeated = any(len(summary.accuracies) > 1 for summary in summaries)
+    left.set_title("Test accuracy, 95 % interval" + (", repeats" if repeated else ""))
     left.set_xlabel("%")
     right.set_title("Learning time")
     right.set_xlabel("minutes")
-    if len(series) > 1:
-        figure.legend(
-            *left.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(series), 4)
-        )
+    marks = marks_of(series, summaries)
+    if len(marks) > 1:
+        figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 4))
     save(figure, path)
+
+
+def marks_of(series: Sequence[str], summaries: Iterable[Summary]) -> list[Line2D]:
+    """Return the marks of a legend: of each series, and of rows with unsound trainings."""
+    looks = [style(number) | {"label": name} for number, name in enumerate(series)]
+    if any(run.problems for summary in summaries for run in summary.finished):
+        empty = {"color": "#555555", "marker": "o", "markerfacecolor": "white"}
+        looks.append(empty | {"label": "with unsound trainings"})
+    return [Line2D([], [], **look | {"linestyle": "none", "markersize": 8}) for look in looks]
 
 
 def draw_confusions(path: Path, matrices: Sequence[tuple[str, pd.DataFrame]]) -> None:
