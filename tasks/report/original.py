@@ -281,6 +281,7 @@ def protocols_table(study: Study, summaries: Sequence[Summary]) -> str:
         ["Image size", "not stated", f"{profile.images.size} × {profile.images.size}"],
         ["Initial weights", "ImageNet", weights],
         ["Head", "F, not explained", ours("head", HEADS)],
+        ["Frozen layers", "none", ours("freeze")],
         ["Epochs", "not stated", ours("epochs")],
         ["Batch size", "not stated", ours("batch_size")],
         ["Dropout", "0.5", ours("dropout")],

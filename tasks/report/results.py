@@ -54,7 +54,7 @@ FACTORS = {
     "freeze": Factor("Frozen layers", "Frozen", "the frozen layers", str),
     "batch_norm": Factor("BatchNormalization", "BatchNorm", "BatchNormalization", str),
     "augmentation": Factor("Augmentation", "Augmentation", "augmentation", str),
-    "warm_up": Factor("Warm-up", "Warm-Up", "the epochs of warm-up", "{:g}".format),
+    "warm_up": Factor("Warm-up", "Warm-Up (epochs)", "the epochs of warm-up", "{:g}".format),
     "class_weights": Factor("Class weights", "Class Weights", "class weights", str),
     "keep": Factor("Epoch that is kept", "Keep", "the epoch that is kept", str),
     "averages": Factor("Averages", "Averages", "BatchNormalization's averages", spaced),

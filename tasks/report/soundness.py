@@ -60,7 +60,7 @@ def dead_units(metrics: Metrics, bound: float) -> Iterator[Problem]:
     if layers:
         dead = listed(f"{one.dead} of {one.units} units of {one.name}" for one in layers)
         fewer = ["`head: average`"] if metrics.head == "flatten" else []
-        yield Problem("dead_units", f"{dead} are dead", [*fewer, LOWER_RATE])
+        yield Problem("dead_units", f"{dead} are dead", [*fewer, "`warm_up`", LOWER_RATE])
 
 
 def other_averages(
@@ -124,7 +124,9 @@ def chance(metrics: Metrics, validation: Judged) -> Iterator[Problem]:
             f"validation ({percent(reached.mean())}) is not significantly above always predicting "
             f"its most frequent class ({percent(majority)})"
         )
-        yield Problem("chance", found, ["more `epochs`", "another rate"])
+        frozen = metrics.freeze != "none" or metrics.batch_norm == "frozen"
+        remedies = ["more `epochs`", "another rate", *(["freeze less"] if frozen else [])]
+        yield Problem("chance", found, remedies)
 
 
 def delivered(validation: Judged) -> Floats:

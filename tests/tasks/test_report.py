@@ -42,6 +42,14 @@ from tests.tasks.made_up_study import control, some, write_json, write_study
 HOSTILE = ["$x_$ \\frac{ _g_", "<img src=x onerror=alert(1)>", "`tick` ~~f~~", "a|b* [c](d) *e"]
 
 
+# What a second row sets, and further rows, each beside the first with another factor changed.
+FACTORS_OF_ROWS = """units: 16, learning_rate: 1.0e-5}
+  frozen: {layers: 1, units: 8, learning_rate: 1.0e-5, freeze: conv5_block1}
+  average: {layers: 1, units: 8, learning_rate: 1.0e-5, head: average}
+  longer: {layers: 1, units: 8, learning_rate: 1.0e-5, epochs: 20}
+  best: {layers: 1, units: 8, learning_rate: 1.0e-5, keep: best}"""
+
+
 def run_report(root, *arguments):
     """Run the stage as DVC does."""
     return python("tasks.report", *arguments, cwd=root, PYTHONPATH=str(ROOT))
@@ -696,6 +704,33 @@ def test_groups_and_marks_are_those_of_the_original():
         ["**mn_resultset6**", "1", "8", "**5e-5**", "98.96%", "3374163"],
         ["**mn_resultset7**", "1", "8", "**1e-4**", "99.28%", "**3334746**"],
     ]
+
+
+def test_factors_that_differ_become_columns_titles_and_findings(tmp_path):
+    root = tmp_path / "factors"
+    params = some(2, "[random-1]").replace("units: 16, learning_rate: 1.0e-5}", FACTORS_OF_ROWS)
+    write_study(root, params)
+    status, printed = report_here(root)
+    assert status == 0, printed
+    text = (root / "reports/study.md").read_text()
+    head = "| Model | Hidden Layer | Dense Count | Learning Rate | Epochs | Head | Frozen | Keep |"
+    assert f"{head} Accuracy | Learning Time(ms) |" in text
+    assert "| **frozen** | 1 | 8 | 1e-5 | 12 | flatten | **conv5_block1** | last |" in text
+    assert "2.3. Change the frozen layers to conv5_block1" in text
+    assert "- Frozen layers: conv5_block1\n" in text
+    assert "`ResNet50 - A - D(8)`" in text
+    assert "**A: the mean of each feature map, in place of F**" in text[text.index("## 4.") :]
+    assert "**Frozen layers, random:** " in text and "none → conv5_block1" in text
+    assert "**Head, random:** " in text and "flatten → average" in text
+    assert (
+        "**Rows differ in `epochs` and `keep`**, so their selection on validation differs" in text
+    )
+    assert "12 → 20" in text and "last → best" in text
+    assert len(re.findall("Learning time, [^:]* → [^:]*: × ", text)) == 5
+    table = pandas.read_csv(root / "reports/results.csv")
+    assert table["freeze"].tolist() == ["none", "none", "conv5_block1", "none", "none", "none"]
+    assert table["keep"].tolist() == ["last"] * 5 + ["best"]
+    assert table["unsound"].isna().all() and set(table["delivered_epoch"]) == {12, 20}
 
 
 def test_an_eighth_experiment_joins_its_group():
