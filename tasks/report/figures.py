@@ -20,7 +20,7 @@ from tasks.report.results import (
     Experiment,
     FinishedRun,
     Summary,
-    shown_factors,
+    changed_factors,
     spaced,
 )
 
@@ -130,13 +130,15 @@ def name_of(summary: Summary) -> str:
     return f"{summary.protocol.replace(' ', '-')}-{summary.backbone}.png"
 
 
-def label_of(experiment: Experiment, factors: Iterable[str]) -> str:
-    """Return an experiment's name and factors in short lines; `factors` are those shown."""
+def label_of(experiment: Experiment, first: Experiment) -> str:
+    """Return an experiment's name and factors in short lines, of those that the original does not
+    have the ones in which it differs from the `first`.
+    """
     units = f"D({experiment.units})"
     layers = units if experiment.layers == 1 else f"{experiment.layers} × {units}"
     others = [
         f"{spaced(name)} {FACTORS[name].wording(getattr(experiment, name))}"
-        for name in factors
+        for name in changed_factors(experiment, first)
         if name not in ORIGINAL_FACTORS
     ]
     lines = [experiment.experiment, f"{layers}, {rate(experiment.learning_rate)}"]
@@ -145,7 +147,6 @@ def label_of(experiment: Experiment, factors: Iterable[str]) -> str:
 
 def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
     """Draw validation loss and accuracy over epochs to the PNG `path`, a line for each run."""
-    factors = shown_factors(runs)
     figure = new_figure(9, 4.4)
     both = figure.subplots(1, 2)
     for axes, name in zip(both, ("loss", "accuracy"), strict=True):
@@ -156,7 +157,7 @@ def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str)
                 if len(history) <= 30
                 else {"markevery": (number % 5, max(len(history) // 12, 1))}
             )
-            label = label_of(run, factors).replace("\n", ": ", 1).replace("\n", ", ")
+            label = label_of(run, runs[0]).replace("\n", ": ", 1).replace("\n", ", ")
             axes.plot(
                 history["epoch"],
                 history[f"validation_{name}"],
@@ -170,9 +171,8 @@ def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str)
     begin_at_zero(both[0])
     both[1].set_ylim(0, 1.02)
     handles, labels = both[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=2 if len(labels) < 5 else 3, fontsize=9
-    )
+    columns = 2 if len(labels) < 5 or max(map(len, labels)) > 36 else 3
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
     save(figure, path)
 
 
@@ -180,8 +180,7 @@ def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
     """Draw test accuracy with its interval and learning time of every experiment to the PNG `path`,
     a mark for each series, empty where a training is unsound, and a stroke for each repeat.
     """
-    factors = shown_factors(summaries)
-    names = {summary.experiment: label_of(summary, factors) for summary in summaries}
+    names = {summary.experiment: label_of(summary, summaries[0]) for summary in summaries}
     experiments = list(names)
     series = list(dict.fromkeys(summary.series for summary in summaries))
     figure = new_figure(9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments))

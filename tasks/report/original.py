@@ -285,8 +285,12 @@ def protocols_table(study: Study, summaries: Sequence[Summary]) -> str:
         ["Epochs", "not stated", ours("epochs")],
         ["Batch size", "not stated", ours("batch_size")],
         ["Dropout", "0.5", ours("dropout")],
-        ["Epoch that is kept", "the last, as Keras does", ours("keep")],
-        ["BatchNormalization's averages", "as trained, as Keras does", ours("averages")],
+        ["Epoch that is kept", "not stated; Keras: last", ours("keep")],
+        [
+            "BatchNormalization's averages",
+            "not stated; Keras: as trained",
+            ours("averages"),
+        ],
         ["Learning rate", "as in the table", f"as in the table{times}"],
         [
             "Trainings of a row, seed",
