@@ -193,7 +193,7 @@ def freeze(network: keras.Model, up_to: str, batch_norm: bool) -> None:
     if up_to not in names:
         near = difflib.get_close_matches(up_to, names, n=4, cutoff=0.0)
         raise StudyError(
-            f"{backbone.name} has no layer '{up_to}': name one of its layers, such as"
+            f"the backbone has no layer '{up_to}': name one of its layers, such as"
             f" {', '.join(near)}, or none or backbone"
         )
     for number, layer in enumerate(backbone.layers, start=1):
