@@ -7,7 +7,15 @@ import sys
 
 from hemotune.hardware import cpu_name
 
-BENCHMARKS = ["decode", "scale", "no_op", "flow_makespan", "training_step", "notebook"]
+BENCHMARKS = [
+    "decode",
+    "scale",
+    "no_op",
+    "flow_makespan",
+    "training_step",
+    "health_cost",
+    "notebook",
+]
 
 
 def main():

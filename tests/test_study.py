@@ -305,6 +305,50 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     assert not (other / "data/backbone/MobileNet").exists()
 
 
+def test_an_experiment_sets_how_it_is_trained(repository, tmp_path):
+    """It is recorded, a slip is refused before training, and nothing of it is in the model."""
+    other = tmp_path / "other"
+    shutil.copytree(
+        repository,
+        other,
+        symlinks=True,
+        ignore=shutil.ignore_patterns("cache", "tmp", ".study", "plots"),
+    )
+    own = {
+        "freeze": "conv_pw_2",
+        "augmentation": "turns",
+        "warm_up": 0.5,
+        "class_weights": "balanced",
+        "keep": "best",
+        "head": "average",
+        "batch_size": 8,
+    }
+    params = (other / "params.yaml").read_text()
+    for layer, expected in ("conv_pw_2", None), ("conv_pw_x", "freeze: the backbone has no layer"):
+        text = ", ".join(f"{key}: {value}" for key, value in (own | {"freeze": layer}).items())
+        written = params.replace("units: 4,", f"units: 4, {text},")
+        assert written != params
+        (other / "params.yaml").write_text(written)
+        done = python("tasks.finetune", *KEYS[0].split("-", 2), cwd=other)
+        if expected:
+            (message,) = done.stderr.splitlines()
+            assert message.startswith(
+                f"error: params.yaml: experiments.narrow.{expected} '{layer}'"
+            )
+            assert "epoch 1" not in done.stdout
+        else:
+            assert done.returncode == 0, done.stderr
+    metrics = json.loads((other / "data/results" / KEYS[0] / "metrics.json").read_text())
+    assert own == {name: metrics[name] for name in own}
+    assert metrics["dropout"] == 0.5 and metrics["batch_norm"] == "trained"
+    code = (
+        "import keras; model = keras.models.load_model('model.keras');"
+        " print([layer.name for layer in model.layers])"
+    )
+    loaded = run([sys.executable, "-I", "-c", code], other / "data/models" / KEYS[0])
+    assert "global_average_pooling2d" in loaded.stdout, loaded.stderr
+
+
 def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(

@@ -174,16 +174,16 @@ def starting_model(weights: Path, design: Design) -> keras.Model:
 
 
 def refuse_what_has_no_use(model: keras.Model, data: Data, run: Run) -> None:
-    """Raise StudyError if what the experiment wants to deliver cannot be told apart."""
-    place = f"params.yaml: experiments.{run.name}"
+    """Raise StudyError if there is nothing to validate by, or a setting changes nothing."""
+    if not len(data.validation):
+        raise StudyError(
+            f"{run.split_file}: no validation image, by which epochs are judged and chosen: raise"
+            " split.validation in the profile"
+        )
     if run.experiment.averages and not averages.normalizations(model):
         raise StudyError(
-            f"{place}.averages: {run.backbone} has no BatchNormalization: remove the setting"
-        )
-    if run.training.keep == "best" and not len(data.validation):
-        raise StudyError(
-            f"{run.split_file}: no validation image, by which keep: best chooses: use keep: last,"
-            " or raise split.validation in the profile"
+            f"params.yaml: experiments.{run.name}.averages: {run.backbone} has no"
+            " BatchNormalization: remove the setting"
         )
 
 
