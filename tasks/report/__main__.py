@@ -32,6 +32,7 @@ from tasks.report import (
     mistakes,
     original,
     protocols,
+    variation,
 )
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
@@ -65,6 +66,7 @@ MODULES = {
     "original": original,
     "protocols": protocols,
     "statistics": statistics,
+    "variation": variation,
 }
 Runs = Sequence[FinishedRun | FailedRun]
 

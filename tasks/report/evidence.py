@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from hemotune.evaluation.leaks import NAMES, Controls
 from hemotune.evaluation.predictions import per_photograph, photographs_known
 from hemotune.evaluation.statistics import (
-    difference,
+    Estimate,
     expected_calibration_error,
     mcnemar,
     spread,
 )
 from hemotune.markup import escaped
+from tasks.report.comparisons import Answers, accuracy_of, answers_of, compared
 from tasks.report.markdown import (
     Row,
     bold,
@@ -25,7 +26,7 @@ from tasks.report.markdown import (
     points,
     table,
 )
-from tasks.report.results import Summary, best_of, paired
+from tasks.report.results import Summary, best_of, by_series, paired
 from tasks.report.study import Study
 from tasks.report.trust import NEAR
 
@@ -39,43 +40,67 @@ def interval_table(group: Iterable[Summary]) -> str:
         "Accuracy per image [95 %]",
         "Accuracy per photograph [95 %]",
         "Test photographs",
+        "Trainings",
         "Calibration error",
     ]
+    group = list(group)
+    images = estimates_of(group)
+    known = all(photographs_known(summary.judged[0]) for summary in group)
+    photographs = estimates_of(group, by_photograph=True) if known else None
     rows: list[Row] = []
-    for summary in group:
-        photographs = summary.per_photograph
+    for place, summary in enumerate(group):
         errors = [expected_calibration_error(judged) for judged in summary.judged]
         rows.append(
             [
                 bold(summary.experiment),
-                format_interval(summary.per_image),
-                format_interval(photographs) if photographs else "unknown",
-                photographs.photographs if photographs else "unknown",
+                format_interval(images[place]),
+                format_interval(photographs[place]) if photographs else "unknown",
+                photographs[place].photographs if photographs else "unknown",
+                len(summary.finished),
                 percent(sum(errors) / len(errors)),
             ]
         )
     return table(head, rows)
 
 
+def estimates_of(group: Sequence[Summary], by_photograph: bool = False) -> list[Estimate]:
+    """Return the accuracy of each row of one series: over photographs and trainings where it has
+    several, else over photographs.
+    """
+    answers = answers_of(group, per_photograph if by_photograph else None)
+    estimates = []
+    for summary in group:
+        known = photographs_known(summary.judged[0])
+        found = accuracy_of(answers[summary.series, summary.experiment], known)
+        if found is None:
+            found = (summary.per_photograph if by_photograph else None) or summary.per_image
+        estimates.append(found)
+    return estimates
+
+
 def interval_notes(group: Iterable[Summary]) -> list[str]:
     """Return the limitations of the intervals of one series, each once."""
-    return list(dict.fromkeys(note for summary in group for note in summary.per_image.notes))
+    notes = [note for estimate in estimates_of(list(group)) for note in estimate.notes]
+    return list(dict.fromkeys(notes))
 
 
 def protocols_table(study: Study, finished: Iterable[Summary]) -> str:
     """Return a table of every experiment in every protocol."""
     params, protocols = study.params, list(study.protocols)
-    found = {(one.backbone, one.experiment, one.protocol): one for one in finished}
+    found: dict[tuple[str, str, str], Estimate] = {}
+    for group in by_series(finished).values():
+        for one, estimate in zip(group, estimates_of(group), strict=True):
+            found[one.backbone, one.experiment, one.protocol] = estimate
     rows = []
     for backbone in params.backbones:
         for name in params.experiments:
-            both = [found.get((backbone, name, protocol)) for protocol in protocols]
-            cells = [format_interval(one.per_image) if one else "failed" for one in both]
+            each = [found.get((backbone, name, protocol)) for protocol in protocols]
+            cells = [format_interval(one) if one else "failed" for one in each]
             random = found.get((backbone, name, "random"))
             held_out = found.get((backbone, name, "held-out"))
-            change = points(held_out.accuracy - random.accuracy) if random and held_out else ""
+            change = points(held_out.value - random.value) if random and held_out else ""
             rows.append([bold(name), backbone, *cells, change])
-    head = ["Model", "Backbone", *protocols, "Difference (points)"]
+    head = ["Model", "Backbone", *protocols, "Held-out minus random (points)"]
     return table(head, rows, left=2)
 
 
@@ -157,12 +182,13 @@ def pairs_table(group: Sequence[Summary]) -> str:
     same photographs.
     """
     first, (best, *equal) = group[0], best_of(group)
+    answers = answers_of(group)
     rows = [
         [
             bold(summary.experiment),
-            against(first, summary),
+            against(first, summary, answers),
             "" if summary is first else f"{p_of_majorities(first, summary):.3g}",
-            against(best, summary),
+            against(best, summary, answers),
         ]
         for summary in group
     ]
@@ -176,11 +202,11 @@ def pairs_table(group: Sequence[Summary]) -> str:
     return table(head, rows)
 
 
-def against(other: Summary, summary: Summary) -> str:
+def against(other: Summary, summary: Summary, answers: Answers) -> str:
     """Return the difference of two summaries and its verdict."""
     if other is summary:
         return ""
-    change = difference(*paired(other, summary))
+    change = compared(other, summary, answers)
     verdict = "*not significantly different*"
     if change.significant:
         verdict = "better" if change.value > 0 else "worse"

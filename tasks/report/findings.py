@@ -1,6 +1,7 @@
 """Section 6 of the report: the effect of each factor on accuracy and time.
 
-An effect is reported as a finding only if the data support it.
+An effect is reported as a finding only if the data support it, and in words about the factor only
+if each row was trained several times.
 """
 
 import itertools
@@ -8,8 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hemotune.evaluation.statistics import Difference, difference
+import numpy as np
+
 from hemotune.markup import escaped
+from tasks.report.comparisons import FEWEST, LEVEL, Answers, Comparison, answers_of, compared
+from tasks.report.health import note_on
 from tasks.report.markdown import (
     Row,
     bold,
@@ -20,12 +24,11 @@ from tasks.report.markdown import (
     points,
     table,
 )
-from tasks.report.results import FACTORS, Summary, best_of, by_series, paired
+from tasks.report.results import FACTORS, Summary, best_of, by_series
 
 # The factors in the order of the report: those of an experiment, one of a series.
 TITLES = {"units": FACTORS["units"].title}
 TITLES |= {name: factor.title for name, factor in FACTORS.items()} | {"backbone": "Backbone"}
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Effect:
     series: str
     first: Summary
     second: Summary  # the one with the greater value of the factor
-    change: Difference  # accuracy of the second minus the first
-    adjusted: float  # p after Holm's correction for all pairs of the series
+    change: Comparison  # accuracy of the second minus the first
+    adjusted: float  # p after Holm's correction for all pairs of the study
 
     @property
     def supported(self) -> bool:
@@ -45,10 +48,16 @@ class Effect:
         return self.change.significant and self.adjusted < LEVEL
 
     @property
+    def of_factor(self) -> bool:
+        """Whether it is about the factor, and not about two trained models."""
+        return self.change.contrast is not None
+
+    @property
     def verdict(self) -> str:
-        if self.supported:
-            return "higher" if self.change.value > 0 else "lower"
-        return "not significantly different"
+        if not self.supported:
+            return "not significantly different"
+        verdict = "higher" if self.change.value > 0 else "lower"
+        return verdict if self.of_factor else f"{verdict}, as trained"
 
     @property
     def time_ratio(self) -> float:
@@ -64,26 +73,33 @@ class Effect:
 
 
 def effects_of(summaries: Sequence[Summary]) -> list[Effect]:
-    """Return the effects of all pairs of experiments that differ in one factor only.
-
-    p is corrected within a series: without correction, two dozen comparisons at 5 % each would
-    give a false finding in most studies.
-    """
+    """Return the effects of all pairs of experiments that differ in one factor only."""
     finished = [summary for summary in summaries if summary.finished]
-    effects = []
+    return effects_between(finished, answers_of(finished))
+
+
+def effects_between(finished: Sequence[Summary], answers: Answers) -> list[Effect]:
+    """Return the same, given what the trainings answered.
+
+    p is corrected over the whole study (Holm 1979): without correction, two dozen comparisons at
+    5 % each would give a false finding in most studies.
+    """
+    pairs = []
     for series, group in by_series(finished).items():
-        pairs = [
-            (factor, *pair)
+        pairs += [
+            (factor, series, *pair)
             for factor in TITLES
             if factor in FACTORS
             for pair in pairs_of(group, factor)
         ]
-        effects += compared(series, pairs)
     for protocol in dict.fromkeys(summary.protocol for summary in finished):
         group = [summary for summary in finished if summary.protocol == protocol]
-        pairs = [("backbone", *pair) for pair in pairs_of(group, "backbone")]
-        effects += compared(protocol, pairs)
-    return effects
+        pairs += [("backbone", protocol, *pair) for pair in pairs_of(group, "backbone")]
+    changes = [compared(first, second, answers) for _, _, first, second in pairs]
+    adjusted = holm([change.p for change in changes])
+    return [
+        Effect(*pair, change, p) for pair, change, p in zip(pairs, changes, adjusted, strict=True)
+    ]
 
 
 def pairs_of(summaries: Iterable[Summary], factor: str) -> list[tuple[Summary, Summary]]:
@@ -110,23 +126,13 @@ def pairs_of(summaries: Iterable[Summary], factor: str) -> list[tuple[Summary, S
     ]
 
 
-def compared(series: str, pairs: Sequence[tuple[str, Summary, Summary]]) -> list[Effect]:
-    """Return the effects of `pairs`, a factor and two summaries each, with p corrected."""
-    changes = [difference(*paired(first, second)) for _, first, second in pairs]
-    adjusted = holm([change.p for change in changes])
-    return [
-        Effect(factor, series, first, second, change, p)
-        for (factor, first, second), change, p in zip(pairs, changes, adjusted, strict=True)
-    ]
-
-
-def holm(ps: list[float]) -> list[float]:
+def holm(ps: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number (Holm 1979)."""
-    if not ps:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(ps, alpha=LEVEL, method="holm")[1]]
+    # statsmodels' multipletests collects garbage, which takes 0.1 s.
+    order = np.argsort(ps)
+    factors = np.arange(len(ps), 0, -1)
+    steps = np.minimum(1, np.maximum.accumulate(np.asarray(ps)[order] * factors))
+    return [float(p) for p in steps[np.argsort(order)]]
 
 
 def findings_of(effects: Iterable[Effect]) -> list[str]:
@@ -143,19 +149,34 @@ def findings_of(effects: Iterable[Effect]) -> list[str]:
         sentences = [f"{'; '.join(findings)}."] if findings else []
         if others:
             sentences.append(f"Accuracy not significantly different: {listed(others)}.")
+        if models := [effect.values for effect in group if not effect.of_factor]:
+            about = "This" if len(models) == len(group) else listed(models)
+            sentences.append(
+                f"{about} compares trained models, not the factor: it takes {FEWEST} trainings "
+                "of each row to tell the factor from the seed."
+            )
         sentences.append(time_sentence(group))
         found.append(f"**{TITLES[factor]}, {series}:** {' '.join(sentences)}")
     return found
 
 
 def finding(effect: Effect) -> str:
-    """Return the change in accuracy of a supported effect, with its interval."""
+    """Return the change in accuracy of a supported effect, with its interval and with the unsound
+    trainings that it rests on.
+    """
     change = effect.change
     bounds = [points(bound) for bound in (change.low, change.high) if bound is not None]
-    return (
-        f"{effect.values} {'raised' if change.value > 0 else 'lowered'} accuracy by "
-        f"{abs(100 * change.value):.2f} points (95 % interval {' to '.join(bounds)})"
-    )
+    interval = f"(95 % interval {' to '.join(bounds)})"
+    size = f"{abs(100 * change.value):.2f} points"
+    up = change.value > 0
+    text = f"{effect.values} {'raised' if up else 'lowered'} accuracy by {size} {interval}"
+    if not effect.of_factor:
+        text = (
+            f"{effect.values}: the second trained model is {size} {'better' if up else 'worse'} "
+            f"than the first {interval}"
+        )
+    unsound = note_on(effect.first, effect.second)
+    return f"{text}, but {unsound}" if unsound else text
 
 
 def time_sentence(effects: Sequence[Effect]) -> str:
@@ -180,6 +201,7 @@ def effects_table(effects: Iterable[Effect]) -> str:
         "Series",
         "Values",
         "Rows",
+        "Trainings",
         "Accuracy (points) [95 %]",
         "p",
         "p, Holm",
@@ -192,6 +214,7 @@ def effects_table(effects: Iterable[Effect]) -> str:
             effect.series,
             effect.values,
             escaped(f"{effect.first.experiment} → {effect.second.experiment}"),
+            " and ".join(str(number) for number in effect.change.trainings),
             format_difference(effect.change),
             f"{effect.change.p:.3g}",
             f"{effect.adjusted:.3g}",
@@ -201,6 +224,33 @@ def effects_table(effects: Iterable[Effect]) -> str:
         for effect in effects
     ]
     return table(head, rows, left=4)
+
+
+def needs_table(effects: Iterable[Effect], difference: float) -> str:
+    """Return a table of what it would take to find a `difference` (points) that matters, for the
+    pairs that are not significantly different.
+    """
+    effects = list(effects)
+    level = LEVEL / max(1, len(effects))
+    rows = []
+    for effect in effects:
+        found = effect.change.contrast
+        if effect.supported or found is None:
+            continue
+        if not found.separable:
+            needs = ["unknown without repeats", "unknown without repeats"]
+        else:
+            photographs = found.needed_photographs(difference / 100, level)
+            repeats = found.needed_repeats(difference / 100, level)
+            needs = [
+                "not by photographs alone" if photographs is None else f"{photographs:,}",
+                "not by repeats alone" if repeats is None else f"{repeats:,}",
+            ]
+        rows.append(
+            [TITLES[effect.factor], effect.series, effect.values, f"{found.number:,}", *needs]
+        )
+    head = ["Factor", "Series", "Values", "Photographs now", "Photographs needed", "Repeats needed"]
+    return table(head, rows, left=3) if rows else ""
 
 
 def backbones_table(summaries: Iterable[Summary]) -> str:

@@ -14,10 +14,11 @@ import pytest
 from markdown_it import MarkdownIt
 
 from hemotune.errors import StudyError
+from hemotune.evaluation.contrasts import Contrast
 from hemotune.evaluation.leaks import Controls, SharedPhotographs
-from hemotune.evaluation.statistics import Difference
 from tasks.report import __main__ as report
 from tasks.report import findings, health, original
+from tasks.report.comparisons import Comparison
 from tasks.report.experiments import result_rows
 from tasks.report.figures import class_labels
 from tasks.report.markdown import duration, milliseconds, origin, rate, seconds_of
@@ -132,11 +133,15 @@ def test_findings_only_where_the_interval_allows(study):
         in text
     )
     assert re.search(
-        r"\*\*Hidden layers, random:\*\* .*1 → 3 lowered accuracy by 4\d\.\d\d points \(95 %"
-        r" interval -",
+        r"\*\*Hidden layers, random:\*\* .*1 → 3: the second trained model is 4\d\.\d\d points"
+        r" worse than the first \(95 % interval -.*This compares trained models, not the factor",
         text,
     )
-    change = Difference(0.02, 0.001, 0.04, 240, 40, 1, [], p=0.01, significant=True)
+    assert "raised accuracy" not in text and "lowered accuracy" not in text
+    contrast = Contrast(0.02, None, (), (3, 3), 3, 240, 40, 40)
+    change = Comparison(
+        *(0.02, 0.001, 0.04, 240, 40, 3, [], 0.01, True), contrast=contrast, trainings=(3, 3)
+    )
     first, second = summary_of(0.95, units=8, seconds=10), summary_of(0.95, units=16, seconds=15)
     certain = findings.Effect("units", "s", first, second, change, adjusted=0.01)
     corrected = replace(certain, adjusted=0.2)
@@ -167,7 +172,7 @@ def test_an_effect_compares_what_differs_in_one_factor_alone():
             seconds=10.0 * layers,
         )
         for number, (name, layers, units, rate) in enumerate(grid)
-        for repeat in (1, 2)
+        for repeat in (1, 2, 3)
     ]
     units, layers, rates = findings.effects_of(summaries_of(runs))
     assert [effect.factor for effect in (units, layers, rates)] == [
@@ -178,10 +183,10 @@ def test_an_effect_compares_what_differs_in_one_factor_alone():
     assert (layers.first.experiment, layers.second.experiment) == ("e1", "e3")
     assert (layers.values, layers.verdict, layers.time_ratio) == ("1 → 2", "higher", 2.0)
     assert 0 < layers.change.low <= layers.change.value <= layers.change.high
-    expected = [run.judged["correct"].mean() for run in runs]  # e1 twice, e2 twice, e3 twice, ...
-    difference = sum(expected[4:6]) / 2 - sum(expected[:2]) / 2
+    expected = [run.judged["correct"].mean() for run in runs]  # e1, e2, e3, ... three times each
+    difference = sum(expected[6:9]) / 3 - sum(expected[:3]) / 3
     assert layers.change.value == pytest.approx(difference)
-    assert layers.change.notes == []
+    assert (layers.change.trainings, layers.change.contrast.repeats) == ((3, 3), (3, 3))
     assert (units.values, units.verdict) == ("8 → 16", "not significantly different")
     assert units.change.low < 0 < units.change.high
 

@@ -1,0 +1,140 @@
+"""Parts of section 5 of the report: what the accuracies rest on, where their variance comes from,
+and the size of the leak.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from hemotune.evaluation.contrasts import Contrast, Term, components_of, contrast
+from hemotune.evaluation.predictions import photographs_known
+from hemotune.evaluation.trainings import Spread, Trainings, paired_rows, spreads_of
+from hemotune.markup import escaped
+from tasks.report.comparisons import (
+    FEWEST,
+    Comparison,
+    answers_of,
+    of_factor,
+    trainings_of,
+)
+from tasks.report.markdown import Row, bold, format_difference, table
+from tasks.report.results import Summary, by_series
+
+
+def in_folds(finished: Iterable[Summary]) -> list[Summary]:
+    """Return the rows that were tested in folds."""
+    return [one for one in finished if one.finished[0].fold is not None]
+
+
+def photographs_table(finished: Sequence[Summary]) -> str:
+    """Return a table of the tested images and photographs of each class, by protocol, with the
+    effective number: of photographs of one size that would decide as much.
+    """
+    counted, classes = {}, set()
+    for summary in finished:
+        if summary.protocol in counted or not photographs_known(summary.judged[0]):
+            continue
+        tested = pd.concat(summary.judged)
+        tested = tested[~tested.index.duplicated()]
+        sizes = tested["photograph"].value_counts().to_numpy()
+        by_class = tested.groupby("truth")["photograph"].nunique()
+        counted[summary.protocol] = (by_class, sizes)
+        classes |= set(by_class.index)
+    head = [
+        "Protocol",
+        *[escaped(str(name)) for name in sorted(classes)],
+        "All photographs",
+        "Effective number",
+        "Images",
+    ]
+    rows = [
+        [
+            f"`{protocol}`",
+            *[int(by_class.get(name, 0)) for name in sorted(classes)],
+            len(sizes),
+            round(sizes.sum() ** 2 / (sizes**2).sum()),
+            f"{sizes.sum():,}",
+        ]
+        for protocol, (by_class, sizes) in counted.items()
+    ]
+    return table(head, rows) if rows else ""
+
+
+def shares_table(finished: Iterable[Summary]) -> str:
+    """Return a table of where the variance of an accuracy comes from, by series."""
+    head = [
+        "Series",
+        "Photographs",
+        "Training",
+        "Training x photograph",
+        "Choice of the split",
+        "Standard deviation, points (photographs; training)",
+    ]
+    rows: list[Row] = []
+    for series, group in by_series(finished).items():
+        answers = [one for one in answers_of(group).values() if one.spread]
+        found = components_of(
+            [one.trainings for one in answers], [one.spread for one in answers if one.spread]
+        )
+        unknown = "not separable"
+        if found is None or found.total == 0:
+            rows.append([bold(series), unknown, unknown, unknown, unknown, ""])
+            continue
+        parts = (found.photographs, found.training, found.crossed)
+        deviations = [f"{100 * part**0.5:.2f}" for part in parts[:2]]
+        shares = [f"{100 * part / found.total:.0f} %" for part in parts]
+        rows.append([bold(series), *shares, unknown, "; ".join(deviations)])
+    return table(head, rows)
+
+
+def leak_table(finished: Sequence[Summary]) -> str:
+    """Return a table of accuracy on `random` minus that out of fold, on the same images, for each
+    row and on average; empty where one of the two is missing.
+    """
+    rows: list[Row] = []
+    for backbone in dict.fromkeys(summary.backbone for summary in finished):
+        of_backbone = [summary for summary in finished if summary.backbone == backbone]
+        seen = {one.experiment: one for one in of_backbone if one.protocol == "random"}
+        folds = {one.experiment: one for one in in_folds(of_backbone)}
+        names = [name for name in seen if name in folds]
+        if not names:
+            continue
+        pairs = leak_terms([seen[name] for name in names], [folds[name] for name in names])
+        shown = [(bold(name), contrast(terms)) for name, terms in zip(names, pairs, strict=True)]
+        if len(names) > 1:
+            terms = [
+                term._replace(factor=term.factor / len(names)) for terms in pairs for term in terms
+            ]
+            shown.append(("mean of the rows", contrast(terms)))
+        rows += [[name, backbone, *leak_cells(found)] for name, found in shown]
+    head = ["Model", "Backbone", "Leak (points) [95 %]", "p", "Photographs", "Holds for"]
+    return table(head, rows, left=2) if rows else ""
+
+
+def leak_terms(seen: Sequence[Summary], folds: Sequence[Summary]) -> list[list[Term]]:
+    """Return the two terms of the leak of each row."""
+    sides = paired_rows([*map(trainings_of, seen)], [*map(trainings_of, folds)])
+    terms = []
+    for factor, rows in zip((1, -1), sides, strict=True):
+        spreads = spreads_of(rows)
+        enough = spreads and all(row.repeats.sum() >= FEWEST for row in rows)
+        known = spreads if spreads and enough else [unknown_spread(row) for row in rows]
+        terms.append([Term(factor, row, one) for row, one in zip(rows, known, strict=True)])
+    return [list(pair) for pair in zip(*terms, strict=True)]
+
+
+def unknown_spread(row: Trainings) -> Spread:
+    """Return the spread of trained models: none, so that photographs alone count."""
+    return Spread(0.0, np.inf, np.zeros(len(row.repeats)))
+
+
+def leak_cells(found: Contrast) -> list[object]:
+    change: Comparison = of_factor(found)
+    trained = any(np.isinf(part.freedom) for part in found.trainings)
+    return [
+        format_difference(change),
+        f"{change.p:.3g}",
+        f"{found.number:,}",
+        "these trained models" if trained else "trainings like these",
+    ]
