@@ -343,10 +343,12 @@ def test_an_experiment_sets_how_it_is_trained(repository, tmp_path):
     assert metrics["dropout"] == 0.5 and metrics["batch_norm"] == "trained"
     code = (
         "import keras; model = keras.models.load_model('model.keras');"
-        " print([layer.name for layer in model.layers])"
+        " print([layer.name for layer in model.layers], len(model.trainable_weights))"
     )
     loaded = run([sys.executable, "-I", "-c", code], other / "data/models" / KEYS[0])
     assert "global_average_pooling2d" in loaded.stdout, loaded.stderr
+    weights = 81 + 4  # all of MobileNet's but the averages, and those of two dense layers
+    assert loaded.stdout.split()[-1] == str(weights)
 
 
 def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp_path):

@@ -320,8 +320,11 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
     model.keras holds network, weights and preprocessing; model.json holds the class of each output
     and how an image file becomes the input.
     """
-    # A new model around the same layers is not compiled: no optimizer, no loss.
-    keras.Model(model.inputs, model.outputs).save(folder / "model.keras")
+    # A new model around the same layers is not compiled: no optimizer, no loss. What was frozen is
+    # not either: that was a setting of the training.
+    saved = keras.Model(model.inputs, model.outputs)
+    saved.trainable = True
+    saved.save(folder / "model.keras")
     write_json(folder / "model.json", {"classes": classes, "image": read_json(RECIPE)})
 
 
