@@ -27,7 +27,8 @@ from hemotune.gpus import choose_device  # noqa: E402
 from hemotune.training.averages import read, write  # noqa: E402
 from hemotune.training.fit import Data, Plan, begin  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
-from hemotune.training.model import Batches, Design, assemble, build_backbone  # noqa: E402
+from hemotune.training.inputs import Batches  # noqa: E402
+from hemotune.training.model import Design, assemble, build_backbone  # noqa: E402
 
 EPOCHS, TRAIN, VALIDATION = 20, 8_000, 2_000
 STEPS, SEEN, ROUNDS = 20, 1_024, 5

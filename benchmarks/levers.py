@@ -42,14 +42,9 @@ def child(way, options):
     from hemotune.gpus import choose_device
     from hemotune.training import fit as training
     from hemotune.training.fused_adam import adam
-    from hemotune.training.model import (
-        EVALUATION_BATCH,
-        Batches,
-        Design,
-        Observer,
-        assemble,
-        build_backbone,
-    )
+    from hemotune.training.inputs import Batches
+    from hemotune.training.model import Design, assemble, build_backbone
+    from hemotune.training.observer import EVALUATION_BATCH, Observer
 
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, options.size, options.size, 3), "uint8")

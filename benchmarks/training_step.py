@@ -24,14 +24,8 @@ import numpy as np  # noqa: E402
 from benchmarks import print_row  # noqa: E402
 from hemotune.gpus import choose_device  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
-from hemotune.training.model import (  # noqa: E402
-    Batches,
-    Design,
-    assemble,
-    build_backbone,
-    hold_images,
-    taking_rows,
-)
+from hemotune.training.inputs import hold_images, taking_rows  # noqa: E402
+from hemotune.training.model import Batches, Design, assemble, build_backbone  # noqa: E402
 
 IMAGES = 12_500
 GOAL = {True: 1.05, False: 1.02}

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from hemotune.training.model import Batches, Floats, ImageArray, Integers, layers_of
+from hemotune.training.inputs import Batches, Floats, ImageArray, Integers
+from hemotune.training.model import layers_of
 
 BATCHES = 20
 

@@ -14,18 +14,17 @@ from hemotune.errors import StudyError
 from hemotune.progress import Progress
 from hemotune.training import averages, resume
 from hemotune.training.averages import BatchMoments
-from hemotune.training.model import (
+from hemotune.training.inputs import (
     Batches,
     ImageArray,
     Integers,
     Laid,
-    Observer,
     hold_images,
-    layers_of,
-    score,
     taking_rows,
     with_augmentation,
 )
+from hemotune.training.model import layers_of
+from hemotune.training.observer import Observer, score
 from hemotune.training.records import Averages, Epoch
 from hemotune.training.resume import Course
 

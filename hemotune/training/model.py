@@ -7,17 +7,8 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-import numpy.typing as npt
 
 from hemotune.errors import StudyError
-
-# uint8 (N, size, size, 3), or int32 (N,) where `hold_images` put them on the device
-ImageArray = npt.NDArray[np.uint8 | np.int32]
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int32 | np.int64]
-
-# Evaluation keeps no activations for a backward pass, so larger batches fit.
-EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -118,64 +109,6 @@ def assemble(backbone: keras.Model, design: Design) -> keras.Model:
     return keras.Model(inputs, outputs)
 
 
-class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
-    """Batches of a memory-mapped array in a given order.
-
-    Args:
-        images: only the rows of a batch are read.
-        rows: row numbers in the order in which they are taken.
-        labels: (N,), or None to give images alone.
-        whole: leave out a last batch that is smaller, so that every step has one shape.
-    """
-
-    def __init__(
-        self,
-        images: ImageArray,
-        rows: Integers,
-        batch_size: int,
-        labels: Integers | None = None,
-        whole: bool = False,
-    ) -> None:
-        super().__init__()
-        self.images, self.rows, self.labels = images, rows, labels
-        self.batch_size = batch_size
-        whole = whole and len(rows) >= batch_size
-        self.length = len(rows) // batch_size if whole else -(-len(rows) // batch_size)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[ImageArray] | tuple[ImageArray, Integers]:
-        rows = self.rows[index * self.batch_size : (index + 1) * self.batch_size]
-        images = self.images[rows]
-        return (images,) if self.labels is None else (images, self.labels[rows])
-
-
-class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """All images in the device's memory: row numbers (batch,) -> uint8 (batch, size, size, 3)."""
-
-    def __init__(self, images: ImageArray) -> None:
-        super().__init__(trainable=False)
-        self.images = self.add_weight(
-            shape=images.shape,
-            dtype="uint8",
-            trainable=False,
-            initializer=lambda shape, dtype: keras.ops.convert_to_tensor(images, dtype),
-        )
-
-    def call(self, rows: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.ops.take(self.images, rows, axis=0)
-
-
-def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the layers of a model and of the models nested in it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from layers_of(layer)
-        else:
-            yield layer
-
-
 def freeze(network: keras.Model, up_to: str, batch_norm: bool) -> None:
     """Keep layers of an assembled network as they are; call this before it is compiled.
 
@@ -186,7 +119,7 @@ def freeze(network: keras.Model, up_to: str, batch_norm: bool) -> None:
         batch_norm: freeze every BatchNormalization.
 
     Raises:
-        StudyError: the backbone has no such layer; the message begins with its name.
+        StudyError: the backbone has no such layer.
     """
     (backbone,) = (layer for layer in network.layers if isinstance(layer, keras.Model))
     names = ["none", *(layer.name for layer in backbone.layers), "backbone"]
@@ -202,134 +135,10 @@ def freeze(network: keras.Model, up_to: str, batch_norm: bool) -> None:
             layer.trainable = False
 
 
-def hold_images(images: ImageArray) -> tuple[keras.Model, ImageArray]:
-    """Copy all images into the device's memory once, so that a GPU does not wait for batches.
-
-    Args:
-        images: uint8 (N, size, size, 3).
-
-    Returns:
-        A model from row numbers (batch,) to images, and the row numbers (N,), which replace the
-        images in Batches.
-    """
-    rows = keras.Input((), dtype="int32", name="row")
-    return keras.Model(rows, Held(images)(rows)), np.arange(len(images), dtype="int32")
-
-
-def taking_rows(source: keras.Model, network: keras.Model) -> keras.Model:
-    """Return a model of the same layers that takes row numbers in place of images.
-
-    Args:
-        source: what `hold_images` returned.
-        network: from images; a compiled one gives one with the same optimizer.
-    """
-    return compiled_as(network, keras.Model(source.input, network(source.output)))
-
-
-def with_augmentation(network: keras.Model, turns: bool) -> keras.Model:
-    """Return a model of the same layers that changes the images at random before it takes them.
-
-    It is for training alone: the network itself sees images as they are.
-
-    Args:
-        network: from images; a compiled one gives one with the same optimizer.
-        turns: as in Laid.
-    """
-    images = keras.Input(network.input_shape[1:], dtype=network.input.dtype, name="image")
-    return compiled_as(network, keras.Model(images, network(Laid(turns)(images))))
-
-
-def compiled_as(network: keras.Model, model: keras.Model) -> keras.Model:
-    """Return `model`, compiled with the network's optimizer if that is compiled."""
-    if network.compiled:
-        model.compile(optimizer=network.optimizer, loss=network.loss, metrics=["accuracy"])
-    return model
-
-
-class Laid(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Images (batch, size, size, channels), each mirrored or not along both axes at random.
-
-    Keras's own layers interpolate or compute in floating point; here each pixel stays what it was.
-
-    Args:
-        turns: also transposed or not, which gives all eight ways to lay a square.
-    """
-
-    def __init__(self, turns: bool) -> None:
-        super().__init__(trainable=False)
-        self.turns = turns
-        self.seed_generator = keras.random.SeedGenerator(0)  # set anew for every epoch
-
-    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        shape = (3, keras.ops.shape(images)[0], 1, 1, 1)
-        drawn = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) < 0.5
-        images = keras.ops.where(drawn[0], images[:, ::-1], images)
-        images = keras.ops.where(drawn[1], images[:, :, ::-1], images)
-        if self.turns:
-            images = keras.ops.where(drawn[2], keras.ops.transpose(images, (0, 2, 1, 3)), images)
-        return images
-
-    def compute_output_spec(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.KerasTensor(images.shape, images.dtype)
-
-
-def hidden_layers(network: keras.Model) -> list[keras.layers.Dense]:
-    """Return the hidden layers of the head: all dense ones but the last."""
-    return [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)][:-1]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a network makes of n images, without dropout."""
-
-    hidden: list[Floats]  # of each hidden layer: (n, units)
-    probabilities: Floats  # (n, classes)
-
-    @property
-    def predicted(self) -> Integers:
-        """The class of each image: (n,)."""
-        predicted: Integers = self.probabilities.argmax(axis=1)
-        return predicted
-
-
-@dataclass(frozen=True)
-class Observer:
-    """All that looks at a network's outputs does so here: another model would be traced anew."""
-
-    model: keras.Model  # to the activations of each hidden layer and the probabilities
-    images: ImageArray
-
-    @classmethod
-    def of(
-        cls, network: keras.Model, images: ImageArray, source: keras.Model | None = None
-    ) -> "Observer":
-        """Return an observer of a network's variables, whatever values they will have.
-
-        Args:
-            source: what `hold_images` returned, with its row numbers as `images`.
-        """
-        outputs = [*(layer.output for layer in hidden_layers(network)), network.output]
-        model = keras.Model(network.input, outputs)
-        return cls(taking_rows(source, model) if source else model, images)
-
-    def see(self, rows: Integers, batch_size: int = EVALUATION_BATCH) -> Seen:
-        """Show the images in `rows` to the network."""
-        # Filled up to whole batches: a smaller last one would be traced anew, which takes longer.
-        filled = rows[np.arange(-(-len(rows) // batch_size) * batch_size) % len(rows)]
-        outputs = self.model.predict(Batches(self.images, filled, batch_size), verbose=0)
-        # Keras returns the output alone where there is only one.
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        *hidden, probabilities = (np.asarray(x, "float32")[: len(rows)] for x in outputs)
-        return Seen(hidden, probabilities)
-
-
-def score(probabilities: Floats, labels: Integers) -> tuple[float, float]:
-    """Return (cross-entropy, accuracy) as Keras computes them.
-
-    Args:
-        probabilities: (n, classes).
-        labels: (n,).
-    """
-    of_truth = probabilities[np.arange(len(labels)), labels].astype("float64")
-    loss = -np.log(np.clip(of_truth, 1e-7, 1.0)).mean()
-    return float(loss), float((probabilities.argmax(axis=1) == labels).mean())
+def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield the layers of a model and of the models nested in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+        else:
+            yield layer

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from hemotune.files import new_file, sha256_of
-from hemotune.training.model import Floats, Integers
+from hemotune.training.inputs import Floats, Integers
 from hemotune.training.records import Epoch
 
 # This package: with other code the remaining epochs would not be the same.

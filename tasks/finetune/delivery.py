@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from hemotune.training import averages
 from hemotune.training.fit import Data, Fit
-from hemotune.training.model import Floats, Integers, Seen, hidden_layers, score
+from hemotune.training.inputs import Floats, Integers
+from hemotune.training.observer import Seen, hidden_layers, score
 from hemotune.training.records import (
     Averages,
     Delivery,

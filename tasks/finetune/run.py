@@ -18,79 +18,32 @@ from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import new_file, new_folder, read_json, write_json  # noqa: E402
 from hemotune.gpus import Device, choose_device  # noqa: E402
 from hemotune.paths import (  # noqa: E402
-    BACKBONES,
-    FAILURES,
     INVENTORY,
     MODELS,
     PIXELS,
     RECIPE,
     RESULTS,
-    RESUME,
     SPLITS,
 )
 from hemotune.settings.experiment import Experiment, architecture, training_of  # noqa: E402
 from hemotune.settings.reading import read_params, read_profile  # noqa: E402
 from hemotune.settings.training import Training  # noqa: E402
 from hemotune.splits import ImageSplit, read_split  # noqa: E402
-from hemotune.training import averages, resume  # noqa: E402
-from hemotune.training.averages import BatchMoments  # noqa: E402
+from hemotune.training import resume  # noqa: E402
 from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam, warming_up  # noqa: E402
-from hemotune.training.model import (  # noqa: E402
-    Design,
-    Integers,
-    Observer,
-    assemble,
-    build_backbone,
-    freeze,
-    score,
-)
+from hemotune.training.inputs import Integers  # noqa: E402
+from hemotune.training.model import Design, assemble, build_backbone  # noqa: E402
+from hemotune.training.observer import Observer, score  # noqa: E402
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
 from hemotune.training.resume import LAST_EPOCHS  # noqa: E402
 from tasks.finetune.delivery import Delivered, deliver  # noqa: E402
-
-# What an experiment may set of the profile's section `training`; recorded with its value.
-FACTORS = Experiment.model_fields.keys() & Training.model_fields.keys()
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is trained, and how."""
-
-    name: str  # the experiment's
-    backbone: str
-    split: ImageSplit
-    experiment: Experiment
-    training: Training  # the profile's, with what the experiment sets itself
-
-    @property
-    def key(self) -> str:
-        return f"{self.name}-{self.backbone}-{self.split.training}"
-
-    @property
-    def seed(self) -> int:
-        return self.split.training_seed(self.training.seed)
-
-    @property
-    def learning_rate(self) -> float:
-        return self.experiment.learning_rate * self.training.learning_rate_scale
-
-    @property
-    def split_file(self) -> Path:
-        return SPLITS / f"{self.split.training}.json"
-
-    @property
-    def weights_file(self) -> Path:
-        return BACKBONES / self.backbone / "backbone.weights.h5"
-
-    @property
-    def failure_file(self) -> Path:
-        return FAILURES / f"{self.key}.json"
-
-    @property
-    def states(self) -> Path:
-        """The folder of all states from which this run can resume."""
-        return RESUME / self.key
+from tasks.finetune.plan import FACTORS, Run  # noqa: E402
+from tasks.finetune.start import (  # noqa: E402
+    freeze_layers,
+    refuse_what_has_no_use,
+    starting_model,
+)
 
 
 @dataclass(frozen=True)
@@ -160,58 +113,6 @@ def read_cells(split: ImageSplit) -> Cells:
     return Cells(data, np.array(split.test), inventory["path"].to_numpy(object), split.classes)
 
 
-def starting_model(weights: Path, design: Design) -> keras.Model:
-    """Return the study's model with initial weights in the backbone and a fresh head."""
-    backbone = build_backbone(design.backbone, design.size)
-    try:
-        backbone.load_weights(weights)
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"{weights}: does not hold {design.backbone}'s weights ({error}): run `dvc repro"
-            f" --force backbone@{design.backbone}`"
-        ) from None
-    return assemble(backbone, design)
-
-
-def refuse_what_has_no_use(model: keras.Model, data: Data, run: Run) -> None:
-    """Raise StudyError if there is nothing to validate by, or a setting changes nothing."""
-    if not len(data.validation):
-        raise StudyError(
-            f"{run.split_file}: no validation image, by which epochs are judged and chosen: raise"
-            " split.validation in the profile"
-        )
-    if run.experiment.averages and not averages.normalizations(model):
-        raise StudyError(
-            f"params.yaml: experiments.{run.name}.averages: {run.backbone} has no"
-            " BatchNormalization: remove the setting"
-        )
-
-
-def freeze_layers(model: keras.Model, data: Data, run: Run) -> None:
-    """Freeze what the settings name.
-
-    Averages of frozen layers stay as they are in training; those that are recomputed are so here,
-    from training images, for the initial weights belong to others.
-
-    Raises:
-        StudyError: the backbone has no such layer.
-    """
-    training = run.training
-    frozen_norm = training.batch_norm == "frozen"
-    if training.freeze == "none" and not frozen_norm:
-        return
-    if training.averages == "recomputed":
-        moments, batch = BatchMoments(model), min(training.batch_size, len(data.train))
-        new = averages.recompute(moments, data.images, data.train, batch, [run.seed, 0, 1])
-        averages.write(model, new)
-    try:
-        freeze(model, training.freeze, frozen_norm)
-    except StudyError as error:
-        own = run.experiment.freeze is not None
-        place = f"params.yaml: experiments.{run.name}" if own else "profile: training"
-        raise StudyError(f"{place}.freeze: {error}") from None
-
-
 def balanced_weights(labels: Integers) -> dict[int, float]:
     """Return a weight for each class by label; those of its images sum to the same in every one."""
     classes, counts = np.unique(labels, return_counts=True)
@@ -243,7 +144,8 @@ def train(model: keras.Model, data: Data, run: Run, device: Device) -> Fit:
         "threads": hardware.threads(),
         "versions": versions(),
     }
-    files = [run.split_file, INVENTORY, run.weights_file, Path(__file__)]
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    files = [run.split_file, INVENTORY, run.weights_file, *code]
     state = run.states / resume.fingerprint(settings, files)
     balanced = training.class_weights == "balanced"
     plan = Plan(

@@ -22,7 +22,7 @@ from keras.src.legacy.saving import legacy_h5_format  # noqa: E402
 from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
-from hemotune.training import averages, fused_adam, model, resume  # noqa: E402
+from hemotune.training import averages, fused_adam, inputs, model, observer, resume  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
 from tasks.finetune import run as finetune  # noqa: E402
@@ -299,12 +299,14 @@ def test_what_is_delivered_is_measured(data, kind):
         images, labels = data
         probabilities = done.network.predict(images, verbose=0)
         validation = (epoch.validation_loss, epoch.validation_accuracy)
-        assert validation == pytest.approx(model.score(probabilities[60:], labels[60:]), rel=1e-4)
+        assert validation == pytest.approx(
+            observer.score(probabilities[60:], labels[60:]), rel=1e-4
+        )
         train = (health.train.loss, health.train.accuracy)
-        assert train == pytest.approx(model.score(probabilities[:60], labels[:60]), rel=1e-4)
+        assert train == pytest.approx(observer.score(probabilities[:60], labels[:60]), rel=1e-4)
         assert (health.delivered_epoch, health.fit_accuracy) == (epoch.epoch, epoch.accuracy)
         assert health.last_epochs == [epoch.validation_accuracy for epoch in history[2:]]
-        (hidden,) = model.hidden_layers(done.network)
+        (hidden,) = observer.hidden_layers(done.network)
         inside = keras.Model(done.network.input, hidden.output)
         alive = (np.asarray(inside(images[:60])) > 0).any(axis=0)
         assert [(it.units, it.dead) for it in health.hidden] == [(8, 8 - alive.sum())]
@@ -316,7 +318,7 @@ def test_what_is_delivered_is_measured(data, kind):
 
 def test_a_dead_unit_is_zero_on_all_images(data):
     network = small_model()
-    (hidden,) = model.hidden_layers(network)
+    (hidden,) = observer.hidden_layers(network)
     kernel, bias = (np.array(value) for value in hidden.get_weights())
     kernel[:, :3], bias[:3] = 0, -1
     hidden.set_weights([kernel, bias])
@@ -352,7 +354,7 @@ def traces(data, kind, measure=True):
 @pytest.mark.parametrize(("turns", "ways"), [(False, 4), (True, 8)])
 def test_images_are_laid_in_every_way_and_in_no_other(turns, ways):
     image = np.arange(5 * 5 * 3, dtype="uint8").reshape(5, 5, 3)
-    laid = np.asarray(model.Laid(turns)(np.stack([image] * 200)))
+    laid = np.asarray(inputs.Laid(turns)(np.stack([image] * 200)))
     assert laid.dtype == "uint8"
     upright = [image, image.transpose(1, 0, 2)][: 1 + turns]
     expected = [x[::a, ::b] for x in upright for a in (1, -1) for b in (1, -1)]
@@ -366,13 +368,13 @@ def test_augmentation_is_for_training_alone(data):
         for kind, on_gpu in (("none", False), ("turns", False), ("turns", True))
     )
     assert losses(laid) == losses(held) != losses(plain)
-    assert not any(isinstance(layer, model.Laid) for layer in training.layers_of(laid.network))
+    assert not any(isinstance(layer, inputs.Laid) for layer in training.layers_of(laid.network))
     seen, (loss, accuracy) = laid.observer.see(np.arange(60, 80)), losses_without(laid, data)
-    assert model.score(seen.probabilities, data[1][60:]) == pytest.approx((loss, accuracy), 1e-5)
+    assert observer.score(seen.probabilities, data[1][60:]) == pytest.approx((loss, accuracy), 1e-5)
 
 
 def losses_without(done, data):
-    return model.score(done.network.predict(data[0][60:], verbose=0), data[1][60:])
+    return observer.score(done.network.predict(data[0][60:], verbose=0), data[1][60:])
 
 
 def nested_model():
@@ -470,9 +472,9 @@ def test_a_loss_that_is_not_a_number_stops_at_once(data):
 
 def test_batches_leave_no_odd_shape_and_lose_nothing(data):
     images, labels = data
-    whole = model.Batches(images, np.arange(70), 16, labels, whole=True)
+    whole = inputs.Batches(images, np.arange(70), 16, labels, whole=True)
     assert [len(whole[i][1]) for i in range(len(whole))] == [16] * 4
-    rest = model.Batches(images, np.arange(70), 16, labels)
+    rest = inputs.Batches(images, np.arange(70), 16, labels)
     np.testing.assert_array_equal(
         np.concatenate([rest[i][1] for i in range(len(rest))]), labels[:70]
     )
