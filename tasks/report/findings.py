@@ -145,7 +145,7 @@ def findings_of(effects: Iterable[Effect]) -> list[str]:
         by_factor.setdefault((effect.series, effect.factor), []).append(effect)
     for (series, factor), group in by_factor.items():
         findings = [finding(effect) for effect in group if effect.supported]
-        others = [effect.values for effect in group if not effect.supported]
+        others = [noted(effect) for effect in group if not effect.supported]
         sentences = [f"{'; '.join(findings)}."] if findings else []
         if others:
             sentences.append(f"Accuracy not significantly different: {listed(others)}.")
@@ -158,6 +158,12 @@ def findings_of(effects: Iterable[Effect]) -> list[str]:
         sentences.append(time_sentence(group))
         found.append(f"**{TITLES[factor]}, {series}:** {' '.join(sentences)}")
     return found
+
+
+def noted(effect: Effect) -> str:
+    """Return the values of an effect with the unsound trainings that it rests on."""
+    unsound = note_on(effect.first, effect.second)
+    return f"{effect.values} ({unsound})" if unsound else effect.values
 
 
 def finding(effect: Effect) -> str:

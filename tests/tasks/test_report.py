@@ -150,6 +150,12 @@ def test_findings_only_where_the_interval_allows(study):
     (text,) = findings.findings_of([corrected])
     assert "Accuracy not significantly different: 8 → 16." in text
     assert "raised" not in text and "× 1.50" in text
+    dead = Problem("dead_units", "5 of 8 units are dead", ["a lower rate"])
+    unsound = summary_of(0.95, "dead", units=16, problems=[dead])
+    (text,) = findings.findings_of([replace(certain, second=unsound)])
+    assert re.search(r"raised accuracy by .*\), but the training of dead is unsound\.", text)
+    (text,) = findings.findings_of([replace(corrected, second=unsound)])
+    assert "not significantly different: 8 → 16 (the training of dead is unsound)." in text
     assert findings.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
