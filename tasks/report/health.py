@@ -25,12 +25,16 @@ CHOICES = list(itertools.product(("last", "best"), ("as_trained", "recomputed"))
 
 def unsound_trainings(runs: Iterable[FinishedRun]) -> list[str]:
     """Return a line for each unsound training: what is wrong, and what to change."""
-    return [
-        f"`{run.key}`: {'; '.join(one.found for one in run.problems)}. Try "
-        f"{' or '.join(dict.fromkeys(what for one in run.problems for what in one.remedies))}."
-        for run in runs
-        if run.problems
-    ]
+    lines = []
+    for run in runs:
+        if run.problems:
+            found = "; ".join(problem.found for problem in run.problems)
+            *others, last = dict.fromkeys(
+                remedy for problem in run.problems for remedy in problem.remedies
+            )
+            remedies = f"{', '.join(others)} or {last}" if others else last
+            lines.append(f"`{run.key}`: {found}. Try {remedies}.")
+    return lines
 
 
 def note_on(*summaries: Summary) -> str:

@@ -211,7 +211,10 @@ def test_unsound_trainings_are_named_and_counted(small, tmp_path):
     assert "**1 of 3 trainings is unsound**" in top
     (line,) = [line for line in top.splitlines() if "9 of 16 units of dense_0 are dead" in line]
     assert line.startswith("> - `mn_resultset2-ResNet50-held-out-1`: ")
-    assert "but the fit reported 99.90% with it. Try `head: average` or" in line
+    assert (
+        "but the fit reported 99.90% with it. Try `head: average`, `warm_up` or a lower rate."
+        in line
+    )
     row = "The training of mn_resultset2 at 1e-5 is unsound: dead units; below the fit."
     assert row in text[text.index("## 3.") : text.index("### 3.1.")] and row in printed
     assert re.search(r"\| 9 of 16 \|.*\| \*\*unsound\*\*: dead units, below the fit \|", text)
