@@ -205,7 +205,8 @@ def test_a_fit_as_trained_is_what_keras_alone_does(data):
         network.fit(data[0][order], data[1][order], batch_size=16, shuffle=False, verbose=0)
     deliver(done, "last")
     for ours, keras_own in zip(done.network.get_weights(), network.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, keras_own)
+        # Not the last bit: the two are other graphs, in which TensorFlow fuses other operations.
+        np.testing.assert_allclose(ours, keras_own, rtol=1e-5, atol=1e-6)
 
 
 # At this rate the validation loss is lowest after an epoch before the third.
