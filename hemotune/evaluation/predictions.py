@@ -54,8 +54,9 @@ def judge(
         )
     refuse("predicted twice", rows["path"][rows["path"].duplicated()])
     if images is not None:
-        refuse("without a prediction", set(images) - set(rows["path"]))
-        refuse(f"predicted, though not in the split '{split}'", set(rows["path"]) - set(images))
+        expected, predicted = pd.Index(images), pd.Index(rows["path"])
+        refuse("without a prediction", expected.difference(predicted))
+        refuse(f"predicted, though not in the split '{split}'", predicted.difference(expected))
     probability = rows[columns].to_numpy(dtype=np.float64)
     classes = np.array([c.removeprefix(PREFIX) for c in columns])
     check_values(rows, probability, classes)

@@ -163,7 +163,7 @@ def paired_rows(
 
 
 def on_images(judged: Judged, images: "pd.Index[str]") -> Judged:
-    return judged[judged.index.isin(images)]
+    return judged[images.get_indexer(judged.index) >= 0]
 
 
 def spreads_of(rows: Sequence[Trainings]) -> list[Spread] | None:

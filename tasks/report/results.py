@@ -357,7 +357,7 @@ def judge_split(
             accuracy `recorded` in metrics.json.
     """
     expected = truths[split]
-    judged = judge(predictions, split, list(expected.index), photographs)
+    judged = judge(predictions, split, expected.index, photographs)
     wrong = judged.index[judged["truth"].astype(str) != expected.astype(str)]
     if not wrong.empty:
         path = wrong[0]
