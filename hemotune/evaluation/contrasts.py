@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemotune.evaluation.statistics import Floats
 from hemotune.evaluation.trainings import Spread, Trainings, between_repeats, correction
@@ -160,10 +161,20 @@ def satterthwaite(parts: Sequence[Variance]) -> float:
     return max(1.0, total**2 / spent) if spent > 0 else 1.0
 
 
+def tested_by_all(terms: Sequence[Term]) -> NDArray[np.bool_]:
+    """Return (photographs,) whether all rows have a training that tested a photograph."""
+    tested: NDArray[np.bool_] = np.logical_and.reduce([t.trainings.counts > 0 for t in terms])
+    return tested
+
+
 def contrast(terms: Sequence[Term]) -> Contrast:
-    """Return the contrast of rows that were tested on the same photographs, in the same order."""
-    rows = [term.trainings for term in terms]
-    there = np.logical_and.reduce([row.counts > 0 for row in rows])
+    """Return the contrast of rows over the photographs that all of them tested, of which there must
+    be one.
+
+    Args:
+        terms: with the same photographs in the same order.
+    """
+    rows, there = [term.trainings for term in terms], tested_by_all(terms)
     sizes = rows[0].sizes * there
     weights = sizes / sizes.sum()
     change: Floats = np.sum([term.factor * term.trainings.means for term in terms], axis=0)

@@ -8,7 +8,7 @@ from hemotune.evaluation.contrasts import Contrast, Term, contrast
 from hemotune.evaluation.predictions import Judged
 from hemotune.evaluation.statistics import Difference, Estimate, difference, notes_on
 from hemotune.evaluation.trainings import Spread, Training, Trainings, rows_of, spreads_of
-from tasks.report.results import FinishedRun, Summary, by_series, paired
+from tasks.report.results import FinishedRun, Summary, by_series, judged_alike
 
 FEWEST = 3  # trainings of each row, for words about a factor
 LEVEL = 0.05
@@ -90,6 +90,14 @@ def with_spreads(rows: dict[tuple[str, str], Trainings]) -> Answers:
     }
 
 
+def tested_alike(first: Summary, second: Summary, answers: Answers) -> bool:
+    """Return whether two rows were tested on some of the same photographs: in folds, where both
+    have results of one.
+    """
+    a, b = (answers[one.series, one.experiment].trainings for one in (first, second))
+    return bool(((a.counts > 0) & (b.counts > 0)).any())
+
+
 def compared(first: Summary, second: Summary, answers: Answers) -> Comparison:
     """Return the accuracy of the second minus that of the first.
 
@@ -101,7 +109,8 @@ def compared(first: Summary, second: Summary, answers: Answers) -> Comparison:
         found = contrast([a.term(-1), b.term(1)])
         if min(found.repeats) >= FEWEST:
             return of_factor(found)
-    models = difference(*paired(first, second))
+    before, after = judged_alike([first, second])
+    models = difference(before, after)
     counts = (len(first.finished), len(second.finished))
     return Comparison(**vars(models), contrast=None, trainings=counts)
 

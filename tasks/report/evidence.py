@@ -13,7 +13,7 @@ from hemotune.evaluation.statistics import (
     spread,
 )
 from hemotune.markup import escaped
-from tasks.report.comparisons import Answers, accuracy_of, answers_of, compared
+from tasks.report.comparisons import Answers, accuracy_of, answers_of, compared, tested_alike
 from tasks.report.markdown import (
     Row,
     bold,
@@ -26,7 +26,7 @@ from tasks.report.markdown import (
     points,
     table,
 )
-from tasks.report.results import Summary, best_of, by_series, paired
+from tasks.report.results import Summary, best_of, by_series, judged_alike
 from tasks.report.study import Study
 from tasks.report.trust import NEAR
 
@@ -187,7 +187,7 @@ def pairs_table(group: Sequence[Summary]) -> str:
         [
             bold(summary.experiment),
             against(first, summary, answers),
-            "" if summary is first else f"{p_of_majorities(first, summary):.3g}",
+            p_of_majorities(first, summary, answers),
             against(best, summary, answers),
         ]
         for summary in group
@@ -206,6 +206,8 @@ def against(other: Summary, summary: Summary, answers: Answers) -> str:
     """Return the difference of two summaries and its verdict."""
     if other is summary:
         return ""
+    if not tested_alike(other, summary, answers):
+        return "tested on other images"
     change = compared(other, summary, answers)
     verdict = "*not significantly different*"
     if change.significant:
@@ -213,9 +215,13 @@ def against(other: Summary, summary: Summary, answers: Answers) -> str:
     return f"{format_difference(change)}, {verdict}"
 
 
-def p_of_majorities(first: Summary, second: Summary) -> float:
-    """Return McNemar's p of the first repeats, per photograph where photographs are known."""
-    (a, *_), (b, *_) = paired(first, second)
+def p_of_majorities(first: Summary, second: Summary, answers: Answers) -> str:
+    """Return McNemar's p of the first repeats, per photograph where photographs are known; empty
+    where it compares nothing.
+    """
+    if first is second or not tested_alike(first, second, answers):
+        return ""
+    (a, *_), (b, *_) = judged_alike([first, second])
     if photographs_known(a):
         a, b = per_photograph(a), per_photograph(b)
-    return mcnemar(a, b).p
+    return f"{mcnemar(a, b).p:.3g}"

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from hemotune.markup import escaped
-from tasks.report.comparisons import FEWEST, LEVEL, Answers, Comparison, answers_of, compared
+from tasks.report.comparisons import (
+    FEWEST,
+    LEVEL,
+    Answers,
+    Comparison,
+    answers_of,
+    compared,
+    tested_alike,
+)
 from tasks.report.health import note_on
 from tasks.report.markdown import (
     Row,
@@ -95,6 +103,7 @@ def effects_between(finished: Sequence[Summary], answers: Answers) -> list[Effec
     for protocol in dict.fromkeys(summary.protocol for summary in finished):
         group = [summary for summary in finished if summary.protocol == protocol]
         pairs += [("backbone", protocol, *pair) for pair in pairs_of(group, "backbone")]
+    pairs = [pair for pair in pairs if tested_alike(*pair[2:], answers)]
     changes = [compared(first, second, answers) for _, _, first, second in pairs]
     adjusted = holm([change.p for change in changes])
     return [

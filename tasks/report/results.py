@@ -1,10 +1,11 @@
 """The results of the fine-tunes of params.yaml, and summaries of the trainings of an experiment."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
@@ -160,10 +161,17 @@ class Summary(Experiment):
             for parts in tests
         ]
 
-    @property
+    @cached_property
     def accuracy(self) -> float:
-        """Mean test accuracy over the repeats, a fraction."""
-        return sum(self.accuracies) / len(self.accuracies)
+        """Test accuracy over images, a fraction: of each fold the mean over its repeats."""
+        folds: dict[int | None, list[Scores]] = {}
+        for run in self.finished:
+            folds.setdefault(run.fold, []).append(run.metrics.test)
+        images = sum(tests[0].images for tests in folds.values())
+        return sum(
+            tests[0].images / images * fmean(test.accuracy for test in tests)
+            for tests in folds.values()
+        )
 
     @property
     def seconds(self) -> float:
@@ -182,17 +190,24 @@ class Summary(Experiment):
             for runs in self.by_repeat.values()
         ]
 
+    def judged_once(self, folds: Collection[int | None]) -> Judged:
+        """Return the test predictions of the first training of each of these folds."""
+        first = {run.fold: run.judged for run in reversed(self.finished) if run.fold in folds}
+        return pd.concat(first.values()).sort_index()
+
     @cached_property
     def per_image(self) -> Estimate:
         """Test accuracy over images, with its interval."""
-        return accuracy(on_common_images(self.judged))
+        (tables,) = judged_alike([self])
+        return accuracy(tables)
 
     @cached_property
     def per_photograph(self) -> Estimate | None:
         """Test accuracy over photographs; None where they are unknown."""
         if not photographs_known(self.judged[0]):
             return None
-        return accuracy([per_photograph(one) for one in on_common_images(self.judged)])
+        (tables,) = judged_alike([self])
+        return accuracy([per_photograph(one) for one in tables])
 
 
 def runs_of(params: Params, folds: int, training: TrainingSettings) -> list[Run]:
@@ -445,21 +460,18 @@ def summaries_of(runs: Sequence[FinishedRun | FailedRun]) -> list[Summary]:
     ]
 
 
-def on_common_images(tables: Sequence[Judged]) -> list[Judged]:
-    """Return the tables with the images alone that all of them have.
+def judged_alike(summaries: Sequence[Summary]) -> list[list[Judged]]:
+    """Return the test predictions of each repeat of each summary, all on the same images.
 
-    They differ where a fold of a repeat has no results.
+    Where trainings are missing, they are those of one training of each fold that all summaries
+    have.
     """
-    common = tables[0].index
-    for table in tables[1:]:
-        common = common.intersection(table.index)
-    return [table.loc[common] if len(table) > len(common) else table for table in tables]
-
-
-def paired(first: Summary, second: Summary) -> tuple[list[Judged], list[Judged]]:
-    """Return the test predictions of each repeat of two summaries, on the images that all have."""
-    tables = on_common_images([*first.judged, *second.judged])
-    return tables[: len(first.judged)], tables[len(first.judged) :]
+    tables = [summary.judged for summary in summaries]
+    images = tables[0][0].index
+    if all(one.index.equals(images) for repeats in tables for one in repeats):
+        return tables
+    folds = set.intersection(*({run.fold for run in one.finished} for one in summaries))
+    return [[summary.judged_once(folds)] for summary in summaries]
 
 
 def by_series(summaries: Iterable[Summary]) -> dict[str, list[Summary]]:

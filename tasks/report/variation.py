@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from hemotune.evaluation.contrasts import Contrast, Term, components_of, contrast
+from hemotune.evaluation.contrasts import Contrast, Term, components_of, contrast, tested_by_all
 from hemotune.evaluation.predictions import photographs_known
 from hemotune.evaluation.trainings import Spread, Trainings, paired_rows, spreads_of
 from hemotune.markup import escaped
@@ -101,13 +101,17 @@ def leak_table(finished: Sequence[Summary]) -> str:
         if not names:
             continue
         pairs = leak_terms([seen[name] for name in names], [folds[name] for name in names])
-        shown = [(bold(name), contrast(terms)) for name, terms in zip(names, pairs, strict=True)]
+        shown = [(bold(name), terms) for name, terms in zip(names, pairs, strict=True)]
         if len(names) > 1:
             terms = [
                 term._replace(factor=term.factor / len(names)) for terms in pairs for term in terms
             ]
-            shown.append(("mean of the rows", contrast(terms)))
-        rows += [[name, backbone, *leak_cells(found)] for name, found in shown]
+            shown.append(("mean of the rows", terms))
+        rows += [
+            [name, backbone, *leak_cells(contrast(terms))]
+            for name, terms in shown
+            if tested_by_all(terms).any()  # false where other folds of each are missing
+        ]
     head = ["Model", "Backbone", "Leak (points) [95 %]", "p", "Photographs", "Holds for"]
     return table(head, rows, left=2) if rows else ""
 
