@@ -118,14 +118,14 @@ def features_of(folder, backbone):
     with hardware.quick_import():
         import keras
 
-    from hemotune.training.model import Design, assemble, build_backbone, predict
+    from hemotune.training.model import Design, assemble, build_backbone
 
     images = np.load(folder / PIXELS, mmap_mode="r")
     network = build_backbone(backbone, images.shape[1])
     network.load_weights(folder / BACKBONES / backbone / "backbone.weights.h5")
     model = assemble(network, Design(backbone, images.shape[1], len(CLASSES)))
     pooled = keras.Model(model.inputs, model.layers[-2].output)
-    return predict(pooled, images, np.arange(len(images)), 64)
+    return pooled.predict(images[:], batch_size=64, verbose=0)
 
 
 def judge_by_probe(folder, features):

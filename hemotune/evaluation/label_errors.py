@@ -22,9 +22,9 @@ def find_label_errors(trainings: Sequence[Judged]) -> pd.DataFrame:
     """Return the photographs whose class may be wrong, the most confident first.
 
     Probabilities are averaged over a photograph's images and over the trainings. `count_errors`
-    estimates how many photographs of each class belong to each other one; as many are listed, those
-    with the largest margin between the two probabilities (the paper's "prune by noise rate"), where
-    this other class is the most probable one and most trainings get the photograph wrong.
+    estimates how many photographs of each class belong to others (the paper's "prune by class"). As
+    many are listed, those with the largest margin between the most probable class and the given one
+    (as in its "prune by noise rate"), if most trainings get the photograph wrong.
 
     Args:
         trainings: at least one: the judged images that each was tested on, none of which its model
@@ -43,24 +43,25 @@ def find_label_errors(trainings: Sequence[Judged]) -> pd.DataFrame:
     images = pd.concat(tables).rename_axis("path").reset_index().groupby(UNIT)["path"]
 
     probabilities, labels = mean.to_numpy(), labels_of(mean)
-    predicted = probabilities.argmax(axis=1)
+    counts = count_errors(probabilities, labels)
+    errors = (counts.sum(axis=1) - counts.diagonal()).round()
     found = pd.DataFrame(
         {
-            "suggestion": np.array(classes)[predicted],
+            "suggestion": np.array(classes)[probabilities.argmax(axis=1)],
             "confidence": probabilities.max(axis=1),
             "wrong": wrong.mean(),
             "trainings": wrong.size(),
             "images": images.nunique(),
             "path": images.min(),
             "margin": probabilities.max(axis=1) - own_of(mean),
-            "expected": count_errors(probabilities, labels)[labels, predicted].round(),
+            "errors": errors[labels],
         },
         index=mean.index,
     )
     found = found[is_wrong(mean) & (found["wrong"] > 0.5)].reset_index()
     found = found.sort_values(["margin", "photograph"], ascending=[False, True])
-    place = found.groupby(["truth", "suggestion"]).cumcount()
-    listed = found[place < found["expected"]].drop(columns=["margin", "expected"])
+    place = found.groupby("truth").cumcount()
+    listed = found[place < found["errors"]].drop(columns=["margin", "errors"])
     return listed.sort_values(
         ["confidence", "photograph"], ascending=[False, True], ignore_index=True
     )
