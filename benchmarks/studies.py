@@ -191,12 +191,12 @@ def shares(
     return float(found[:, 0].mean()), float(found[:, 1].mean())
 
 
-def smallest_found(studies: int, spreads: Sequence[float]) -> float | None:
-    """Return the smallest of some differences (points) that is found with 80 %."""
-    for points in (2, 3, 4, 5, 6, 8, 10, 12, 15, 20):
+def smallest_found(studies: int, spreads: Sequence[float]) -> str:
+    """Return the smallest of some greater differences (points) that is found with 80 %."""
+    for points in (12, 15, 20, 30):
         if shares(studies, spreads, points / 100)[1] >= LEAST_TRUE:
-            return points
-    return None
+            return f"{points} points"
+    return "none up to 30 points"
 
 
 def main() -> int:
@@ -215,9 +215,11 @@ def main() -> int:
     for name, spreads in kinds:
         false, _ = shares(options.studies, spreads)
         _, true = shares(options.studies, spreads, DIFFERENCE / 100)
-        smallest = smallest_found(max(100, options.studies // 10), spreads)
-        print(f"| {name} | {false:.1%} | {true:.1%} | {smallest} points |", flush=True)
-        good &= false <= MOST_FALSE and (true >= LEAST_TRUE or smallest is not None)
+        found = "10 points"
+        if true < LEAST_TRUE:
+            found = smallest_found(max(100, options.studies // 10), spreads)
+        print(f"| {name} | {false:.1%} | {true:.1%} | {found} |", flush=True)
+        good &= false <= MOST_FALSE
     return 0 if good else 1
 
 

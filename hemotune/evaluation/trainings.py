@@ -45,16 +45,21 @@ class Trainings:
     shares: Floats
 
     @cached_property
+    def tested(self) -> NDArray[np.bool_]:
+        """(P, repeats) whether there is a training."""
+        return np.isfinite(self.shares)
+
+    @cached_property
     def counts(self) -> Counts:
         """(P,) trainings that tested a photograph."""
-        counted: Counts = np.isfinite(self.shares).sum(axis=1)
+        counted: Counts = self.tested.sum(axis=1)
         return counted
 
     @cached_property
     def means(self) -> Floats:
         """(P,) mean share over repeats, 0 where nothing tested the photograph."""
-        means: Floats = np.nansum(self.shares, axis=1) / np.maximum(self.counts, 1)
-        return means
+        means: Floats = np.where(self.tested, self.shares, 0).sum(axis=1)
+        return means / np.maximum(self.counts, 1)
 
     @cached_property
     def members(self) -> Floats:
@@ -71,17 +76,25 @@ class Trainings:
         return weights
 
     @cached_property
-    def accuracies(self) -> Floats:
-        """(folds, repeats) accuracy of each training on its own images, NaN where missing."""
-        accuracies: Floats = self.members @ np.nan_to_num(self.shares)
-        accuracies[self.members @ np.isnan(self.shares) > 0] = np.nan
-        return accuracies
-
-    @cached_property
     def repeats(self) -> Counts:
         """(folds,) trainings of each fold."""
-        counted: Counts = np.isfinite(self.accuracies).sum(axis=1)
+        counted: Counts = (self.members @ self.tested).round().astype(int).sum(axis=1)
         return counted
+
+    @cached_property
+    def accuracies(self) -> Floats:
+        """(folds, repeats) accuracy of each training on its own images, NaN where missing."""
+        tested = self.members @ self.tested > 0.5
+        accuracies: Floats = self.members @ np.where(self.tested, self.shares, 0)
+        return np.where(tested, accuracies, np.nan)
+
+    @cached_property
+    def apart(self) -> Floats:
+        """(folds, repeats) accuracy minus the mean of its fold, 0 where a training is missing."""
+        tested = np.isfinite(self.accuracies)
+        accuracies = np.where(tested, self.accuracies, 0)
+        means = accuracies.sum(axis=1) / np.maximum(self.repeats, 1)
+        return np.where(tested, accuracies - means[:, None], 0)
 
 
 @dataclass(frozen=True)
@@ -193,12 +206,8 @@ def spreads_of(rows: Sequence[Trainings]) -> list[Spread] | None:
 
 def between_repeats(row: Trainings) -> tuple[float, float]:
     """Return the variance of the accuracies within folds and its degrees of freedom."""
-    several = row.accuracies[row.repeats > 1]
-    freedom = int(np.isfinite(several).sum()) - len(several)
-    if freedom == 0:
-        return 0.0, 0.0
-    apart = several - np.nanmean(several, axis=1, keepdims=True)
-    return float(np.nansum(apart**2)) / freedom, float(freedom)
+    freedom = float(np.maximum(row.repeats - 1, 0).sum())
+    return float((row.apart**2).sum()) / max(freedom, 1.0), freedom
 
 
 def between_folds(rows: Sequence[Trainings]) -> list[tuple[float, float]]:
@@ -224,10 +233,7 @@ def crossed_of(row: Trainings) -> Floats:
     """Return (folds,) the variance of a training's accuracy from training x photograph, estimated
     from the residuals of each photograph over repeats; NaN in a fold with fewer than two.
     """
-    level = row.accuracies - np.nanmean(
-        np.where(row.repeats[:, None] > 0, row.accuracies, 0), axis=1, keepdims=True
-    )
-    apart = np.nan_to_num(row.shares - row.means[:, None] - level[row.folds])
+    apart = np.where(row.tested, row.shares - row.means[:, None] - row.apart[row.folds], 0)
     freedom = np.where(row.repeats > 1, row.repeats - 1.0, np.nan)
     squares: Floats = (row.members**2 @ apart**2).sum(axis=1) * correction(row.members)
     return squares / freedom
@@ -247,6 +253,8 @@ def correction(weights: Floats) -> Floats:
 def filled(parts: Sequence[Floats]) -> list[Floats]:
     """Return variances (folds,) of rows, where NaN is the mean of the row, or else of all rows."""
     table = np.array(parts)
+    if np.isfinite(table).all():
+        return list(table)
     of_all = np.nanmean(table) if np.isfinite(table).any() else 0.0
     for line in table:
         of_row = np.nanmean(line) if np.isfinite(line).any() else of_all

@@ -127,11 +127,13 @@ def pairs_of(summaries: Iterable[Summary], factor: str) -> list[tuple[Summary, S
     def fixed(summary: Summary) -> list[object]:
         return [getattr(summary, name) for name in others]
 
-    ordered = sorted(summaries, key=lambda one: (*fixed(one), order(one), one.experiment))
+    ordered = sorted((fixed(one), order(one), one.experiment, one) for one in summaries)
     return [
         (first, second)
-        for first, second in itertools.combinations(ordered, 2)
-        if fixed(first) == fixed(second) and getattr(first, factor) != getattr(second, factor)
+        for (alike, value, _, first), (others_of, other, _, second) in itertools.combinations(
+            ordered, 2
+        )
+        if alike == others_of and value != other
     ]
 
 
