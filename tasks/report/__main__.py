@@ -137,7 +137,10 @@ def draw_figures(folder: Path, finished: Sequence[Summary]) -> None:
         name = f"validation-{figures.name_of(group[0])}"
         figures.draw_validation_curves(folder / name, runs, series)
     if finished:
-        figures.draw_comparison(folder / "result.png", finished)
+        groups = by_series(finished).values()
+        estimates = [estimate for group in groups for estimate in evidence.estimates_of(group)]
+        compared = [summary for group in groups for summary in group]
+        figures.draw_comparison(folder / "result.png", compared, estimates)
 
 
 def read_images() -> NDArray[np.uint8] | None:

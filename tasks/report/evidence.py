@@ -160,9 +160,11 @@ def words(name: str) -> str:
 
 
 def repeats_table(finished: Iterable[Summary]) -> str:
-    """Return a table of mean and range over repeats."""
+    """Return a table of mean and range over repeats of the rows that have several."""
     rows: list[Row] = []
     for summary in finished:
+        if len(summary.accuracies) < 2:
+            continue
         found = spread(summary.accuracies)
         rows.append(
             [

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from hemotune.evaluation.statistics import Estimate
 from hemotune.files import new_file
 from tasks.report.markdown import origin, rate
 from tasks.report.results import (
@@ -176,22 +177,26 @@ def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str)
     save(figure, path)
 
 
-def draw_comparison(path: Path, summaries: Sequence[Summary]) -> None:
+def draw_comparison(
+    path: Path, summaries: Sequence[Summary], estimates: Sequence[Estimate]
+) -> None:
     """Draw test accuracy with its interval and learning time of every experiment to the PNG `path`,
     a mark for each series, empty where a training is unsound, and a stroke for each repeat.
+
+    Args:
+        estimates: the accuracies of `summaries` with their intervals, in the same order.
     """
     names = {summary.experiment: label_of(summary, summaries[0]) for summary in summaries}
     experiments = list(names)
     series = list(dict.fromkeys(summary.series for summary in summaries))
     figure = new_figure(9, 1.5 + max(0.52, 0.22 * len(series)) * len(experiments))
     left, right = figure.subplots(1, 2, sharey=True)
-    for summary in summaries:
+    for summary, bounds in zip(summaries, estimates, strict=True):
         number = series.index(summary.series)
         look = style(number) | {"linestyle": "none", "markersize": 8}
         fill = "white" if any(run.problems for run in summary.finished) else look["color"]
         offset = (number - (len(series) - 1) / 2) * 0.6 / max(len(series), 2)
         height = experiments.index(summary.experiment) + offset
-        bounds = summary.per_image
         if bounds.low is not None and bounds.high is not None:
             left.plot(
                 [100 * bounds.low, 100 * bounds.high],
