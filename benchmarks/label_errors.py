@@ -85,7 +85,7 @@ def draw(raw, photographs, copies, size, seed=1):
 
 
 def make_study(folder, backbone, size, photographs, copies, images, epochs):
-    """Draw a data set in the workspace `folder` and run the stages before the fine-tunes.
+    """Draw a data set in the workspace `folder` and run the stages validate and prepare on it.
 
     Returns:
         {photograph: its right class} of the mislabelled ones.
@@ -99,19 +99,25 @@ def make_study(folder, backbone, size, photographs, copies, images, epochs):
     truth, wrong = draw(folder / "data" / "raw", photographs, copies, size)
     (folder / "data" / "raw" / "source.json").write_text(json.dumps({"source": "sample"}))
     pd.DataFrame(truth.items(), columns=["path", "photograph"]).to_parquet(folder / PHOTOGRAPHS)
-    for stage in (["validate"], ["prepare"], ["backbone", backbone]):
-        subprocess.run(
-            [sys.executable, "-m", f"tasks.{stage[0]}", *stage[1:]],
-            cwd=folder,
-            env=ENVIRONMENT | {"PYTHONPATH": str(folder)},
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+    run_stage(folder, "validate")
+    run_stage(folder, "prepare")
     return wrong
+
+
+def run_stage(folder, *stage):
+    """Run a stage in the workspace `folder`; `stage` is its name and arguments."""
+    subprocess.run(
+        [sys.executable, "-m", f"tasks.{stage[0]}", *stage[1:]],
+        cwd=folder,
+        env=ENVIRONMENT | {"PYTHONPATH": str(folder)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
 
 
 def features_of(folder, backbone):
     """The pooled features (N, channels) of all images, from the pre-trained backbone."""
+    run_stage(folder, "backbone", backbone)
     from hemotune import hardware
 
     hardware.use_fast_kernels()
