@@ -31,7 +31,7 @@ from hemotune.training.inputs import Batches  # noqa: E402
 from hemotune.training.model import Design, assemble, build_backbone  # noqa: E402
 
 EPOCHS, TRAIN, VALIDATION = 20, 8_000, 2_000
-STEPS, SEEN, ROUNDS = 20, 1_024, 5
+STEPS, SEEN, ROUNDS = 10, 512, 3
 GOAL = 1.05
 
 
