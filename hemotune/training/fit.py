@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import keras
@@ -16,6 +16,7 @@ from hemotune.training import averages, resume
 from hemotune.training.averages import BatchMoments
 from hemotune.training.inputs import (
     Batches,
+    Floats,
     ImageArray,
     Integers,
     Laid,
@@ -72,16 +73,22 @@ class Fit:
     data: Data  # of which the images may be row numbers of those that the device holds
     plan: Plan
     course: Course
+    # The averages that were recomputed, by epoch and draw: each once, for they take seconds.
+    recomputed: dict[tuple[int, int], list[Floats]] = field(default_factory=dict)
 
     def recompute(self, epoch: int, draw: int = 1) -> None:
         """Set the averages of BatchNormalization to those of training images.
 
         Args:
+            epoch: the one after which the network has its weights.
             draw: 1 or more; another one takes other images.
         """
-        seed, rows = [self.plan.seed, epoch, draw], self.data.train
-        new = averages.recompute(self.moments, self.data.images, rows, self.plan.batch_size, seed)
-        averages.write(self.network, new)
+        if (epoch, draw) not in self.recomputed:
+            data, seed = self.data, [self.plan.seed, epoch, draw]
+            self.recomputed[epoch, draw] = averages.recompute(
+                self.moments, data.images, data.train, self.plan.batch_size, seed
+            )
+        averages.write(self.network, self.recomputed[epoch, draw])
 
 
 def versions() -> dict[str, str]:
