@@ -132,7 +132,8 @@ def run_all(
                 continue
             else:
                 slot = taken[stage.name] = free.popleft() if needs_slot else None
-                place = Place(run, slot_list.variables(slot, slots), slot)
+                beside = slots if has_rivals(stage, stages) else slots[:1]
+                place = Place(run, slot_list.variables(slot, beside), slot)
                 # Prefect's own rule would name failed upstream stages by the ids of their runs.
                 after = [
                     allow_failure(futures[name])
@@ -153,6 +154,17 @@ def run_all(
         if workers:
             workers.fetch(stage, states[stage.name])
     return states
+
+
+def has_rivals(stage: Stage, stages: list[Stage]) -> bool:
+    """Return whether another stage that takes a slot can run at the same time as `stage`.
+
+    The only backbone of a study has none: every fine-tune waits for it, so it may use all cores.
+    """
+    return any(
+        other.meta.gpu and other is not stage and stage.name not in other.upstream
+        for other in stages
+    )
 
 
 def decide(stage: Stage, stages: list[Stage], states: States, forced: bool) -> Decision:

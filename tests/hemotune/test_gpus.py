@@ -3,6 +3,8 @@
 import pytest
 
 from flows import slots
+from flows.dag import Meta, Stage
+from flows.study import has_rivals
 from hemotune.errors import StudyError
 from tests.conftest import make_nvidia_smi
 
@@ -26,6 +28,18 @@ def test_slots_are_devices(monkeypatch):
     monkeypatch.setattr(slots, "cores", lambda: 8)
     two = slots.name_slots(slots.find_devices("cpu,cpu"))
     assert slots.variables("cpu#1", two)["OMP_NUM_THREADS"] == "4"
+
+
+def test_only_a_stage_that_nothing_can_run_beside_has_all_cores():
+    def stage(name, upstream=(), gpu=True):
+        return Stage(name, list(upstream), changed=[], forced=False, meta=Meta(gpu=gpu))
+
+    tunes = [stage(f"finetune@{row}", ["prepare", "backbone@ResNet50"]) for row in (1, 2)]
+    stages = [stage("prepare", gpu=False), stage("backbone@ResNet50"), *tunes]
+    assert [stage.name for stage in stages[1:] if not has_rivals(stage, stages)] == [
+        "backbone@ResNet50"
+    ]
+    assert has_rivals(stages[1], [*stages, stage("backbone@MobileNet")])
 
 
 @pytest.mark.parametrize(
