@@ -65,9 +65,8 @@ def judge(
     table["prediction"] = classes[probability.argmax(axis=1)]
     table["confidence"] = probability.max(axis=1)
     table["correct"] = table["prediction"] == table["truth"]
-    if photographs is None:
-        table["photograph"] = None
-    else:
+    table["photograph"] = None
+    if photographs is not None:
         known = photographs.set_index("path")["photograph"]
         refuse("with two photographs", known.index[known.index.duplicated()])
         table["photograph"] = table["path"].map(known)

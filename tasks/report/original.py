@@ -25,6 +25,7 @@ from tasks.report.study import Study
 
 NOTEBOOK = "https://colab.research.google.com/drive/18BXx_fb77k9KbYsv_bVidVf9FhbqK2KA"
 DATA_SET = "https://www.kaggle.com/datasets/paultimothymooney/blood-cells"
+WEIGHTS = {"imagenet": "ImageNet", "pretrain": "pre-trained on drawn cells", "random": "random"}
 HEADS = {
     "flatten": "F: flattened",
     "average": "**A: the mean of each feature map, in place of F**",
@@ -256,11 +257,7 @@ def protocols_table(study: Study, summaries: Sequence[Summary]) -> str:
         f"{len(rows.validation):,} / {len(rows.test):,}"
         for protocol, (rows, *_) in study.protocols.items()
     ]
-    weights = {
-        "imagenet": "ImageNet",
-        "pretrain": "pre-trained on drawn cells",
-        "random": "random",
-    }[profile.backbone.weights]
+    weights = WEIGHTS[profile.backbone.weights]
     training = profile.training
     scale = training.learning_rate_scale
     times = "" if scale == 1 else f", times {scale:g}"
