@@ -102,10 +102,10 @@ class Spread:
     """How much the trainings of a row vary.
 
     variance: of the accuracy of one training on its fold's images, between seeds (fractions,
-        squared), drawn towards that of the other rows.
+        squared), or the mean of the rows where that is greater.
     freedom: its degrees of freedom.
     crossed: (folds,) the part of it that comes from what a training makes of single photographs
-        (training x photograph), not drawn towards anything; None where it cannot be separated.
+        (training x photograph), as estimated; None where it cannot be separated.
     holds_photographs: whether the variance is of a training in another fold, so of one that is
         tested on other photographs too. Then it holds all that varies in a difference of rows.
     """

@@ -57,7 +57,7 @@ def answers_of(
 ) -> Answers:
     """Return the answers of all rows with results.
 
-    Rows of one protocol are over the same photographs; spreads are drawn together within a series.
+    Rows of one protocol are over the same photographs; a series has spreads of its own.
 
     Args:
         judged_by: applied to the tables before, e.g. per_photograph.
