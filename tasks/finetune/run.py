@@ -33,7 +33,7 @@ from hemotune.training import resume  # noqa: E402
 from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam, warming_up  # noqa: E402
 from hemotune.training.inputs import Integers  # noqa: E402
-from hemotune.training.model import Design, assemble, build_backbone  # noqa: E402
+from hemotune.training.model import Design, assemble, build_backbone, layers_of  # noqa: E402
 from hemotune.training.observer import Observer, score  # noqa: E402
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
 from hemotune.training.resume import LAST_EPOCHS  # noqa: E402
@@ -225,7 +225,9 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
     # A new model around the same layers is not compiled: no optimizer, no loss. What was frozen is
     # not either: that was a setting of the training.
     saved = keras.Model(model.inputs, model.outputs)
-    saved.trainable = True
+    # One by one: under TensorFlow, setting it for the model does not reach the nested backbone.
+    for layer in layers_of(saved):
+        layer.trainable = True
     saved.save(folder / "model.keras")
     write_json(folder / "model.json", {"classes": classes, "image": read_json(RECIPE)})
 
