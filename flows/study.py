@@ -159,7 +159,7 @@ def run_all(
 def has_rivals(stage: Stage, stages: list[Stage]) -> bool:
     """Return whether another stage that takes a slot can run at the same time as `stage`.
 
-    The only backbone of a study has none: every fine-tune waits for it, so it may use all cores.
+    A stage that all others wait for has none, so it may use all cores.
     """
     return any(
         other.meta.gpu and other is not stage and stage.name not in other.upstream
