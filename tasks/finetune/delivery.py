@@ -49,7 +49,9 @@ def deliver(fit: Fit, keep: Keep) -> Delivered:
         "best": Snapshot(fit.course.best, fit.course.best_weights),
     }
     delivered, given = snapshots[keep], fit.plan.averages
-    seen = {snapshot.epoch.epoch: see_otherwise(fit, snapshot) for snapshot in snapshots.values()}
+    # Often the last epoch is the best one, and is shown once.
+    by_epoch = {snapshot.epoch.epoch: snapshot for snapshot in snapshots.values()}
+    seen = {number: see_otherwise(fit, snapshot) for number, snapshot in by_epoch.items()}
     deliveries = [
         Delivery(keep=kept, averages=kind, epoch=snapshot.epoch.epoch, validation=scores)
         for kept, snapshot in snapshots.items()
