@@ -27,11 +27,11 @@ from PIL import Image
 from benchmarks import print_row
 from hemotune.cells import dataset as cells
 from hemotune.progress import cores
+from hemotune.protocols import rows_by_protocol
 from hemotune.settings.reading import read
 from hemotune.settings.split import Split
 from hemotune.settings.trainings import parse
 from hemotune.settings.validation import Validation
-from tasks.prepare.protocols import rows_by_protocol
 from tasks.validate.expectations import judge, load_great_expectations
 from tasks.validate.inventory import list_images, take_inventory
 from tasks.validate.rules import rules_for

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from hemotune.command import ArgumentParser
+from hemotune.controls import controls_of
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import write_json
 from hemotune.paths import CONTROLS, INVENTORY, PHOTOGRAPHS, PIXELS, SPLITS
 from hemotune.splits import read_split
-from tasks.controls.controls import controls_of
 
 
 @entry_point

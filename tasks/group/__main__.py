@@ -8,7 +8,7 @@ from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file
 from hemotune.paths import INVENTORY, PHOTOGRAPHS, RAW, RAW_IMAGES
-from tasks.group.photographs import group
+from hemotune.photographs import group
 
 
 @entry_point

@@ -8,11 +8,11 @@ from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
 from hemotune.paths import INVENTORY, PHOTOGRAPHS, SPLITS
+from hemotune.protocols import has_own_test, rows_by_protocol
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
 from hemotune.settings.trainings import Trainings, parse, require_folds
 from hemotune.splits import ImageSplit
-from tasks.prepare.protocols import has_own_test, rows_by_protocol
 from tasks.prepare.shares import describe
 
 

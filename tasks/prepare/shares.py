@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from hemotune.protocols import validation_share
 from hemotune.settings.split import Split
 from hemotune.splits import ImageSplit
-from tasks.prepare.photographs import class_of_photographs
-from tasks.prepare.protocols import validation_share
+from hemotune.whole_photographs import class_of_photographs
 
 NEAR = 0.05  # a class's share of a fold may be off by this part of an equal share
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tasks.validate.duplicates import nearly_same, same_bytes
+from hemotune.copies import nearly_same, same_bytes
 
 # TEST_SIMPLE contains unaugmented copies of TEST. No protocol trains or tests on them, so their
 # classes may be small.

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hemotune import controls
 from hemotune.errors import StudyError
 from hemotune.evaluation import leaks
 from hemotune.splits import ImageSplit
-from tasks.controls import controls
 from tasks.controls.__main__ import main
 from tests.conftest import ROOT, python
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hemotune.cells.dataset import draw_photograph, write_sample
-from tasks.group.photographs import group
+from hemotune.photographs import group
 from tests.conftest import ROOT, python
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from hemotune.copies import nearly_same, same_bytes
 from hemotune.errors import StudyError
 from hemotune.settings.validation import Mode
 from tasks.validate import inventory
-from tasks.validate.duplicates import nearly_same, same_bytes
 from tests.conftest import readme_model_code
 from tests.tasks.pictures import fill, picture, save, take
 

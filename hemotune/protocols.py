@@ -9,7 +9,7 @@ import pandas as pd
 from hemotune.errors import StudyError
 from hemotune.settings.split import Split
 from hemotune.settings.trainings import Training
-from tasks.prepare.photographs import choose_images, require_photographs
+from hemotune.whole_photographs import choose_images, require_photographs
 
 Part = Literal["train", "validation", "test"]
 Rows = dict[Part, list[int]]  # sorted row numbers of the inventory
