@@ -122,7 +122,8 @@ class Watcher:
                     continue
                 percent, description = shown = self.latest
                 if artifact is None:
-                    artifact = create_progress_artifact(  # type: ignore[assignment]  # not async here
+                    # Prefect's type is for a coroutine too, which it is not in a thread.
+                    artifact = create_progress_artifact(  # type: ignore[assignment]
                         percent, key=artifacts.key(self.name, "progress"), description=description
                     )
                 else:

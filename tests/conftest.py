@@ -101,11 +101,11 @@ def make_nvidia_smi(folder: Path, script: str) -> str:
     return f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
 
 
-def readme_model_code():
-    """The Python code by which README.md uses a model: imports, `read(path, recipe)` and one
+def documented_model_code():
+    """The Python code by which docs/predict.md uses a model: imports, `read(path, recipe)` and one
     prediction.
     """
-    return re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    return re.search(r"```python\n(.*?)```", (ROOT / "docs/predict.md").read_text(), re.DOTALL)[1]
 
 
 def make_workspace(folder):

@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT, make_nvidia_smi, make_repository, python, readme_model_code, run
+from tests.conftest import (
+    ROOT,
+    documented_model_code,
+    make_nvidia_smi,
+    make_repository,
+    python,
+    run,
+)
 
 KEYS = ["narrow-MobileNet-random-1", "deep-MobileNet-random-1"]
 
@@ -42,6 +49,12 @@ def dvc(repository, *arguments):
     result = run([sys.executable, "-m", "dvc", *arguments], repository)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def copy_of(repository, other, *left_out):
+    """Copy the repository with its results, without what a run leaves beside them."""
+    ignored = shutil.ignore_patterns("tmp", ".study", "plots", *left_out)
+    return shutil.copytree(repository, other, symlinks=True, ignore=ignored)
 
 
 def test_the_study_ends_with_the_table_and_where_the_report_lies(repository):
@@ -106,7 +119,7 @@ def test_a_fine_tune_writes_what_it_measured(repository, key):
         assert test[column].isna().all()
 
 
-def test_a_model_is_used_as_the_readme_says_with_keras_and_pillow_alone(repository, tmp_path):
+def test_a_model_is_used_as_documented_with_keras_and_pillow_alone(repository, tmp_path):
     """Its probabilities are the recorded ones; `python -I` in a folder of its own sees nothing of
     this project.
     """
@@ -121,7 +134,7 @@ def test_a_model_is_used_as_the_readme_says_with_keras_and_pillow_alone(reposito
         "np.save('all.npy', model.predict(np.stack([read(path, about['image']) for path in"
         f" {files}])))"
     )
-    done = run([sys.executable, "-I", "-c", f"{readme_model_code()}\n{several}"], tmp_path)
+    done = run([sys.executable, "-I", "-c", f"{documented_model_code()}\n{several}"], tmp_path)
     assert done.returncode == 0, done.stderr
     first = ast.literal_eval(re.search(r"^{.*}$", done.stdout, re.MULTILINE)[0])
     expected = recorded[[f"probability_{name}" for name in first]]
@@ -237,12 +250,7 @@ def test_data_and_models_travel_through_a_remote(repository, tmp_path):
         repository,
     )
     dvc(repository, "push")
-    other = tmp_path / "other"
-    shutil.copytree(
-        repository,
-        other,
-        ignore=shutil.ignore_patterns("cache", "tmp", "data", ".study", "plots", "reports"),
-    )
+    other = copy_of(repository, tmp_path / "other", "cache", "data", "reports")
     dvc(other, "pull")
     assert (other / "reports" / "results.csv").read_bytes() == (
         repository / "reports" / "results.csv"
@@ -252,10 +260,7 @@ def test_data_and_models_travel_through_a_remote(repository, tmp_path):
 
 def test_the_same_seed_gives_the_same_results(repository, tmp_path):
     """Trained again, the results are the same bytes; only the times are not."""
-    other = tmp_path / "other"
-    shutil.copytree(
-        repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots")
-    )
+    other = copy_of(repository, tmp_path / "other")
     dvc(other, "repro", "--force", "--single-item", f"finetune@{KEYS[0]}")
     dvc(other, "repro", "report")
     reports, again = repository / "reports", other / "reports"
@@ -268,10 +273,7 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     """On a machine with a GPU and without CUDA libraries nothing is trained on the processor unless
     asked for.
     """
-    other = tmp_path / "other"
-    shutil.copytree(
-        repository, other, symlinks=True, ignore=shutil.ignore_patterns("tmp", ".study", "plots")
-    )
+    other = copy_of(repository, tmp_path / "other")
     driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
     flow, fine_tune = (
         [sys.executable, "-m", "flows.cli", "run", "--slots", "auto"],
@@ -307,13 +309,7 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
 
 def test_an_experiment_sets_how_it_is_trained(repository, tmp_path):
     """It is recorded, a slip is refused before training, and nothing of it is in the model."""
-    other = tmp_path / "other"
-    shutil.copytree(
-        repository,
-        other,
-        symlinks=True,
-        ignore=shutil.ignore_patterns("cache", "tmp", ".study", "plots"),
-    )
+    other = copy_of(repository, tmp_path / "other", "cache")
     own = {
         "freeze": "conv_pw_2",
         "augmentation": "turns",
@@ -352,13 +348,7 @@ def test_an_experiment_sets_how_it_is_trained(repository, tmp_path):
 
 
 def test_a_loss_that_explodes_stops_the_fine_tune_and_says_where(repository, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(
-        repository,
-        other,
-        symlinks=True,
-        ignore=shutil.ignore_patterns("cache", "tmp", ".study", "plots"),
-    )
+    other = copy_of(repository, tmp_path / "other", "cache")
     profile = other / "profiles" / "tiny.yaml"
     profile.write_text(
         profile.read_text().replace("learning_rate_scale: 30", "learning_rate_scale: 1.0e+5")

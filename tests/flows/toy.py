@@ -62,7 +62,8 @@ import base64, pathlib, sys
 made = sorted(path.name for path in pathlib.Path("data/results").iterdir())
 kind = "incomplete" if "--incomplete" in sys.argv else "complete"
 pathlib.Path("figure.png").write_bytes(base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPj/HwADBwIAMCbHYQAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNkYPj/HwADBwIAMCbHYQAAAABJRU5ErkJggg=="
 ))
 text = pathlib.Path("data/raw").read_text()
 heading = f"# {kind}\\n\\nof {' '.join(made)} from {text}\\n"

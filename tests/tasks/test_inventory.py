@@ -14,7 +14,7 @@ from hemotune.copies import nearly_same, same_bytes
 from hemotune.errors import StudyError
 from hemotune.settings.validation import Mode
 from tasks.validate import inventory
-from tests.conftest import readme_model_code
+from tests.conftest import documented_model_code
 from tests.tasks.pictures import fill, picture, save, take
 
 
@@ -210,7 +210,7 @@ def test_the_readme_reads_every_file_as_the_study_does(odd, tmp_path):
     """To the byte, with Pillow alone and the recipe that lies beside each model."""
     rows, pixels = odd
     readme = {"np": np, "Image": Image, "ImageOps": ImageOps}
-    exec(re.search(r"def read\(.*?(?=\n\n\n)", readme_model_code(), re.DOTALL)[0], readme)
+    exec(re.search(r"def read\(.*?(?=\n\n\n)", documented_model_code(), re.DOTALL)[0], readme)
     for row, (path, readable) in enumerate(zip(rows["path"], rows["readable"], strict=True)):
         if readable:
             np.testing.assert_array_equal(

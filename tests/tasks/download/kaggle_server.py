@@ -107,13 +107,8 @@ class Handler(BaseHTTPRequestHandler):
             version = asked.get("datasetVersionNumber") or max(self.kaggle.versions)
             if version not in self.kaggle.versions:
                 return self.refuse(404, "Not found")
-            self.answer(
-                302,
-                b"",
-                {
-                    "Location": f"http://storage.invalid/archive/{version}?X-Goog-Signature={SIGNATURE}"
-                },
-            )
+            link = f"http://storage.invalid/archive/{version}?X-Goog-Signature={SIGNATURE}"
+            self.answer(302, b"", {"Location": link})
 
     def do_GET(self):
         fault = self.fault("storage")
