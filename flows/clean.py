@@ -85,3 +85,7 @@ def confirmed(question: str) -> bool:
     except EOFError:
         print()
         return False
+
+
+if __name__ == "__main__":
+    raise SystemExit("error: flows.clean is not a command: use `hemotune clean`")

@@ -102,3 +102,7 @@ def deployment(
         entrypoint_type=EntrypointType.MODULE_PATH,
         **options,
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("error: flows.serve is not a command: use `hemotune ui`")

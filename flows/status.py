@@ -28,3 +28,7 @@ def show() -> None:
 
 def print_list(heading: str, lines: list[str]) -> None:
     print("\n  ".join([heading, *lines]), flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit("error: flows.status is not a command: use `hemotune status`")

@@ -300,5 +300,5 @@ def run(slots: str, per_gpu: int, force: list[str], dask: str | None) -> int:
     return 0 if succeeded else 1
 
 
-if __name__ == "__main__":  # once the command of a study
-    raise SystemExit("error: flows.study is no longer a command: use `hemotune run`")
+if __name__ == "__main__":
+    raise SystemExit("error: flows.study is not a command: use `hemotune run`")

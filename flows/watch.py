@@ -97,3 +97,7 @@ def run() -> int:
         state = watch(return_state=True)
     print(state.message)
     return 0 if state.is_completed() else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit("error: flows.watch is not a command: use `hemotune watch`")

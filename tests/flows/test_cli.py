@@ -1,6 +1,7 @@
 """The command line `hemotune`: help, wrong options, folders that are no checkout, status."""
 
 import importlib
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -70,11 +71,21 @@ def test_wrong_options_are_named(elsewhere, arguments, problem):
     assert "Traceback" not in errors
 
 
-def test_the_former_command_names_the_new_one(tmp_path):
-    (tmp_path / "dvc.yaml").touch()
-    done = python("flows.study", cwd=tmp_path, PYTHONPATH=str(ROOT))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: flows.study is no longer a command: use `hemotune run`\n"
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("clean", "clean"),
+        ("serve", "ui"),
+        ("status", "status"),
+        ("study", "run"),
+        ("watch", "watch"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:'flows:RuntimeWarning")  # the module was imported before
+def test_a_module_of_a_command_names_the_command(module, command):
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(f"flows.{module}", run_name="__main__")
+    assert end.value.code == f"error: flows.{module} is not a command: use `hemotune {command}`"
 
 
 def test_what_no_device_and_no_stage_is_called_is_refused_in_one_line(tmp_path, monkeypatch, capfd):
@@ -159,7 +170,7 @@ def test_the_entry_point_is_there():
 
 @pytest.mark.slow
 def test_an_installation_has_all_files(workspace, tmp_path):
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         (workspace / name).write_bytes((ROOT / name).read_bytes())
     command = ["uv", "build", "--quiet", "--offline", "--no-build-isolation", "--wheel"]
     subprocess.run([*command, "--out-dir", tmp_path / "wheel"], cwd=workspace, env=ENVIRONMENT)
