@@ -29,10 +29,10 @@ import requests
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from platformdirs import user_cache_path
 
+from hemotune.archive import check_entries, format_bytes
 from hemotune.errors import StudyError, TemporaryError
 from hemotune.files import read_json, write_json
 from hemotune.progress import Progress
-from tasks.download.archive import check_entries, format_bytes
 from tasks.download.kaggle_client import (
     WEB_PAGE,
     RetryableError,

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hemotune.archive import open_zip, unpack
 from hemotune.errors import StudyError
 from hemotune.file_kind import HEAD_LENGTH, kind_of
 from hemotune.files import sha256_of
+from hemotune.layout import plan
 from hemotune.paths import RAW
 from hemotune.progress import Progress
 from hemotune.settings.dataset import Dataset
 from hemotune.tree import state_of, walk
-from tasks.download.archive import open_zip, unpack
-from tasks.download.layout import plan
 
 # The state of a source as JSON; it changes when the source does. The keys depend on the kind of
 # source; `asked`, when a server last answered, is not compared (flows/source.py).

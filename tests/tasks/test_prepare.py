@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from hemotune.errors import StudyError
+from hemotune.layout import plan
 from hemotune.protocols import rows_by_protocol
 from hemotune.settings.split import Split
 from hemotune.settings.trainings import parse
 from hemotune.splits import read_split
 from hemotune.whole_photographs import nearest_sum
-from tasks.download.layout import plan
 from tasks.prepare import __main__ as prepare
 from tests.conftest import commit_workspace, python, run, stand_in
 

@@ -137,8 +137,8 @@ def test_truncated_zip_from_a_process(workspace, tmp_path):
 @pytest.mark.skipif(not REAL_ZIP.exists(), reason="the real images are not here")
 def test_the_real_zip_is_understood():
     """By its table of contents only: unpacking takes seconds."""
-    from tasks.download.archive import open_zip
-    from tasks.download.layout import plan
+    from hemotune.archive import open_zip
+    from hemotune.layout import plan
 
     with open_zip(REAL_ZIP) as opened:
         real = plan("real", [e.filename for e in opened.infolist() if not e.is_dir()])

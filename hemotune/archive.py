@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hemotune.errors import StudyError
 from hemotune.file_kind import HEAD_LENGTH, kind_of
+from hemotune.layout import UNUSABLE
 from hemotune.progress import Progress
-from tasks.download.layout import UNUSABLE
 
 # A zip beyond these limits is rejected. The largest image data sets in use (14 million files,
 # images of some 100 MB) fit; deflate reaches 1032:1 on zeros, while images, even flat bitmaps, stay
