@@ -7,7 +7,7 @@ from pydantic import Field
 from hemotune.settings.reading import Section
 
 Severity = Literal["error", "warning", "off"]
-# Colour modes that files come in and that tasks/validate/inventory.py turns into RGB.
+# Colour modes that files come in and that hemotune/images.py turns into RGB.
 Mode = Literal["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16"]
 
 

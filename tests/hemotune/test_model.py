@@ -22,12 +22,12 @@ from keras.src.legacy.saving import legacy_h5_format  # noqa: E402
 from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
+from hemotune.images import recipe  # noqa: E402
 from hemotune.training import averages, fused_adam, inputs, model, observer, resume  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
 from tasks.finetune import run as finetune  # noqa: E402
 from tasks.finetune.delivery import deliver  # noqa: E402
-from tasks.validate.inventory import recipe  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from hemotune import images
 from hemotune.copies import nearly_same, same_bytes
 from hemotune.errors import StudyError
 from hemotune.settings.validation import Mode
@@ -42,7 +43,7 @@ def odd(tmp_path_factory):
     save(folder, "TRAIN/A/pages.tiff", picture(7), save_all=True, append_images=[picture(8)])
     save(folder, "TRAIN/A/plain.bmp", picture(9))
     turned = Image.Exif()
-    turned[inventory.ORIENTATION] = 6
+    turned[images.ORIENTATION] = 6
     save(
         folder,
         "TRAIN/A/turned.jpeg",
@@ -121,7 +122,7 @@ def test_16_bit_levels_that_count_from_white_are_refused(tmp_path):
         tmp_path,
         "negative.tiff",
         Image.new("I;16", (8, 8), 60_000),
-        tiffinfo={inventory.PHOTOMETRIC: 0},
+        tiffinfo={images.PHOTOMETRIC: 0},
     )
     row, _ = read(tmp_path / "negative.tiff")
     assert not row.readable and "with white as zero" in row.error
@@ -133,7 +134,7 @@ def test_dark_ink_of_12_bits_is_refused(tmp_path):
     """
     image = Image.new("CMYK", (8, 8), (15, 15, 15, 15))
     with pytest.raises(ValueError, match="below a quarter"):
-        inventory.to_rgb(image, deep=True)
+        images.to_rgb(image, deep=True)
 
 
 def test_a_profile_may_allow_the_modes_that_can_be_read_and_no_others(tmp_path):
@@ -214,12 +215,12 @@ def test_the_readme_reads_every_file_as_the_study_does(odd, tmp_path):
     for row, (path, readable) in enumerate(zip(rows["path"], rows["readable"], strict=True)):
         if readable:
             np.testing.assert_array_equal(
-                readme["read"](rows.attrs["folder"] / path, inventory.recipe(32)), pixels[row], path
+                readme["read"](rows.attrs["folder"] / path, images.recipe(32)), pixels[row], path
             )
     large = save(tmp_path / "images", "TRAIN/A/large.jpeg", picture(1, (640, 480)), quality=90)
     take(tmp_path / "images", tmp_path / "images.npy", size=32)
     np.testing.assert_array_equal(
-        readme["read"](large, inventory.recipe(32)), np.load(tmp_path / "images.npy")[0]
+        readme["read"](large, images.recipe(32)), np.load(tmp_path / "images.npy")[0]
     )
 
 
@@ -252,15 +253,15 @@ def test_pixels_are_those_of_a_plain_decode(tmp_path):
 def test_a_plain_jpeg_is_decoded_as_pillow_does(tmp_path, size, encoding):
     path = save(tmp_path, "plain.jpeg", picture(1, size), **encoding)
     for side in (8, 64):
-        row, expected = inventory.ImageFacts(), inventory.ImageFacts()
-        small = inventory.decode_plain_jpeg(path.read_bytes(), side, row)
-        assert small.tobytes() == inventory.decode_any(path.read_bytes(), side, expected).tobytes()
+        row, expected = images.FileFacts(), images.FileFacts()
+        small = images.decode_plain_jpeg(path.read_bytes(), side, row)
+        assert small.tobytes() == images.decode_any(path.read_bytes(), side, expected).tobytes()
         assert row == expected
 
 
 def test_what_is_no_plain_jpeg_is_left_to_pillow(tmp_path, monkeypatch):
     turned = Image.Exif()
-    turned[inventory.ORIENTATION] = 6
+    turned[images.ORIENTATION] = 6
     whole = save(tmp_path, "whole.jpeg", picture(1)).read_bytes()
     others = [
         save(tmp_path, "turned.jpeg", picture(1), exif=turned),
@@ -283,10 +284,10 @@ def test_what_is_no_plain_jpeg_is_left_to_pillow(tmp_path, monkeypatch):
         b"\xff\xd8",
         b"",
     ]:
-        row = inventory.ImageFacts()
-        assert inventory.decode_plain_jpeg(data, 32, row) is None and row == inventory.ImageFacts()
+        row = images.FileFacts()
+        assert images.decode_plain_jpeg(data, 32, row) is None and row == images.FileFacts()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert inventory.decode_plain_jpeg(whole, 32, inventory.ImageFacts()) is None
+    assert images.decode_plain_jpeg(whole, 32, images.FileFacts()) is None
 
 
 def test_hashes_are_those_of_imagehash():
