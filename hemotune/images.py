@@ -14,12 +14,22 @@ import simplejpeg
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from hemotune.file_kind import HEAD_LENGTH, kind_of
+from hemotune.settings.images import Fit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 # Upper eight bits of the brightest level of a 16-bit image; below this, the camera had fewer bits.
 DIMMEST = 64
 PHOTOMETRIC = 0x0106  # the TIFF tag; 0: white is zero
+# Pixels; brightness and hash are those of a grey image of this side, whatever the size of images.
+GREY_SIDE = 64
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 swap width and height
+# A step of the recipe
+STEPS: dict[Fit, str] = {
+    "squeeze": "resize to size (width, height) with filter, whatever the proportions",
+    "pad": "resize with filter so that it fits into size (width, height), centred on background",
+    "crop": "cut the longer sides, centred, to the proportions of size (width, height), and resize "
+    "with filter",
+}
 
 
 @dataclass
@@ -48,15 +58,18 @@ def start_decoding() -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def decode(data: bytes, size: int, facts: FileFacts) -> Image.Image:
+def decode(data: bytes, size: int, facts: FileFacts, fit: Fit = "squeeze") -> Image.Image:
     """Return the image in the bytes `data` of a file as RGB of size x size pixels, and fill in its
     facts.
+
+    Args:
+        fit: as in `to_square`.
 
     Raises:
         UnreadableImageError: the file is damaged, or no image of a supported kind.
     """
     try:
-        return decode_plain_jpeg(data, size, facts) or decode_any(data, size, facts)
+        return decode_plain_jpeg(data, size, facts, fit) or decode_any(data, size, facts, fit)
     except UnidentifiedImageError:
         reason = why_unidentified(data)
     except OSError as error:
@@ -77,10 +90,11 @@ def why_unidentified(data: bytes) -> str:
     return f"is {kind}, not {supported}" if kind else f"is not {supported}"
 
 
-def recipe(size: int) -> dict[str, str | list[int] | list[str]]:
+def recipe(size: int, fit: Fit = "squeeze") -> dict[str, str | list[int] | list[str]]:
     """Return how a file becomes pixels, as JSON values, so that Pillow alone can repeat it."""
     return {
         "size": [size, size],  # width, height
+        "fit": fit,
         "colour": "RGB",
         "background": "white",
         "filter": "bilinear",
@@ -93,11 +107,37 @@ def recipe(size: int) -> dict[str, str | list[int] | list[str]]:
             ),
             "keep the upper eight bits of 16-bit grey levels",
             "lay transparent pixels on background and convert to colour",
-            "resize to size (width, height) with filter, whatever the proportions",
+            STEPS[fit],
             "rotate or mirror as the orientation tag says",
             "give the model uint8 (batch, height, width, 3), 0 to 255: it scales them itself",
         ],
     }
+
+
+def to_square(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """Return an RGB image as a square of size x size pixels.
+
+    Args:
+        fit: squeeze it whatever its proportions, pad it with white, or crop its longer sides.
+
+    Raises:
+        ValueError: it is to be padded, and its shorter side would have no pixel.
+    """
+    square, bilinear = (size, size), Image.Resampling.BILINEAR
+    if fit == "crop":
+        return ImageOps.fit(image, square, bilinear)
+    if fit == "pad":
+        if round(size * min(image.size) / max(image.size)) == 0:
+            raise ValueError(
+                f"is {image.width} x {image.height} pixels, too narrow to be padded to a square"
+            )
+        return ImageOps.pad(image, square, bilinear, "white")
+    return image.resize(square, bilinear)
+
+
+def small_grey(image: Image.Image) -> Image.Image:
+    """Return an image in grey, GREY_SIDE x GREY_SIDE pixels."""
+    return image.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR)
 
 
 def draft_side(size: int) -> int:
@@ -107,7 +147,7 @@ def draft_side(size: int) -> int:
     return 3 * size // 2
 
 
-def decode_any(data: bytes, size: int, facts: FileFacts) -> Image.Image:
+def decode_any(data: bytes, size: int, facts: FileFacts, fit: Fit) -> Image.Image:
     """Return the image in the bytes `data` as RGB of size x size pixels, and fill in its facts."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
@@ -126,11 +166,11 @@ def decode_any(data: bytes, size: int, facts: FileFacts) -> Image.Image:
         orientation = orientation_of(image)
         if orientation >= 5:
             facts.width, facts.height = height, width
-        small = to_rgb(image, deep).resize((size, size), Image.Resampling.BILINEAR)
+        small = to_square(to_rgb(image, deep), size, fit)
         return ImageOps.exif_transpose(small) if orientation > 1 else small
 
 
-def decode_plain_jpeg(data: bytes, size: int, facts: FileFacts) -> Image.Image | None:
+def decode_plain_jpeg(data: bytes, size: int, facts: FileFacts, fit: Fit) -> Image.Image | None:
     """Decode an undamaged colour JPEG without EXIF: the same pixels as decode_any, in two thirds of
     the time.
 
@@ -152,7 +192,7 @@ def decode_plain_jpeg(data: bytes, size: int, facts: FileFacts) -> Image.Image |
     except ValueError:
         return None
     facts.width, facts.height, facts.format, facts.mode = width, height, "JPEG", "RGB"
-    return Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+    return to_square(Image.fromarray(pixels), size, fit)
 
 
 def orientation_of(image: Image.Image) -> int:

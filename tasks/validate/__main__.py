@@ -29,7 +29,7 @@ from tasks.validate.tables import Tables, common_size, tables_of
 @entry_point
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
-    size: int = read_profile("images", Images).size
+    images: Images = read_profile("images", Images)
     settings: Validation = read_profile("validation", Validation)
     paths, folders = list_images(RAW_IMAGES)
     if not paths:
@@ -42,7 +42,12 @@ def main(*arguments: str) -> None:
         table = outputs.enter_context(new_file(INVENTORY))
         # The import takes about as long as the decoding in other processes.
         inventory = take_inventory(
-            RAW_IMAGES, paths, size, pixels, meanwhile=load_great_expectations
+            RAW_IMAGES,
+            paths,
+            images.size,
+            pixels,
+            meanwhile=load_great_expectations,
+            fit=images.fit,
         )
         tables = tables_of(inventory, folders, settings.near_duplicate_bits)
         result = judge(tables, rules_for(settings, common_size(tables.decoded)))
@@ -52,7 +57,7 @@ def main(*arguments: str) -> None:
         if result.verdict == "failed":
             raise StudyError(describe_broken_rules(result, "error"))
         inventory.to_parquet(table)
-    write_json(RECIPE, recipe(size))
+    write_json(RECIPE, recipe(images.size, images.fit))
     if result.verdict == "warnings":
         print(f"warning: {describe_broken_rules(result, 'warning')}")
     print(summarize(result, tables))

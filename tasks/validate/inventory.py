@@ -26,11 +26,18 @@ from PIL import Image
 from scipy.fft import dct
 
 from hemotune.errors import StudyError
-from hemotune.images import FileFacts, UnreadableImageError, decode, start_decoding
+from hemotune.images import (
+    GREY_SIDE,
+    FileFacts,
+    UnreadableImageError,
+    decode,
+    small_grey,
+    start_decoding,
+)
 from hemotune.progress import Progress, cores
+from hemotune.settings.images import Fit
 
 HASH_SIDE = 16  # 256 bits: with the usual 64, images of different cells collide
-GREY_SIDE = 64  # pixels; the hash is that of a grey image of this side, whatever the size of images
 
 SCHEMA = pa.schema(
     {
@@ -69,6 +76,7 @@ class Job:
 
     folder: Path  # that the paths are relative to
     size: int  # side of the decoded images, pixels
+    fit: Fit  # how they become squares
     descriptor: int  # the open .npy file, which forked processes share
     offset: int  # of its first pixel, bytes
 
@@ -109,15 +117,17 @@ def take_inventory(
     images: Path,
     processes: int | None = None,
     meanwhile: Callable[[], object] | None = None,
+    fit: Fit = "squeeze",
 ) -> pd.DataFrame:
     """Decode every image once, in parallel; memory does not grow with the number of images.
 
     Args:
         folder: the folder that `paths` (sorted, SPLIT/CLASS/NAME) are relative to.
-        size: side of the square that each image is resized to, pixels.
+        size: side of the square that each image becomes, pixels.
         images: the .npy file to write: uint8 (N, size, size, 3); row i is paths[i], zeros if it
             cannot be decoded.
         meanwhile: a function to call in a thread while the processes decode.
+        fit: how an image becomes a square, as in `hemotune.images.to_square`.
 
     Returns:
         The columns of SCHEMA, row i for paths[i].
@@ -136,7 +146,8 @@ def take_inventory(
     pool = ProcessPoolExecutor(processes or cores(), fork, initializer=start_process)
     batches = []
     with open(images, "wb") as file:
-        job = Job(folder, size, file.fileno(), allocate(file, (len(paths), size, size, 3)))
+        offset = allocate(file, (len(paths), size, size, 3))
+        job = Job(folder, size, fit, file.fileno(), offset)
         try:
             results = pool.map(read_chunk, itertools.repeat(job), starts, chunks)
             if meanwhile:  # only now: map has forked all processes
@@ -180,7 +191,7 @@ def read_chunk(job: Job, start: int, paths: Sequence[str]) -> pa.RecordBatch:
     pixels = np.zeros((len(paths), job.size, job.size, 3), np.uint8)
     grey = np.zeros((len(paths), GREY_SIDE, GREY_SIDE), np.uint8)
     facts = [
-        read_image(os.path.join(job.folder, path), pixels[number], grey[number])
+        read_image(os.path.join(job.folder, path), pixels[number], grey[number], job.fit)
         for number, path in enumerate(paths)
     ]
     # Not a memory map: pages written through one would count as memory of this process.
@@ -206,7 +217,10 @@ def read_chunk(job: Job, start: int, paths: Sequence[str]) -> pa.RecordBatch:
 
 
 def read_image(
-    path: str | Path, pixels: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8]
+    path: str | Path,
+    pixels: npt.NDArray[np.uint8],
+    grey: npt.NDArray[np.uint8],
+    fit: Fit = "squeeze",
 ) -> ImageFacts:
     """Decode a file into `pixels` (size, size, 3) and `grey` (GREY_SIDE, GREY_SIDE).
 
@@ -217,11 +231,10 @@ def read_image(
         with open(path, "rb", buffering=0) as file:
             data = file.read()
         facts.bytes, facts.sha256 = len(data), hashlib.sha256(data).hexdigest()
-        small = decode(data, len(pixels), facts)
-        small_grey = small.convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BILINEAR)
+        small = decode(data, len(pixels), facts, fit)
         # As bytes: numpy would copy them twice.
         pixels.data.cast("B")[:] = small.tobytes()
-        grey.data.cast("B")[:] = small_grey.tobytes()
+        grey.data.cast("B")[:] = small_grey(small).tobytes()
         facts.readable = True
     except OSError as error:
         facts.error = error.strerror or str(error)

@@ -33,6 +33,6 @@ def fill(folder, counts, start=0):
             start += 1
 
 
-def take(folder, target, size=48, processes=2):
+def take(folder, target, size=48, processes=2, fit="squeeze"):
     paths, folders = inventory.list_images(folder)
-    return inventory.take_inventory(folder, paths, size, target, processes), folders
+    return inventory.take_inventory(folder, paths, size, target, processes, fit=fit), folders

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 from hemotune import images
 from hemotune.copies import nearly_same, same_bytes
 from hemotune.errors import StudyError
+from hemotune.settings.images import Fit
 from hemotune.settings.validation import Mode
 from tasks.validate import inventory
 from tests.conftest import documented_model_code
@@ -98,11 +99,11 @@ def test_modes_and_formats_are_reported_as_stored(odd):
     assert (pixels[rows.index.get_loc("deep.png")] == 200).all()
 
 
-def read(path, size=4):
+def read(path, size=4, fit="squeeze"):
     """Return the facts of the image file at `path` and its pixels, uint8 (size, size, 3)."""
     pixels = np.zeros((size, size, 3), np.uint8)
-    grey = np.zeros((inventory.GREY_SIDE, inventory.GREY_SIDE), np.uint8)
-    return inventory.read_image(path, pixels, grey), pixels
+    grey = np.zeros((images.GREY_SIDE, images.GREY_SIDE), np.uint8)
+    return inventory.read_image(path, pixels, grey, fit), pixels
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -217,11 +218,27 @@ def test_the_readme_reads_every_file_as_the_study_does(odd, tmp_path):
             np.testing.assert_array_equal(
                 readme["read"](rows.attrs["folder"] / path, images.recipe(32)), pixels[row], path
             )
-    large = save(tmp_path / "images", "TRAIN/A/large.jpeg", picture(1, (640, 480)), quality=90)
-    take(tmp_path / "images", tmp_path / "images.npy", size=32)
-    np.testing.assert_array_equal(
-        readme["read"](large, images.recipe(32)), np.load(tmp_path / "images.npy")[0]
-    )
+    save(tmp_path / "images", "TRAIN/A/large.jpeg", picture(1, (640, 480)), quality=90)
+    save(tmp_path / "images", "TRAIN/A/tall.png", picture(1, (101, 480)))
+    for fit in get_args(Fit):
+        rows, _ = take(tmp_path / "images", tmp_path / "images.npy", size=32, fit=fit)
+        for path, expected in zip(rows["path"], np.load(tmp_path / "images.npy"), strict=True):
+            pixels = readme["read"](tmp_path / "images" / path, images.recipe(32, fit))
+            np.testing.assert_array_equal(pixels, expected, f"{path}, {fit}")
+
+
+def test_a_square_keeps_what_the_setting_says(tmp_path):
+    """An image of 40 x 20 pixels, left half red and right half blue."""
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :20, 0] = picture[:, 20:, 2] = 255
+    path = save(tmp_path, "wide.png", Image.fromarray(picture))
+    squeezed, padded, cropped = (read(path, 20, fit)[1] for fit in ("squeeze", "pad", "crop"))
+    assert (squeezed[:, 0, 0] == 255).all() and (squeezed[:, -1, 2] == 255).all()
+    np.testing.assert_array_equal(cropped, picture[:, 10:30])
+    assert (padded[:5] == 255).all() and (padded[15:] == 255).all()
+    np.testing.assert_array_equal(padded[5:15], squeezed[:10])
+    row, _ = read(save(tmp_path, "line.png", Image.new("RGB", (1000, 1))), 20, "pad")
+    assert row.error == "is 1000 x 1 pixels, too narrow to be padded to a square"
 
 
 def test_pixels_are_those_of_a_plain_decode(tmp_path):
@@ -254,8 +271,9 @@ def test_a_plain_jpeg_is_decoded_as_pillow_does(tmp_path, size, encoding):
     path = save(tmp_path, "plain.jpeg", picture(1, size), **encoding)
     for side in (8, 64):
         row, expected = images.FileFacts(), images.FileFacts()
-        small = images.decode_plain_jpeg(path.read_bytes(), side, row)
-        assert small.tobytes() == images.decode_any(path.read_bytes(), side, expected).tobytes()
+        small = images.decode_plain_jpeg(path.read_bytes(), side, row, "squeeze")
+        plain = images.decode_any(path.read_bytes(), side, expected, "squeeze")
+        assert small.tobytes() == plain.tobytes()
         assert row == expected
 
 
@@ -285,9 +303,10 @@ def test_what_is_no_plain_jpeg_is_left_to_pillow(tmp_path, monkeypatch):
         b"",
     ]:
         row = images.FileFacts()
-        assert images.decode_plain_jpeg(data, 32, row) is None and row == images.FileFacts()
+        assert images.decode_plain_jpeg(data, 32, row, "squeeze") is None
+        assert row == images.FileFacts()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert images.decode_plain_jpeg(whole, 32, images.FileFacts()) is None
+    assert images.decode_plain_jpeg(whole, 32, images.FileFacts(), "squeeze") is None
 
 
 def test_hashes_are_those_of_imagehash():
