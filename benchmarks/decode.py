@@ -26,6 +26,7 @@ from PIL import Image
 
 from benchmarks import print_row
 from hemotune.cells import dataset as cells
+from hemotune.inventory import list_images, take_inventory
 from hemotune.progress import cores
 from hemotune.protocols import rows_by_protocol
 from hemotune.settings.reading import read
@@ -33,7 +34,6 @@ from hemotune.settings.split import Split
 from hemotune.settings.trainings import parse
 from hemotune.settings.validation import Validation
 from tasks.validate.expectations import judge, load_great_expectations
-from tasks.validate.inventory import list_images, take_inventory
 from tasks.validate.rules import rules_for
 from tasks.validate.tables import common_size, tables_of
 

@@ -14,12 +14,12 @@ from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file, new_folder, write_json
 from hemotune.images import recipe
+from hemotune.inventory import list_images, take_inventory
 from hemotune.paths import INVENTORY, PIXELS, RAW_IMAGES, RECIPE, VALIDATION
 from hemotune.settings.images import Images
 from hemotune.settings.reading import read_profile
 from hemotune.settings.validation import Validation
 from tasks.validate.expectations import Result, judge, load_great_expectations
-from tasks.validate.inventory import list_images, take_inventory
 from tasks.validate.page import write_page
 from tasks.validate.rules import rules_for
 from tasks.validate.summary import describe_broken_rules

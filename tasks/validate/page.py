@@ -1,28 +1,23 @@
 """The validation page, reports/validation/index.html, from the template page.html."""
 
-import base64
-import io
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 
+from hemotune.pages.drawing import Thumbnail, histogram, templates, thumbnail
 from tasks.validate.expectations import Result
 from tasks.validate.tables import Tables
 
 IMAGES = "../../data/raw/images/"  # as seen from reports/validation/
 THUMBNAILS = 12  # per class; fewer if there are many classes
 PAIRS = 8  # shown of each kind of duplicates
-THUMBNAIL_SIDE = 96  # pixels
 SIZES = 8  # the most frequent ones, each with its own bar
-BINS = 32  # of a histogram
 TOOLS = ("great_expectations", "pillow", "numpy", "scipy", "pandas", "pyarrow")
 
 VERDICTS = {
@@ -44,26 +39,6 @@ DUPLICATES = {
 }
 
 Pixels = npt.NDArray[np.uint8]  # (N, size, size, 3), row i for row i of the table `images`
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """The distribution of some values."""
-
-    counts: list[int]  # of each of BINS bins between low and high
-    low: float
-    high: float
-    median: float
-    minimum: float
-    maximum: float
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small copy of an image."""
-
-    path: str  # of the image, SPLIT/CLASS/NAME
-    source: str  # the JPEG as a data URL
 
 
 @dataclass(frozen=True)
@@ -91,14 +66,7 @@ def write_page(path: Path, result: Result, tables: Tables, pixels: Pixels) -> No
     Args:
         pixels: uint8 (N, size, size, 3), row i for row i of tables.images.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["thousands"] = "{:,}".format
+    environment = templates(Path(__file__).parent)
     sign, title, meaning = VERDICTS[result.verdict]
     images, decoded = tables.images, tables.decoded
     page = environment.get_template("page.html").render(
@@ -145,27 +113,6 @@ def size_counts(decoded: pd.DataFrame) -> list[tuple[str, int]]:
     return pairs
 
 
-def histogram(values: pd.Series, bounds: tuple[float, float] | None = None) -> Histogram | None:
-    """Return the distribution of `values` between `bounds`, by default their own; None if there
-    are none.
-    """
-    numbers = values.to_numpy(float)
-    if not len(numbers):
-        return None
-    minimum, maximum = float(numbers.min()), float(numbers.max())
-    low, high = bounds or (minimum, maximum)
-    high = high if high > low else low + 1
-    counts, _ = np.histogram(numbers, bins=BINS, range=(low, high))
-    return Histogram(
-        counts=counts.tolist(),
-        low=low,
-        high=high,
-        median=float(np.median(numbers)),
-        minimum=minimum,
-        maximum=maximum,
-    )
-
-
 def sheets(decoded: pd.DataFrame, pixels: Pixels) -> Iterator[Sheet]:
     """Yield a sheet of thumbnails for each class."""
     classes = decoded["class"].nunique()
@@ -190,13 +137,3 @@ def duplicates(decoded: pd.DataFrame, pixels: Pixels) -> Iterator[Duplicates]:
         )
         shown = [(small(left), small(right)) for left, right in pairs[:PAIRS]]
         yield Duplicates(title, len(found), shown, len(pairs) - len(shown))
-
-
-def thumbnail(pixels: Pixels, path: str) -> Thumbnail:
-    """Return a thumbnail of uint8 (size, size, 3)."""
-    image = Image.fromarray(np.asarray(pixels))
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=85)
-    source = base64.b64encode(data.getvalue()).decode()
-    return Thumbnail(path, f"data:image/jpeg;base64,{source}")

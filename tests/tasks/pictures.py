@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from tasks.validate import inventory
+from hemotune import inventory
 
 
 def picture(seed, size=(160, 120)):

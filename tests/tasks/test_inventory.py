@@ -10,12 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from hemotune import images
+from hemotune import images, inventory
 from hemotune.copies import nearly_same, same_bytes
 from hemotune.errors import StudyError
 from hemotune.settings.images import Fit
 from hemotune.settings.validation import Mode
-from tasks.validate import inventory
 from tests.conftest import documented_model_code
 from tests.tasks.pictures import fill, picture, save, take
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from hemotune import inventory
 from hemotune.settings.validation import Validation
 from tasks.validate import __main__ as validate
-from tasks.validate import inventory
 from tasks.validate.expectations import judge
 from tasks.validate.page import write_page
 from tasks.validate.rules import rules_for

@@ -1,0 +1,1 @@
+"""What web pages share: their style, their charts and their pictures, all within the page."""
