@@ -4,7 +4,8 @@ In dvc.yaml a stage that fetches data has `meta: {source: COMMAND, state: FILE}`
 the state of the source as a JSON object, which differs once the source has changed. FILE, an output
 of the stage, holds the state as of the last fetch. Two keys of the state have a meaning here:
     path     a file or folder on this machine, with files, bytes and newest as
-             hemotune.tree.state_of returns them: every run checks it
+             hemotune.tree.state_of returns them: every run checks it. A value may be such an
+             object itself, for one more file
     asked    when a server gave the answer; it does not count as a difference
 """
 
@@ -89,10 +90,12 @@ def has_changed_here(name: str, meta: Meta) -> bool:
     none.
     """
     before = last_fetched(meta) if meta.source else {}
-    if "path" not in before:
-        return False
     try:
-        return differ(before | asdict(state_of(Path(before["path"]).expanduser())), before)
+        return any(
+            differ(part | asdict(state_of(Path(part["path"]).expanduser())), part)
+            for part in [before, *before.values()]
+            if isinstance(part, dict) and "path" in part
+        )
     except OSError as error:
         print(
             f"warning: {name}: {error.filename}: cannot be read ({error.strerror})",

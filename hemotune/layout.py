@@ -3,30 +3,27 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from hemotune.errors import StudyError
+from hemotune.given_groups import given_groups, levels_around_class
+from hemotune.settings.dataset import Selection
 
 # The folders of a path from the top of the source, see folder_of.
 Folder = tuple[str, ...]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
-# The stage prepare takes validation images from TRAIN by the fractions of the profile, so the
-# validation folder of a source is merged into TRAIN.
-VALIDATION = {"val", "valid", "validation", "dev"}
+# The folders of data/raw/images, by what dataset.splits calls a part
+PARTS = {"train": "TRAIN", "validation": "VALIDATION", "test": "TEST"}
 SPLITS = {
-    "train": "TRAIN",
-    "training": "TRAIN",
-    "train_set": "TRAIN",
-    "training_set": "TRAIN",
-    "test": "TEST",
-    "testing": "TEST",
-    "test_set": "TEST",
+    **dict.fromkeys(["train", "training", "train_set", "training_set"], "TRAIN"),
+    **dict.fromkeys(["val", "valid", "validation", "dev"], "VALIDATION"),
+    **dict.fromkeys(["test", "testing", "test_set"], "TEST"),
     "test_simple": "TEST_SIMPLE",
-    **dict.fromkeys(VALIDATION, "TRAIN"),
 }
 PHOTOGRAPHS = {"jpegimages", "photographs"}
 SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
@@ -35,9 +32,13 @@ UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
 
 LAYOUTS = """supported layouts, below any number of wrapping folders:
          SPLIT/CLASS/images      SPLIT one of train, test, test_simple, val, in any case
-                                 (also training, testing, valid, validation)
+                                 (also training, testing, valid, validation), or as named in
+                                 dataset.splits: {FOLDER: train}
          CLASS/images            plain class folders, side by side
-         JPEGImages/images       photographs, beside one of the two (Kaggle's blood-cells)"""
+         CLASS/GROUP/images      a folder for each patient, slide or the like, also below SPLIT; if
+                                 classes have groups of the same name, list dataset.classes
+         JPEGImages/images       photographs, beside one of these (Kaggle's blood-cells)
+       a folder of images without a class is left out by dataset.unlabelled: [FOLDER]"""
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,56 @@ class Plan:
     # Path in the source: path in data/raw/, images/SPLIT/CLASS/NAME or photographs/NAME
     targets: dict[str, str]
     ignored: Counter[str]  # number of files that are not used, by kind
+    # The group of each image where groups are given, by its path in data/raw/images
+    groups: dict[str, str] = field(default_factory=dict)
+
+
+class Cut(NamedTuple):
+    """What the folders of an image say of it."""
+
+    top: Folder
+    split: str  # its name in the source; empty where there are no splits
+    above: Folder  # what lies between the split, or the top, and the class
+    image_class: str
+    below: Folder  # what lies between the class and the image
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the folders of an image are read: TOP/SPLIT/ABOVE/CLASS/BELOW."""
+
+    has_splits: bool
+    above: int = 0  # levels between the split, or the top, and the class
+    below: int = 0  # levels between the class and the image: 1 where each group has a folder
+    collapsed: bool = False  # without a folder that repeats its parent's name
+
+    def cut(self, folder: Folder) -> Cut | None:
+        """Return what a folder says; None if it is not deep enough."""
+        place = len(folder) - 1 - self.below
+        first = place - self.above - self.has_splits
+        if first < 0:
+            return None
+        split = folder[first] if self.has_splits else ""
+        above = folder[place - self.above : place]
+        return Cut(folder[:first], split, above, folder[place], folder[place + 1 :])
 
 
 @dataclass(frozen=True)
 class Layout:
     """The role of each folder that holds images."""
 
-    classes: set[Folder]
+    shape: Shape
+    classes: set[Folder]  # folders whose images have a class
     photographs: set[Folder]
+    others: set[Folder]  # of classes that dataset.classes does not list
     top: Folder  # the folder that holds the splits, or the classes where there are no splits
-    has_splits: bool
 
 
 def plan(
     name: str,
     paths: Collection[str],
     folders: Iterable[str] = (),
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    selection: Selection | None = None,
 ) -> Plan:
     """Decide which files of a source are used, and where each is written.
 
@@ -73,53 +106,56 @@ def plan(
         paths: posix paths of all its files, relative to its top.
         folders: posix paths of its folders, to detect empty classes; the folders of `paths` may be
             omitted.
-        include: patterns (see `matches`); if there are any, an image must match one of them.
-        exclude: patterns of images that are not used.
+        selection: what the profile says of the source; by default nothing.
 
     Raises:
-        StudyError: the layout is not supported, a class is empty, or two names collide.
+        StudyError: the layout is not supported, a class is empty, two names collide, something that
+            `selection` names does not exist, or an image has no group where groups are given.
     """
+    selection = selection or Selection()
     ignored: Counter[str] = Counter()
-    images: dict[str, Folder] = {}
+    images: list[str] = []
     for path in sorted(paths):
         if kind := kind_ignored(path):
             ignored[kind] += 1
         else:
-            images[path] = folder_of(path)
-    used = {path: folder for path, folder in images.items() if wanted(path, include, exclude)}
+            images.append(path)
+    used = [path for path in images if wanted(path, selection)]
+    unlabelled = [path for path in used if is_below(path, selection.unlabelled)]
     if left_out := len(images) - len(used):
         ignored["left out by dataset.include or exclude"] = left_out
+    if unlabelled:
+        ignored["left out by dataset.unlabelled"] = len(unlabelled)
+        used = [path for path in used if not is_below(path, selection.unlabelled)]
     if not used:
         found = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(6)) or "no files"
         suffixes = ", ".join(sorted(SUFFIXES))
         raise StudyError(f"{name}: no usable image (found: {found}); images end in {suffixes}")
 
-    layout = layout_of(name, Counter(used.values()))
-    known = {folder_of(path) for path in paths}
-    known |= {folder_of(f"{folder.rstrip('/')}/") for folder in folders}
-    # A folder may be empty because dataset.include leaves out all of its images.
-    included = (folder for path, folder in images.items() if wanted(path, include, ()))
-    known -= with_parents(images.values()) - with_parents(included)
-    for folder in empty_folders(layout, known):
-        path = "/".join(folder) + "/"
-        if would_use_images(path, include, exclude):
-            pattern = f"*{path}*".replace("'", "''")  # as YAML quotes it
-            raise StudyError(
-                f"{name}: the folder {path} should be a class, but contains no images; add images "
-                f"to it, or leave it out with dataset.exclude: ['{pattern}']"
-            )
-    return Plan(targets_of(name, used, layout), ignored)
+    everything = [*paths, *(f"{folder.rstrip('/')}/" for folder in folders)]
+    refuse_unknown_folders(name, everything, selection)
+    layout = layout_of(name, used, selection)
+    refuse_empty_folders(name, layout, images, everything, selection)
+    folder = {path: folder_of(path, layout.shape.collapsed) for path in used}
+    chosen = {path: place for path, place in folder.items() if place not in layout.others}
+    if left_out := len(folder) - len(chosen):
+        ignored["of classes that dataset.classes does not list"] = left_out
+    targets = targets_of(name, chosen, layout, selection)
+    return Plan(targets, ignored, groups_of(name, images, chosen, targets, layout, selection))
 
 
-def folder_of(path: str) -> Folder:
-    """Return the folders of a path, without a folder that repeats its parent's name, as Kaggle's
-    train/train/CLASS does.
+def folder_of(path: str, collapsed: bool = True) -> Folder:
+    """Return the folders of a path.
+
+    Args:
+        collapsed: without a folder that repeats its parent's name, as Kaggle's train/train/CLASS
+            does.
     """
     parts = path.split("/")[:-1]
     return tuple(
         part
         for above, part in zip(["", *parts], parts, strict=False)
-        if part.lower() != above.lower()
+        if not collapsed or part.lower() != above.lower()
     )
 
 
@@ -136,16 +172,27 @@ def kind_ignored(path: str) -> str:
     return "" if suffix in SUFFIXES else suffix or "without suffix"
 
 
-def wanted(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def wanted(path: str, selection: Selection) -> bool:
     """Whether dataset.include and dataset.exclude let an image be used."""
+    include = selection.include
     included = not include or any(matches(path, pattern) for pattern in include)
-    return included and not any(matches(path, pattern) for pattern in exclude)
+    return included and not any(matches(path, pattern) for pattern in selection.exclude)
 
 
-def would_use_images(folder: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def is_below(path: str, folders: Sequence[str]) -> bool:
+    """Whether a file is in one of the folders, each one or more names, at any depth."""
+    return any(f"/{folder.strip('/')}/" in f"/{path}" for folder in folders)
+
+
+def would_use_images(folder: str, selection: Selection) -> bool:
     """Whether an image in `folder`, a path that ends in a slash, would be used."""
     examples = [f"{folder}x{suffix}" for suffix in SUFFIXES]
-    return any(not kind_ignored(path) and wanted(path, include, exclude) for path in examples)
+    return any(
+        not kind_ignored(path)
+        and wanted(path, selection)
+        and not is_below(path, selection.unlabelled)
+        for path in examples
+    )
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -157,29 +204,69 @@ def matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path, pattern.replace("[[]", "[").replace("[", "[[]"))
 
 
-def layout_of(name: str, images: Counter[Folder]) -> Layout:
-    """Find out which folders are classes, splits and photographs.
+def layout_of(name: str, paths: Sequence[str], selection: Selection) -> Layout:
+    """Find out which folders are classes, splits, groups and photographs.
 
     Args:
         name: the user's name for the source, for messages.
-        images: the number of used images by folder.
+        paths: the images that are used.
 
     Raises:
         StudyError: the layout is not supported.
     """
-    photographs = photographs_of(set(images))
-    classes = set(images) - photographs
-    in_split = [is_split(folder[:-1]) for folder in classes]
-    has_splits = any(in_split)
-    tops = {folder[:-2] if has_splits else folder[:-1] for folder in classes}
-    side_by_side = len(tops) == 1 and () not in classes
-    # Not consistent: split folders beside plain classes, or images directly in split folders.
-    consistent = all(in_split) if has_splits else not all(map(is_split, classes))
-    if not (side_by_side and consistent):
-        raise StudyError(
-            f"{name}: its layout is not supported; {list_folders(images)}\n       {LAYOUTS}"
-        )
-    return Layout(classes, photographs, tops.pop(), has_splits)
+    found = {
+        collapsed: Counter(folder_of(path, collapsed) for path in paths)
+        for collapsed in (False, True)
+    }
+    for shape in shapes(selection):
+        if layout := fit(shape, set(found[shape.collapsed]), selection):
+            return layout
+    raise StudyError(
+        f"{name}: its layout is not supported; {list_folders(found[True])}\n       {LAYOUTS}"
+    )
+
+
+def shapes(selection: Selection) -> Iterator[Shape]:
+    """Yield the shapes that a source may have, those that leave the least to guess first."""
+    told = levels_around_class(selection.groups)
+    for above, below in [told] if told else [(0, 0), (0, 1)]:
+        for collapsed in (False, True):
+            for has_splits in (True,) if selection.splits else (True, False):
+                yield Shape(has_splits, above, below, collapsed)
+
+
+def fit(shape: Shape, folders: set[Folder], selection: Selection) -> Layout | None:
+    """Return the layout of `folders`, which hold images, or None if they have another shape."""
+    photographs, listed = photographs_of(folders), set(selection.classes)
+    cuts = {folder: shape.cut(folder) for folder in folders - photographs}
+    kept = {
+        folder: cut
+        for folder, cut in cuts.items()
+        if cut and (not listed or cut.image_class in listed)
+    }
+    others = set(cuts) - set(kept)
+    if any(not listed or listed & without_splits(folder, selection) for folder in others):
+        return None
+    names, tops = {cut.image_class for cut in kept.values()}, {cut.top for cut in kept.values()}
+    if len(tops) != 1 or not listed <= names:
+        return None
+    if shape.has_splits:
+        fits = all(is_split(cut.split, selection) for cut in kept.values())
+    else:
+        fits = bool(listed) or not all(is_split(name, selection) for name in names)
+    if shape.below and not listed and not selection.groups.pattern:
+        fits = fits and are_groups(list(kept.values()), selection)
+    return Layout(shape, set(kept), photographs, others, tops.pop()) if fits else None
+
+
+def are_groups(cuts: Sequence[Cut], selection: Selection) -> bool:
+    """Whether what is below the classes is surely groups: folders of the same name in two of them
+    may be the classes, at two places.
+    """
+    classes = {cut.image_class for cut in cuts}
+    owners = {(cut.below, cut.image_class) for cut in cuts}
+    apart = len(owners) == len({cut.below for cut in cuts})
+    return apart and len(classes) > 1 and not any(is_split(name, selection) for name in classes)
 
 
 def photographs_of(folders: set[Folder]) -> set[Folder]:
@@ -197,8 +284,20 @@ def photographs_of(folders: set[Folder]) -> set[Folder]:
     }
 
 
-def is_split(folder: Folder) -> bool:
-    return bool(folder) and folder[-1].lower() in SPLITS
+def split_of(folder: str, selection: Selection) -> str | None:
+    """Return the split, as data/raw/images names it, that a folder's name stands for."""
+    if selection.splits:
+        part = selection.splits.get(folder)
+        return PARTS[part] if part else None
+    return SPLITS.get(folder.lower())
+
+
+def is_split(folder: str, selection: Selection) -> bool:
+    return split_of(folder, selection) is not None
+
+
+def without_splits(folder: Folder, selection: Selection) -> set[str]:
+    return {part for part in folder if not is_split(part, selection)}
 
 
 def list_folders(images: Counter[Folder]) -> str:
@@ -211,15 +310,68 @@ def list_folders(images: Counter[Folder]) -> str:
     return f"found images: {', '.join(lines[:8])}{more}"
 
 
-def empty_folders(layout: Layout, known: set[Folder]) -> list[Folder]:
+def refuse_unknown_folders(name: str, paths: Collection[str], selection: Selection) -> None:
+    """Check that every folder that the profile names is a folder of the source.
+
+    Args:
+        paths: of files, and of folders, which end in a slash.
+
+    Raises:
+        StudyError: there is no such folder.
+    """
+    for key, told in (
+        ("splits", selection.splits),
+        ("unlabelled", selection.unlabelled),
+        ("classes", selection.classes),
+    ):
+        for folder in told:
+            if not any(is_below(path, [folder]) for path in paths):
+                raise StudyError(
+                    f"{name}: has no folder {folder}, which dataset.{key} names; correct it in the"
+                    " profile"
+                )
+
+
+def refuse_empty_folders(
+    name: str, layout: Layout, images: Sequence[str], known: Collection[str], selection: Selection
+) -> None:
+    """Check that no class or split folder is empty, which is usually a mistake.
+
+    Args:
+        images: all images of the source.
+        known: paths of all its files, and of folders, which end in a slash.
+
+    Raises:
+        StudyError: one is. A folder may be empty because the profile leaves out all of its images.
+    """
+    collapsed = layout.shape.collapsed
+    folders = {folder_of(path, collapsed) for path in known}
+    all_images = with_parents(folder_of(path, collapsed) for path in images)
+    included = with_parents(
+        folder_of(path, collapsed)
+        for path in images
+        if wanted(path, selection.model_copy(update={"exclude": []}))
+    )
+    for folder in empty_folders(layout, folders - (all_images - included), selection):
+        path = "/".join(folder) + "/"
+        if would_use_images(path, selection):
+            pattern = f"*{path}*".replace("'", "''")  # as YAML quotes it
+            raise StudyError(
+                f"{name}: the folder {path} should be a class, but contains no images; add images "
+                f"to it, or leave it out with dataset.exclude: ['{pattern}']"
+            )
+
+
+def empty_folders(layout: Layout, known: set[Folder], selection: Selection) -> list[Folder]:
     """Return the `known` folders that are class or split folders but contain no images."""
-    beside = {folder[:-1] for folder in layout.classes}
-    empty = known - layout.photographs - with_parents(layout.classes)
+    shape = layout.shape
+    beside = {folder[: len(folder) - 1 - shape.below] for folder in layout.classes}
+    empty = known - layout.photographs - with_parents(layout.classes | layout.others)
     return [
         folder
-        for folder in sorted(empty)
-        if folder[:-1] in beside
-        or (layout.has_splits and folder[:-1] == layout.top and is_split(folder))
+        for folder in sorted(filter(None, empty))
+        if (folder[:-1] in beside and (not selection.classes or folder[-1] in selection.classes))
+        or (shape.has_splits and folder[:-1] == layout.top and is_split(folder[-1], selection))
     ]
 
 
@@ -228,8 +380,10 @@ def with_parents(folders: Iterable[Folder]) -> set[Folder]:
     return {folder[:end] for folder in folders for end in range(len(folder) + 1)}
 
 
-def targets_of(name: str, used: dict[str, Folder], layout: Layout) -> dict[str, str]:
-    """Return the path in data/raw/ for each used path of the source.
+def targets_of(
+    name: str, chosen: Mapping[str, Folder], layout: Layout, selection: Selection
+) -> dict[str, str]:
+    """Return the path in data/raw/ for each chosen path of the source.
 
     Raises:
         StudyError: two targets or two classes have names that some file systems or readers cannot
@@ -238,14 +392,20 @@ def targets_of(name: str, used: dict[str, Folder], layout: Layout) -> dict[str, 
     targets: dict[str, str] = {}
     path_of: dict[str, str] = {}
     class_of: dict[str, str] = {}
-    for path, folder in used.items():
-        targets[path] = target = target_of(path, folder, layout)
-        if folder in layout.classes:
-            other = class_of.setdefault(normalized(folder[-1]), folder[-1])
-            if other != folder[-1]:
+    for path, folder in chosen.items():
+        cut = layout.shape.cut(folder) if folder in layout.classes else None
+        file = path.split("/")[-1]
+        if cut:
+            split = split_of(cut.split, selection) or "ALL"
+            target = f"images/{split}/{cut.image_class}/{'-'.join([*cut.above, *cut.below, file])}"
+            other = class_of.setdefault(normalized(cut.image_class), cut.image_class)
+            if other != cut.image_class:
                 raise StudyError(
-                    f"{name}: the class folders {difference(other, folder[-1])}; rename one"
+                    f"{name}: the class folders {difference(other, cut.image_class)}; rename one"
                 )
+        else:
+            target = f"photographs/{file}"
+        targets[path] = target
         if (other := path_of.setdefault(normalized(target), path)) != path:
             raise StudyError(
                 f"{name}: {other} and {path} would both become {target}; rename one, or leave one "
@@ -256,18 +416,6 @@ def targets_of(name: str, used: dict[str, Folder], layout: Layout) -> dict[str, 
                 f"{name}: {path!r}: the name of an image cannot contain {bad[0]!r}; rename it"
             )
     return targets
-
-
-def target_of(path: str, folder: Folder, layout: Layout) -> str:
-    """Return the path in data/raw/ for one path of the source."""
-    file = path.split("/")[-1]
-    if folder in layout.photographs:
-        return f"photographs/{file}"
-    if not layout.has_splits:
-        return f"images/ALL/{folder[-1]}/{file}"
-    split = folder[-2].lower()
-    prefix = f"{split}-" if split in VALIDATION else ""
-    return f"images/{SPLITS[split]}/{folder[-1]}/{prefix}{file}"
 
 
 def normalized(name: str) -> str:
@@ -281,3 +429,31 @@ def difference(one: str, other: str) -> str:
         # Without escapes they would look the same.
         return f"{ascii(one)} and {ascii(other)} differ in Unicode composition only"
     return f"{one} and {other} differ in case only"
+
+
+def groups_of(
+    name: str,
+    images: Collection[str],
+    chosen: Mapping[str, Folder],
+    targets: Mapping[str, str],
+    layout: Layout,
+    selection: Selection,
+) -> dict[str, str]:
+    """Return the group of each image by its path in data/raw/images; {} where none are given.
+
+    Args:
+        images: all images of the source.
+        chosen, targets: the folders of each path that is used, and where it is written.
+
+    Raises:
+        StudyError: groups are given and an image has none.
+    """
+    labelled = {path: folder for path, folder in chosen.items() if folder in layout.classes}
+    if selection.groups.file or selection.groups.pattern:
+        found = given_groups(name, selection.groups, labelled, images)
+    elif layout.shape.below:
+        cuts = {path: layout.shape.cut(folder) for path, folder in labelled.items()}
+        found = {path: "/".join(cut.below) for path, cut in cuts.items() if cut}
+    else:
+        return {}
+    return {targets[path].removeprefix("images/"): group for path, group in found.items()}

@@ -4,6 +4,8 @@ from pathlib import Path
 
 RAW = Path("data/raw")  # source.json, images/SPLIT/CLASS/NAME and photographs/NAME
 RAW_IMAGES = RAW / "images"
+# The group of each image, by its path in RAW_IMAGES, where groups are given
+GIVEN_GROUPS = RAW / "groups.csv"
 SOURCE = RAW / "source.json"
 # Not in RAW: a source that was touched but has the same images reruns no other stage.
 SOURCE_STATE = Path("data/source_state.json")

@@ -72,24 +72,39 @@ def has_own_test(inventory: pd.DataFrame) -> bool:
     return {"TRAIN", "TEST"} <= set(inventory["split"])
 
 
+def has_own_validation(inventory: pd.DataFrame) -> bool:
+    """Return whether the data set has a VALIDATION of its own, apart from TRAIN."""
+    return {"TRAIN", "VALIDATION"} <= set(inventory["split"])
+
+
 def split_held_out(used: pd.DataFrame, photographs: pd.Series, split: Split) -> Rows:
     """Protocol held-out: test on TEST, or where there is none on photographs cut off by
-    `split.test`; cut the rest into train and validation.
+    `split.test`; validate on VALIDATION, or cut the rest into train and validation.
 
-    No photograph is in two parts, unless TEST shares some with TRAIN.
+    No photograph is in two parts, unless TEST or VALIDATION shares some with TRAIN.
 
     Raises:
         StudyError: a class has too few photographs.
     """
-    if has_own_test(used):
-        tested = used["split"] == "TEST"
-        rest = used[~tested]
-        require_photographs(rest["class"], photographs[rest.index], 2, "held-out", " in TRAIN")
-    else:
-        groups = photographs[used.index]
-        require_photographs(used["class"], groups, 3, "held-out")
-        tested = choose_images(used["class"], groups, split.test, split.seed)
-    return cut_validation(used, photographs, tested, split)
+    own_test, own_validation = has_own_test(used), has_own_validation(used)
+    tested = (used["split"] == "TEST") & own_test
+    validated = (used["split"] == "VALIDATION") & own_validation
+    rest = used[~tested & ~validated]
+    groups = photographs[rest.index]
+    # One photograph of each class for each part that is cut off, and one to train on
+    least = 1 + (not own_test) + (not own_validation)
+    where = " in TRAIN" if own_test or own_validation else ""
+    require_photographs(rest["class"], groups, least, "held-out", where)
+    if not own_test:
+        chosen = choose_images(rest["class"], groups, split.test, split.seed)
+        tested = chosen.reindex(used.index, fill_value=False)
+    if not own_validation:
+        return cut_validation(used, photographs, tested, split)
+    return {
+        "train": used.index[~tested & ~validated].tolist(),
+        "validation": used.index[validated].tolist(),
+        "test": used.index[tested].tolist(),
+    }
 
 
 def fold_of_images(

@@ -19,6 +19,7 @@ class ImageSplit(BaseModel):
     repeat: int  # the first is 1; all repeats of a protocol have the same images
     folds: int | None = None  # into how many the photographs are cut; None unless this is a fold
     own_test: bool = False  # whether the test is the data set's own TEST
+    own_validation: bool = False  # whether validation is the data set's own VALIDATION
     seed: int  # of the split
     classes: list[str]  # sorted
     train: list[int]

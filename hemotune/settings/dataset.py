@@ -22,7 +22,46 @@ class Sample(Section):
     seed: Seed = 1
 
 
-class Dataset(Section):
+GROUP, CLASS = "{group}", "CLASS"  # what stands for both in a pattern
+
+
+class Groups(Section):
+    """Which images come from one patient, slide or the like; by default that is looked for."""
+
+    file: str | None = None  # a CSV table with the columns path (inside the source) and group
+    # Of the end of a path, such as '{group}_*.png' or 'CLASS/{group}/*': CLASS is the folder of a
+    # class, `*` and `?` are text without a slash, each as short as can be
+    pattern: str | None = None
+
+    @model_validator(mode="after")
+    def says_one_thing(self) -> "Groups":
+        if self.file is not None and self.pattern is not None:
+            raise ValueError("name a file or a pattern, not both")
+        if self.pattern is not None:
+            parts = self.pattern.split("/")
+            if self.pattern.count(GROUP) != 1 or "" in parts or parts[-1] == CLASS:
+                raise ValueError(
+                    "a pattern contains {group} once and ends in the name of a file, such as"
+                    f" '{{group}}_*.png' or 'CLASS/{{group}}/*' (given: {self.pattern!r})"
+                )
+        return self
+
+
+class Selection(Section):
+    """Which images of a source are used, and what its folders mean."""
+
+    # Patterns of paths inside the source: `*` is any text, across folders too, `?` one character,
+    # all else (`[` as well) stands for itself; an empty list includes every image.
+    include: list[str] = []
+    exclude: list[str] = []
+    # What the images of a folder are for, by its name; by default train, val, test and the like
+    splits: dict[str, Literal["train", "validation", "test"]] = {}
+    classes: list[str] = []  # the folders that are classes; empty: all
+    unlabelled: list[str] = []  # folders whose images have no class: they are left out
+    groups: Groups = Groups()
+
+
+class Dataset(Selection):
     """Where the images come from."""
 
     source: Literal["sample", "archive", "folder", "kaggle"]
@@ -31,10 +70,6 @@ class Dataset(Section):
     handle: Annotated[str, Field(pattern=r"^\w[\w-]*/\w[\w-]*$")] | None = None
     # kaggle; what "latest" was is recorded in data/raw/source.json
     version: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["latest"] | None = None
-    # Patterns of paths inside the source: `*` is any text, across folders too, `?` one character,
-    # all else (`[` as well) stands for itself; an empty list includes every image.
-    include: list[str] = []
-    exclude: list[str] = []
     sample: Sample = Sample()
 
     @model_validator(mode="after")

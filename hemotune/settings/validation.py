@@ -20,6 +20,7 @@ class Validation(Section):
     duplicate_across: Severity = "error"  # the same bytes in two splits or two classes
     duplicate_within: Severity = "warning"
     near_duplicate_across: Severity = "warning"
+    group_across: Severity = "error"  # a group that is given, in two given splits
     small_class: Severity = "error"
     imbalance: Severity = "warning"
     allowed_modes: Annotated[list[Mode], Field(min_length=1)] = ["RGB"]

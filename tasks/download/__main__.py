@@ -4,8 +4,9 @@
     python -m tasks.download --source    print the state of the source without fetching it; the
     output changes when the source does
 
-The layout of data/raw/ is the same for all sources: images/SPLIT/CLASS/NAME, photographs/NAME and
-source.json. The state of the source is written to data/source_state.json.
+The layout of data/raw/ is the same for all sources: images/SPLIT/CLASS/NAME, photographs/NAME,
+source.json and, where groups are given, groups.csv. The state of the source is written to
+data/source_state.json.
 """
 
 import json
@@ -50,6 +51,8 @@ def main(*arguments: str) -> None:
         print(f"{split}: " + ", ".join(f"{name} {count}" for name, count in classes.items()))
     kinds = ", ".join(f"{count} {kind}" for kind, count in fetched.ignored.most_common())
     left_out = f", ignored {fetched.ignored.total()} ({kinds})" if kinds else ""
+    if contents.groups:
+        print(f"{contents.groups} groups are given")
     print(
         f"{RAW}: {contents.images} images and {contents.photographs} photographs from "
         f"{fetched.reference}{left_out}"

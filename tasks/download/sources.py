@@ -11,15 +11,16 @@ from hemotune.archive import open_zip, unpack
 from hemotune.errors import StudyError
 from hemotune.file_kind import HEAD_LENGTH, kind_of
 from hemotune.files import sha256_of
-from hemotune.layout import plan
-from hemotune.paths import RAW
+from hemotune.groups import read_groups, write_groups
+from hemotune.layout import Plan, plan
+from hemotune.paths import GIVEN_GROUPS, RAW
 from hemotune.progress import Progress
 from hemotune.settings.dataset import Dataset
 from hemotune.tree import state_of, walk
 
 # The state of a source as JSON; it changes when the source does. The keys depend on the kind of
 # source; `asked`, when a server last answered, is not compared (flows/source.py).
-State = dict[str, str | int | float | None]
+State = dict[str, str | int | float | None | dict[str, str | int]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Contents:
 
     images: int
     photographs: int
+    groups: int  # that are given; 0 where they are looked for
     splits: dict[str, Counter[str]]  # number of images by split and class
     # Of the sorted lines "sha256 of the file, two spaces, path", as sha256sum prints them
     sha256: str
@@ -61,10 +63,11 @@ def fetch(dataset: Dataset, folder: Path) -> Fetched:
         path, found = download_zip(handle, version)
         ignored = fetch_zip(path, folder, dataset)
         state = kaggle_state(handle, found.number, found.updated, found.asked)
+        state |= groups_state(dataset)
         return Fetched(handle, str(found.number), ignored, state)
     path = local_path(dataset)
     refuse_own_output(path)
-    state = local_state(dataset)
+    state = source_state(dataset)
     fetch_local = fetch_zip if dataset.source == "archive" else fetch_folder
     return Fetched(str(dataset.path), None, fetch_local(path, folder, dataset), state)
 
@@ -75,8 +78,9 @@ def fetch_zip(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
         entries = opened.infolist()
         files = [entry.filename for entry in entries if not entry.is_dir()]
         folders = [entry.filename for entry in entries if entry.is_dir()]
-        chosen = plan(str(path), files, folders, dataset.include, dataset.exclude)
+        chosen = plan(str(path), files, folders, dataset)
         unpack(opened, chosen.targets, folder)
+    record_groups(chosen, folder)
     return chosen.ignored
 
 
@@ -94,7 +98,7 @@ def fetch_folder(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
             "archive for a zip"
         )
     tree = walk(path)
-    chosen = plan(str(path), tree.files, tree.folders, dataset.include, dataset.exclude)
+    chosen = plan(str(path), tree.files, tree.folders, dataset)
     progress = Progress("copy", len(chosen.targets), "files")
     for done, (name, target) in enumerate(chosen.targets.items(), start=1):
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
@@ -106,15 +110,27 @@ def fetch_folder(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
                 "leave it out with dataset.exclude"
             ) from None
         progress.update(done)
+    record_groups(chosen, folder)
     return chosen.ignored + Counter({"not a file": tree.special})
+
+
+def record_groups(chosen: Plan, folder: Path) -> None:
+    """Write the groups of a plan, if any are given, to `folder`."""
+    if chosen.groups:
+        write_groups(folder / GIVEN_GROUPS.name, chosen.groups)
 
 
 def source_state(dataset: Dataset) -> State:
     """Return the state of the source without fetching it: at most one small request.
 
     Raises:
-        StudyError: the source is missing, or does not answer.
+        StudyError: the source or the table of groups is missing, or a server does not answer.
     """
+    return images_state(dataset) | groups_state(dataset)
+
+
+def images_state(dataset: Dataset) -> State:
+    """Return the state of the images alone, see `source_state`."""
     if dataset.source == "sample":
         return {"source": "sample"} | dataset.sample.model_dump()
     if dataset.source == "kaggle":
@@ -146,6 +162,24 @@ def local_state(dataset: Dataset) -> State:
             f"{error.filename}: cannot be read ({error.strerror}); correct its permissions"
         ) from None
     return {"source": dataset.source, "path": dataset.path, **state}
+
+
+def groups_state(dataset: Dataset) -> State:
+    """Return {"groups": the state of the table of groups}; {} if the profile names none.
+
+    Raises:
+        StudyError: it is missing, or cannot be read.
+    """
+    if not dataset.groups.file:
+        return {}
+    try:
+        state = asdict(state_of(Path(dataset.groups.file).expanduser()))
+    except OSError as error:
+        raise StudyError(
+            f"dataset.groups.file: {error.filename}: cannot be read ({error.strerror}); correct it"
+            " in the profile"
+        ) from None
+    return {"groups": {"path": dataset.groups.file, **state}}
 
 
 def local_path(dataset: Dataset) -> Path:
@@ -206,6 +240,7 @@ def contents_of(folder: Path) -> Contents:
     return Contents(
         images=sum(sum(classes.values()) for classes in splits.values()),
         photographs=len([path for path in paths if path.startswith("photographs/")]),
+        groups=len(set(read_groups(folder).values())),
         splits=splits,
         sha256=digest.hexdigest(),
     )

@@ -1,4 +1,7 @@
-"""Stage group: find which photograph each image came from. Writes data/photographs.parquet."""
+"""Stage group: which photograph (patient, slide) each image came from, as given or else found.
+
+Writes data/photographs.parquet.
+"""
 
 import sys
 
@@ -7,6 +10,7 @@ import pandas as pd
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file
+from hemotune.groups import read_groups
 from hemotune.paths import INVENTORY, PHOTOGRAPHS, RAW, RAW_IMAGES
 from hemotune.photographs import group
 
@@ -22,11 +26,17 @@ def main(*arguments: str) -> None:
             f"{RAW_IMAGES / missing[0]} is in {INVENTORY} but does not exist: rerun"
             " `dvc repro validate`"
         )
+    if given := read_groups():
+        table = pd.DataFrame(
+            {"path": paths, "photograph": [given[path] for path in paths], "method": "given"}
+        )
+        save(table)
+        print(f"{len(table)} images of {table['photograph'].nunique()} groups, as given")
+        return
     originals = sorted(path for path in RAW.glob("photographs/*") if path.is_file())
     table = group([RAW_IMAGES / path for path in paths], originals)
     table["path"] = paths
-    with new_file(PHOTOGRAPHS) as temporary:
-        table.to_parquet(temporary, index=False)
+    save(table)
     counts = table["method"].value_counts()
     methods = ("matched", "clustered", "alone", "unknown")
     found = ", ".join(f"{counts.get(method, 0)} {method}" for method in methods)
@@ -34,6 +44,11 @@ def main(*arguments: str) -> None:
         f"{len(table)} images of {table['photograph'].nunique()} photographs ({len(originals)}"
         f" originals): {found}"
     )
+
+
+def save(table: pd.DataFrame) -> None:
+    with new_file(PHOTOGRAPHS) as temporary:
+        table.to_parquet(temporary, index=False)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_folder, write_json
 from hemotune.paths import INVENTORY, PHOTOGRAPHS, SPLITS
-from hemotune.protocols import has_own_test, rows_by_protocol
+from hemotune.protocols import has_own_test, has_own_validation, rows_by_protocol
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
 from hemotune.settings.trainings import Trainings, parse, require_folds
@@ -37,7 +37,7 @@ def main(*arguments: str) -> None:
         print(f"left out as unreadable: {unreadable:,} images")
     classes = sorted(readable["class"].unique())
     rows = rows_by_protocol(trainings, readable, photographs, split)
-    own_test = has_own_test(readable)
+    own_test, own_validation = has_own_test(readable), has_own_validation(readable)
     made: dict[str, ImageSplit] = {}
     with new_folder(SPLITS) as folder:
         for protocol, fold, repeat in trainings:
@@ -46,6 +46,7 @@ def main(*arguments: str) -> None:
                 repeat=repeat,
                 folds=split.folds if fold else None,
                 own_test=own_test and protocol == "held-out",
+                own_validation=own_validation and protocol == "held-out",
                 seed=split.seed,
                 classes=classes,
                 **rows[protocol],

@@ -28,8 +28,9 @@ def describe(
         if not found.own_test:
             share = describe_share(tested, pd.concat([rest, tested]), requested.test)
             lines.append(f"test has {share}")
-        share = describe_share(classes[found.validation], rest, validation_share(requested))
-        lines.append(f"validation, of the images that are not tested, has {share}")
+        if not found.own_validation:
+            share = describe_share(classes[found.validation], rest, validation_share(requested))
+            lines.append(f"validation, of the images that are not tested, has {share}")
     return lines
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import new_file, new_folder, write_json
+from hemotune.groups import read_groups
 from hemotune.images import recipe
 from hemotune.inventory import list_images, take_inventory
 from hemotune.paths import INVENTORY, PIXELS, RAW_IMAGES, RECIPE, VALIDATION
@@ -49,7 +50,7 @@ def main(*arguments: str) -> None:
             meanwhile=load_great_expectations,
             fit=images.fit,
         )
-        tables = tables_of(inventory, folders, settings.near_duplicate_bits)
+        tables = tables_of(inventory, folders, settings.near_duplicate_bits, read_groups())
         result = judge(tables, rules_for(settings, common_size(tables.decoded)))
         with new_folder(VALIDATION) as report:
             write_json(report / "result.json", asdict(result))

@@ -144,7 +144,7 @@ def file_rules(settings: Validation, common_size: str) -> list[Rule]:
 
 
 def duplicate_rules(settings: Validation) -> list[Rule]:
-    """Return the rules about duplicate images."""
+    """Return the rules about images that occur more than once, or belong together."""
     return [
         Rule(
             name="duplicate_across",
@@ -183,6 +183,20 @@ def duplicate_rules(settings: Validation) -> list[Rule]:
             expectation=MISSING,
             detail="near_duplicate_across",
             detail_format="looks like {}",
+        ),
+        Rule(
+            name="group_across",
+            severity=settings.group_across,
+            description="No group that is given is in two splits.",
+            expected="no other image of the same group in another split",
+            fix="a model knows such a test image's group from training: keep each group in one "
+            "split, with dataset.exclude in the profile, or train under fold-1 and so on, which "
+            "cut the splits anew, and set validation.group_across: warning",
+            table="decoded",
+            column="group_across",
+            expectation=MISSING,
+            detail="group_across",
+            detail_format="same group as {}",
         ),
     ]
 

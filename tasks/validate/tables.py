@@ -1,12 +1,14 @@
 """The tables that the rules judge: each rule checks one column."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from hemotune.copies import nearly_same, same_bytes
+from hemotune.groups import groups_across
 
 # TEST_SIMPLE contains unaugmented copies of TEST. No protocol trains or tests on them, so their
 # classes may be small.
@@ -25,12 +27,18 @@ class Tables:
     # The inventory and `lacks`: names of the columns without a value, or None
     images: pd.DataFrame
     # The readable ones, and `size`, `same_bytes_across`, `same_bytes_within`,
-    # `near_duplicate_across` and `near_duplicate_within`: path of another image, or None
+    # `near_duplicate_across`, `near_duplicate_within` and `group_across`: path of another image, or
+    # None
     decoded: pd.DataFrame
     folders: pd.DataFrame  # see folder_table
 
 
-def tables_of(inventory: pd.DataFrame, folders: list[str], near_duplicate_bits: int) -> Tables:
+def tables_of(
+    inventory: pd.DataFrame,
+    folders: list[str],
+    near_duplicate_bits: int,
+    groups: Mapping[str, str] | None = None,
+) -> Tables:
     """Return the tables that the rules judge.
 
     Args:
@@ -38,6 +46,7 @@ def tables_of(inventory: pd.DataFrame, folders: list[str], near_duplicate_bits: 
         folders: the existing class folders, SPLIT/CLASS.
         near_duplicate_bits: how many bits of the perceptual hash may differ between near
             duplicates.
+        groups: of each image by its path, where groups are given.
     """
     images = inventory.copy(deep=False)
     images["lacks"] = lacking(inventory)
@@ -50,6 +59,8 @@ def tables_of(inventory: pd.DataFrame, folders: list[str], near_duplicate_bits: 
     decoded["near_duplicate_across"], decoded["near_duplicate_within"] = nearly_same(
         decoded, near_duplicate_bits
     )
+    used = {split for split in decoded["split"].unique() if split not in UNUSED_SPLITS}
+    decoded["group_across"] = groups_across(groups or {}, decoded, used)
     return Tables(images, decoded, folder_table(images, decoded, folders))
 
 

@@ -11,6 +11,7 @@ import pytest
 from hemotune.errors import StudyError
 from hemotune.layout import plan
 from hemotune.protocols import rows_by_protocol
+from hemotune.settings.dataset import Selection
 from hemotune.settings.split import Split
 from hemotune.settings.trainings import parse
 from hemotune.splits import read_split
@@ -180,6 +181,19 @@ def test_one_more_repeat_is_one_more_training(workspace):
     assert tuned == ["finetune@deep-MobileNet-random-2", "finetune@narrow-MobileNet-random-2"]
 
 
+def test_a_validation_folder_without_a_test_is_validated_on(workspace, monkeypatch):
+    counts = {("TRAIN", "A"): 50, ("TRAIN", "B"): 30, ("VALIDATION", "A"): 10}
+    inventory = write_inventory(workspace, counts | {("VALIDATION", "B"): 5})
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("[random-1]", "[held-out-1]"))
+    monkeypatch.chdir(workspace)
+    assert prepare.main() == 0
+    found = read_split(workspace / "data/splits/held-out-1.json")
+    assert found.validation == inventory.index[inventory["split"] == "VALIDATION"].tolist()
+    assert len(found.test) == 15 and len(found.train) == 65
+    assert found.own_validation and not found.own_test
+
+
 def test_each_photograph_is_tested_by_one_fold(workspace, monkeypatch, capfd):
     counts = {("TRAIN", "A"): 80, ("TRAIN", "B"): 60, ("TEST", "A"): 20, ("TEST", "B"): 30}
     inventory = write_inventory(workspace, counts | {("TEST_SIMPLE", "A"): 3})
@@ -335,7 +349,9 @@ def test_no_layout_include_or_exclude_leaves_a_part_without_a_class():
     for _ in range(300):
         paths, include, exclude = made_up_layout(random)
         try:
-            targets = plan("source", paths, include=include, exclude=exclude).targets
+            targets = plan(
+                "source", paths, selection=Selection(include=include, exclude=exclude)
+            ).targets
         except StudyError as error:
             assert str(error).startswith("source: ")
             ends["source refused"] += 1

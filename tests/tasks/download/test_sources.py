@@ -8,11 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from flows.dag import Meta
+from flows.source import has_changed_here
 from hemotune.errors import StudyError
 from hemotune.settings.dataset import Dataset
 from tasks.download import __main__ as download
@@ -84,9 +88,21 @@ LAYOUTS = {
         pictures("Training/A", "Training/B", "Testing/A"),
         "images/TEST/A/A-1.jpeg",
     ),
-    "validation joins TRAIN": (
+    "validation": (
         pictures("train/A", "val/A", "train/B", "val/B"),
-        "images/TRAIN/A/val-A-0.jpeg",
+        "images/VALIDATION/A/A-0.jpeg",
+    ),
+    "a class named like its split": (
+        pictures("train/test", "train/cat", "test/test", "test/cat"),
+        "images/TEST/test/test-0.jpeg",
+    ),
+    "groups below classes": (
+        pictures("x/A/p1", "x/A/p2", "x/B/p3"),
+        "images/ALL/A/p2-p2-0.jpeg",
+    ),
+    "groups below classes of splits": (
+        pictures("train/A/p1", "train/B/p2", "test/A/p3", "test/B/p4"),
+        "images/TEST/B/p4-p4-1.jpeg",
     ),
     "a class named like a split": (
         pictures("car", "train", "bus"),
@@ -113,10 +129,14 @@ def test_layouts(stage, tmp_path, layout, source):
     status, output, errors = stage(source=source, path=str(path))
     assert (status, errors) == (0, "")
     found = files_in(stage.raw)
-    assert len(found) == len(files) + 1 and expected in found
-    assert {(stage.raw / name).read_bytes() for name in found if name != "source.json"} == set(
-        files.values()
-    )
+    has_groups = "groups below" in layout
+    assert len(found) == len(files) + 1 + has_groups and expected in found
+    kept = set(found) - {"source.json", "groups.csv"}
+    assert {(stage.raw / name).read_bytes() for name in kept} == set(files.values())
+    if has_groups:
+        groups = pd.read_csv(stage.raw / "groups.csv").set_index("path")["group"]
+        assert {f"images/{path}" for path in groups.index} == kept
+        assert groups[expected.removeprefix("images/")] == expected.split("/")[-1][:2]
 
 
 NOT_UNDERSTOOD = {
@@ -126,7 +146,135 @@ NOT_UNDERSTOOD = {
     "class folders at two places": pictures("old/A", "old/B", "new/A", "new/B"),
     "a folder in a class folder": pictures("train/A", "train/B", "train/B/more"),
     "photographs alone": pictures("JPEGImages"),
+    "splits beside others": pictures("train/A", "train/B", "val/C", "more/D"),
 }
+
+INTEL = pictures("seg_train/seg_train/A", "seg_train/seg_train/B", "seg_test/seg_test/A", "pred")
+PATIENTS = pictures("p1/A", "p1/B", "p2/A")
+TOLD = {
+    "splits of any name, and images without a class": (
+        INTEL,
+        {"splits": {"seg_train": "train", "seg_test": "test"}, "unlabelled": ["pred"]},
+        {"TRAIN/A": 3, "TRAIN/B": 3, "TEST/A": 3},
+        None,
+    ),
+    "a validation folder as the test": (
+        pictures("train/A", "val/A"),
+        {"splits": {"train": "train", "val": "test"}},
+        {"TRAIN/A": 3, "TEST/A": 3},
+        None,
+    ),
+    "some classes": (
+        pictures("train", "B", "C", "C/more"),
+        {"classes": ["train", "B"]},
+        {"ALL/train": 3, "ALL/B": 3},
+        None,
+    ),
+    "groups of one name in two classes": (
+        pictures("old/1", "old/2", "new/1"),
+        {"classes": ["old", "new"]},
+        {"ALL/old": 6, "ALL/new": 3},
+        {"1", "2"},
+    ),
+    "folders below classes by pattern": (
+        pictures("old/1", "old/2", "new/1"),
+        {"groups": {"pattern": "CLASS/{group}/*"}},
+        {"ALL/old": 6, "ALL/new": 3},
+        {"1", "2"},
+    ),
+    "folders above classes by pattern": (
+        PATIENTS,
+        {"groups": {"pattern": "{group}/CLASS/*"}},
+        {"ALL/A": 6, "ALL/B": 3},
+        {"p1", "p2"},
+    ),
+    "file names by pattern": (
+        {f"{c}/{p}_{n}_0.png": b"x" for c in "AB" for p in ("p1", "p2") for n in range(3)},
+        {"groups": {"pattern": "{group}_*.png"}},
+        {"ALL/A": 6, "ALL/B": 6},
+        {"p1", "p2"},
+    ),
+    "a table": (
+        pictures("A", "B")
+        | {
+            "groups.csv": b"path,group,age\n"
+            + b"".join(f"{c}/{c}-{n}.jpeg,{n},9\n".encode() for c in "AB" for n in range(3))
+        },
+        {"groups": {"file": "source/groups.csv"}},
+        {"ALL/A": 3, "ALL/B": 3},
+        {"0", "1", "2"},
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", TOLD)
+def test_what_the_profile_says_of_folders_and_groups(stage, tmp_path, layout):
+    files, told, counts, groups = TOLD[layout]
+    path = make_folder(tmp_path / "source", files)
+    status, output, errors = stage(source="folder", path=str(path), **told)
+    assert (status, errors) == (0, "")
+    images = [name.split("/")[1:] for name in files_in(stage.raw) if name.startswith("images/")]
+    assert Counter("/".join(image[:2]) for image in images) == counts
+    table = stage.raw / "groups.csv"
+    assert table.exists() == bool(groups)
+    if groups:
+        rows = pd.read_csv(table, dtype=str)
+        assert set(rows["group"]) == groups and len(rows) == len(images)
+        assert f"{len(groups)} groups are given" in output
+
+
+def test_a_changed_table_of_groups_is_a_changed_source(stage, tmp_path):
+    table = tmp_path / "groups.csv"
+    lines = [f"{c}/{c}-{n}.jpeg,{n}" for c in "AB" for n in range(3)]
+    table.write_text("\n".join(["path,group", *lines]))
+    path = make_folder(tmp_path / "source", pictures("A", "B"))
+    assert stage(source="folder", path=str(path), groups={"file": str(table)})[0] == 0
+    meta = Meta(source="python -m tasks.download --source", state="data/source_state.json")
+    assert not has_changed_here("download", meta)
+    table.write_text("\n".join(["path,group", *lines, ""]))
+    assert has_changed_here("download", meta)
+
+
+BAD_GROUPS = {
+    "an image without a group": (
+        {"pattern": "{group}-0.jpeg"},
+        "A/A-1.jpeg has no group (nor have 3 more); dataset.groups.pattern is {group}-0.jpeg",
+    ),
+    "a pattern that matches nothing": ({"pattern": "{group}_*.png"}, "matches no image; a path is"),
+    "a pattern without a group": ({"pattern": "*_*.png"}, "a pattern contains {group} once"),
+    "two ways": ({"pattern": "{group}_*", "file": "x.csv"}, "name a file or a pattern, not both"),
+    "no table": ({"file": "no.csv"}, "no.csv: cannot be read (No such file or directory)"),
+    "another table": (b"name,group\n", "has no column path; its first line must be path,group"),
+    "no image": (b"path,group\nA/9.jpeg,1\n", "line 2: {path} has no image 'A/9.jpeg'; paths are"),
+    "no group": (b"path,group\nA/A-0.jpeg,\n", "line 2: A/A-0.jpeg has no group; write one"),
+    "two groups": (b"path,group\nA/A-0.jpeg,1\nA/A-0.jpeg,2\n", "has two groups, 1 and 2; keep"),
+    "too few": (b"path,group\nA/A-0.jpeg,1\n", "A/A-1.jpeg has no group (nor have 4 more); add"),
+    "a picture": (picture("png"), "is not a CSV table in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_GROUPS)
+def test_groups_that_cannot_be_are_refused(stage, tmp_path, case):
+    groups, expected = BAD_GROUPS[case]
+    path = make_folder(tmp_path / "source", pictures("A", "B"))
+    if isinstance(groups, bytes):
+        (tmp_path / "groups.csv").write_bytes(groups)
+        groups = {"file": "groups.csv"}
+    expected = expected.replace("{path}", str(path))
+    refused(stage, expected, source="folder", path=str(path), groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"splits": {"seg_trian": "train"}}, "has no folder seg_trian, which dataset.splits names"),
+        ({"unlabelled": ["prd"]}, "has no folder prd, which dataset.unlabelled names"),
+        ({"classes": ["A", "Z"]}, "has no folder Z, which dataset.classes names"),
+    ],
+)
+def test_folders_that_are_not_there_are_refused(stage, tmp_path, told, expected):
+    path = make_folder(tmp_path / "source", INTEL)
+    refused(stage, expected, source="folder", path=str(path), **told)
 
 
 @pytest.mark.parametrize("layout", NOT_UNDERSTOOD)
