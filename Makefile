@@ -1,5 +1,8 @@
 # `make help` lists the targets; each one creates what it needs.
-PYTHON ?= python3.11
+# PYTHON: the Python of the virtual environment; setup.sh looks for one otherwise.
+PYTHON ?=
+# tensorflow or jax; default: the one whose CUDA libraries are installed, else TensorFlow.
+BACKEND ?= $(or $(KERAS_BACKEND),$(shell cat .venv/cuda 2>/dev/null),tensorflow)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -11,20 +14,15 @@ export DO_NOT_TRACK := 1
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/installed  ## create the virtual environment from the lock file with hashes
-
-# uv installs the 2.5 GB in seconds where pip takes minutes; pip only installs uv. Bytecode is
-# compiled here once: with PYTHONDONTWRITEBYTECODE set, every process would otherwise compile all
-# its imports again.
-.venv/installed: requirements.lock requirements-setup.lock pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.lock
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
-	touch $@
+setup:  ## create the virtual environment from the lock files with hashes; with CUDA libraries for a GPU
+	@PYTHON='$(PYTHON)' BACKEND='$(BACKEND)' ./setup.sh
 
 # As `hemotune run --slots`: `make run SLOTS=0,1` runs on these two GPUs.
 SLOTS ?= auto
+
+run ui: export KERAS_BACKEND := $(BACKEND)
+# JAX keeps compiled code there: the first step then takes 12 s and not 72 s.
+run ui: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.study/jax
 
 run: setup  ## run the study of params.yaml (default: the drawn sample) and print the results table
 	$(BIN)/hemotune run --slots $(SLOTS)
@@ -48,12 +46,16 @@ test-fast: setup  ## run the tests that need neither TensorFlow nor a study, in 
 bench: setup  ## run the benchmarks and print their table
 	$(BIN)/python -m benchmarks
 
-# 3.11.0, so that the lock file also includes packages that only older Pythons need.
-LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11.0 --generate-hashes --no-annotate --no-header
+# Universal: for all Pythons from 3.11.0 and the machines in pyproject.toml's [tool.uv]. The lock files
+# for GPUs hold what requirements.lock does not.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11.0 --generate-hashes --no-annotate --no-header
+BESIDES = --constraint requirements.lock $$(sed -n 's/==.*//p' requirements.lock | sed 's/^/--no-emit-package /')
 
-lock: setup  ## regenerate both lock files from pyproject.toml; add UPGRADE=--upgrade for the latest versions
-	$(LOCK) $(UPGRADE) --all-extras pyproject.toml -o requirements.lock
+lock: setup  ## regenerate the lock files from pyproject.toml; add UPGRADE=--upgrade for the latest versions
 	echo uv | $(LOCK) $(UPGRADE) - -o requirements-setup.lock
+	$(LOCK) $(UPGRADE) --extra dev --extra dask pyproject.toml -o requirements.lock
+	$(LOCK) $(UPGRADE) --extra cuda $(BESIDES) pyproject.toml -o requirements-cuda.lock
+	$(LOCK) $(UPGRADE) --extra jax-cuda $(BESIDES) pyproject.toml -o requirements-jax-cuda.lock
 
 clean:  ## remove the virtual environment and everything that runs created, but not DVC's cache
 	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/times.csv reports/model_card.md reports/summary.txt reports/figures reports/validation

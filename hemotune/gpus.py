@@ -40,13 +40,12 @@ class Device:
 @dataclass(frozen=True)
 class Backend:
     name: str
-    package: str  # what pip installs for GPUs
     program: str  # Python code that prints which devices the backend sees
 
 
 BACKENDS = {
-    "tensorflow": Backend("TensorFlow", "tensorflow[and-cuda]", TENSORFLOW),
-    "jax": Backend("JAX", "jax[cuda12]", JAX),
+    "tensorflow": Backend("TensorFlow", TENSORFLOW),
+    "jax": Backend("JAX", JAX),
 }
 # Makes TensorFlow name each library that it cannot load.
 VERBOSE = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
@@ -132,9 +131,9 @@ def explain_unseen(usable: list[str], backend: Backend) -> str:
         )
     return (
         f"{backend.name} sees none of the GPUs that it may use ({', '.join(usable)}). It reports:"
-        f" {report_of(backend)}. To use the GPU, install the CUDA libraries: .venv/bin/pip install"
-        f" '{backend.package}' (docs/gpus.md). To use the CPU, give the flow --slots cpu or set"
-        " CUDA_VISIBLE_DEVICES=-1"
+        f" {report_of(backend)}. To use the GPU, install the CUDA libraries: make setup"
+        f" BACKEND={backend.name.lower()} (docs/gpus.md). To use the CPU, give the flow --slots cpu or"
+        " set CUDA_VISIBLE_DEVICES=-1"
     )
 
 
