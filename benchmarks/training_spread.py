@@ -19,7 +19,8 @@ import numpy as np
 from scipy.stats import chi2
 
 from tasks.report.health import RULES
-from tasks.report.results import by_series, read_runs, summaries_of
+from tasks.report.results import by_series, summaries_of
+from tasks.report.runs import read_runs
 from tasks.report.study import read_study
 
 HEAD = ["row", "trainings", "validation: mean, sd [95 %]", "test: mean, sd [95 %]"]

@@ -14,7 +14,7 @@ from hemotune.errors import StudyError, entry_point
 
 P = ParamSpec("P")
 app = typer.Typer(
-    help="A fine-tuning study of blood-cell images. Run it from the top folder of a checkout.",
+    help="Fine-tuning studies of images. Run it from the top folder of a checkout.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,7 +1,11 @@
-"""Where stages and flows write, relative to the repository's top folder. dvc.yaml has the same."""
+"""Where stages and flows read and write, relative to the repository's top folder.
+
+dvc.yaml has the same.
+"""
 
 from pathlib import Path
 
+ORIGINALS = Path("profiles/originals")  # NAME/: a study to reproduce, see hemotune/original.py
 RAW = Path("data/raw")  # source.json, images/SPLIT/CLASS/NAME and photographs/NAME
 RAW_IMAGES = RAW / "images"
 # The group of each image, by its path in RAW_IMAGES, where groups are given

@@ -93,7 +93,7 @@ def split_held_out(used: pd.DataFrame, photographs: pd.Series, split: Split) -> 
     groups = photographs[rest.index]
     # One photograph of each class for each part that is cut off, and one to train on
     least = 1 + (not own_test) + (not own_validation)
-    where = " in TRAIN" if own_test or own_validation else ""
+    where = " of the training images" if own_test or own_validation else ""
     require_photographs(rest["class"], groups, least, "held-out", where)
     if not own_test:
         chosen = choose_images(rest["class"], groups, split.test, split.seed)

@@ -45,7 +45,7 @@ def require_photographs(
     for name in sorted(classes.unique()):
         if (found := int(counts.get(name, 0))) < least:
             raise StudyError(
-                f"params.yaml: trainings: {protocol} needs {least} photographs of each class{where}"
+                f"params.yaml: trainings: {protocol} needs {least} groups in each class{where}"
                 f", and class {name} has {found}. Add images, {fix}leave the class out with"
                 f" dataset.exclude in the profile, or remove {protocol} from trainings"
             )

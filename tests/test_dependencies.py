@@ -13,7 +13,8 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from hemotune.settings.__main__ import Profile, check
+from hemotune.settings.__main__ import check
+from hemotune.settings.profile import Profile
 from hemotune.settings.reading import read
 from tests.conftest import ROOT, commit_workspace, make_workspace, run, stand_in
 

@@ -68,9 +68,9 @@ def judge(
     table["photograph"] = None
     if photographs is not None:
         known = photographs.set_index("path")["photograph"]
-        refuse("with two photographs", known.index[known.index.duplicated()])
+        refuse("with two groups", known.index[known.index.duplicated()])
         table["photograph"] = table["path"].map(known)
-        refuse("without a photograph", table["path"][table["photograph"].isna()])
+        refuse("without a group", table["path"][table["photograph"].isna()])
     return table.set_index("path").sort_index()[[*JUDGED, *columns]]
 
 
@@ -114,8 +114,7 @@ def per_photograph(table: Judged) -> Judged:
     """
     if not photographs_known(table):
         raise StudyError(
-            "accuracy per photograph needs to know the photographs: data/photographs.parquet is "
-            "missing"
+            "accuracy per group needs to know the groups: data/photographs.parquet is missing"
         )
     classes = classes_of(table)
     groups = table.groupby(["photograph", "truth"], sort=True)

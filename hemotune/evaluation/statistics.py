@@ -1,6 +1,6 @@
 """Accuracy with intervals, paired comparisons, calibration.
 
-Images of one photograph are copies, not independent observations. Therefore, every interval is
+Images of one photograph are not independent observations. Therefore, every interval is
 computed by resampling photographs, never images (a cluster bootstrap: Davison & Hinkley, Bootstrap
 Methods and their Application, 1997, section 3.8).
 
@@ -30,8 +30,7 @@ class Estimate:
     """An accuracy, or a difference of two (fractions), with its interval.
 
     low and high are None where there is no interval; units are images, or photographs after
-    `per_photograph`; photographs is None where they are unknown; notes are sentences on the
-    limitations of the interval.
+    `per_photograph`; photographs is None where they are unknown.
     """
 
     value: float
@@ -40,7 +39,6 @@ class Estimate:
     units: int
     photographs: int | None
     repeats: int
-    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,6 @@ def accuracy(runs: Runs, resamples: int = 10_000, seed: int = 1, level: float = 
         units=len(runs[0]),
         photographs=len(sizes) if known else None,
         repeats=len(runs),
-        notes=notes_on(known, len(sizes)),
     )
 
 
@@ -135,9 +132,6 @@ def difference(
         low, high = quantiles(resampled_b - resampled_a, level)
         significant = (low > 0 or high < 0) and p < 1 - level
     known, repeats = photographs_known(first[0]), min(len(first), len(second))
-    notes = notes_on(known, len(sizes))
-    if repeats == 1:
-        notes.append("one training each: the interval does not include the variation between seeds")
     return Difference(
         float(change.sum() / sizes.sum()),
         low,
@@ -145,7 +139,6 @@ def difference(
         units=len(first[0]),
         photographs=len(sizes) if known else None,
         repeats=repeats,
-        notes=notes,
         p=p,
         significant=significant,
     )
@@ -195,7 +188,7 @@ def mcnemar(first: Judged, second: Judged) -> McNemar:
 
 def per_class(table: Judged) -> pd.DataFrame:
     """Return a row for each class: class, precision, recall, f1 (fractions, NaN where undefined),
-    units, photographs (None if unknown), note (text).
+    units, photographs (None if unknown).
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -208,19 +201,13 @@ def per_class(table: Judged) -> pd.DataFrame:
     )
     units = units.astype(int)  # scikit-learn gives floats where no prediction is right
     f1 = np.where(units > 0, f1, np.nan)  # and 0 for a predicted class without test images
-    photographs, notes = [], []
-    for name, number in zip(classes, units, strict=True):
-        found = (
-            table.loc[table["truth"] == name, "photograph"].nunique()
-            if photographs_known(table)
-            else None
-        )
-        photographs.append(found)
-        notes.append(
-            "no test images" if number == 0 else "one photograph only" if found == 1 else ""
-        )
+    known = photographs_known(table)
+    photographs = [
+        table.loc[table["truth"] == name, "photograph"].nunique() if known else None
+        for name in classes
+    ]
     columns = {"class": classes, "precision": precision, "recall": recall, "f1": f1, "units": units}
-    return pd.DataFrame({**columns, "photographs": photographs, "note": notes})
+    return pd.DataFrame({**columns, "photographs": photographs})
 
 
 def confusion(table: Judged) -> pd.DataFrame:
@@ -325,20 +312,6 @@ def right_answers(runs: list[Judged]) -> tuple[Floats, Counts]:
     return np.stack(sums, axis=1), np.bincount(place)
 
 
-def notes_on(known: bool, photographs: int) -> list[str]:
-    """Return sentences on the limitations of an interval from this number of photographs."""
-    if not known:
-        return [
-            "photographs are unknown: the interval treats every image as independent and is too "
-            "narrow if some are copies"
-        ]
-    if photographs == 1:
-        return ["there is only one photograph, so there is no interval"]
-    if photographs < FEW_PHOTOGRAPHS:
-        return [f"only {photographs} photographs: the interval itself is uncertain"]
-    return []
-
-
 def same_images(runs: Sequence[Judged]) -> None:
     """Raise StudyError unless all judged tables have the same images, truths and photographs."""
     for run in runs[1:]:
@@ -353,8 +326,7 @@ def same_images(runs: Sequence[Judged]) -> None:
             and run["photograph"].equals(runs[0]["photograph"])
         ):
             raise StudyError(
-                "runs disagree on the truth or photograph of the same images: run both on the same "
-                "data"
+                "runs disagree on the truth or group of the same images: run both on the same data"
             )
 
 

@@ -141,7 +141,7 @@ def rows_of(rows: Sequence[Sequence[Training]]) -> list[Trainings]:
             parts[number][:, repeats.index(repeat)] = right / sizes[number]
     numbers = np.repeat(np.arange(len(folds)), [len(part) for part in sizes])
     if len(photographs := np.concatenate(names)) > len(set(photographs)):
-        raise StudyError("a photograph is tested in two folds: run `dvc repro prepare`")
+        raise StudyError("a group is tested in two folds: run `dvc repro prepare`")
     return [
         Trainings(photographs, np.concatenate(sizes), numbers, np.concatenate(parts))
         for parts in shares

@@ -9,29 +9,12 @@ from pathlib import Path
 
 from hemotune.command import ArgumentParser
 from hemotune.errors import entry_point
-from hemotune.settings.backbone import Backbone
-from hemotune.settings.dataset import Dataset
+from hemotune.original import read_original, require_rows
 from hemotune.settings.experiment import training_of
-from hemotune.settings.images import Images
 from hemotune.settings.params import Params
-from hemotune.settings.reading import Section, read_params, read_profile
-from hemotune.settings.report import Report
-from hemotune.settings.split import Split
-from hemotune.settings.training import Training
+from hemotune.settings.profile import Profile
+from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.trainings import require_folds
-from hemotune.settings.validation import Validation
-
-
-class Profile(Section):
-    """profiles/NAME.yaml: how the study is run."""
-
-    dataset: Dataset
-    images: Images
-    validation: Validation
-    split: Split
-    backbone: Backbone
-    training: Training
-    report: Report
 
 
 def check(root: str | Path = ".") -> None:
@@ -39,12 +22,15 @@ def check(root: str | Path = ".") -> None:
 
     Raises:
         StudyError: a file is missing or does not parse, a key is unknown, a value is of the wrong
-            type or impossible, or a setting of an experiment has no effect.
+            type or impossible, a setting of an experiment has no effect, or the study to reproduce
+            cannot be read or has no experiment of this one.
     """
     params, profile = read_params("", Params, root), read_profile("", Profile, root)
     require_folds(params.trainings, profile.split.folds)
     for name, experiment in params.experiments.items():
         training_of(name, experiment, profile.training)
+    if original := profile.study.original:
+        require_rows(read_original(original, Path(root)), original, params.experiments)
 
 
 @entry_point

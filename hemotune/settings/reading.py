@@ -6,6 +6,7 @@ Both files are read with ruamel.yaml in YAML 1.2, as DVC reads them; in YAML 1.1
 """
 
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -68,7 +69,9 @@ def read(path: Path, key: str, schema: Schema) -> Value:
     for part in key.split(".") if key else []:
         above.append(part)
         if not isinstance(values, dict) or part not in values:
-            raise StudyError(f"{path.name}: {'.'.join(above)}: missing")
+            whole = ".".join(above)
+            fix = default_of(schema, key) if whole == key else ""
+            raise StudyError(f"{path.name}: {whole}: missing{fix}")
         values = values[part]
     try:
         return TypeAdapter(schema).validate_python(values, strict=True)
@@ -111,18 +114,27 @@ def describe(problem: Problem, schema: Schema, above: list[str]) -> str:
             f" {', '.join(section_at(schema, problem['loc'][:-1]).model_fields)}"
         )
     if problem["type"] == "missing":
-        return f"{key}: missing"
+        return f"{key}: missing{default_of(section_at(schema, problem['loc']), key)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
     return f"{key}: {message}{given}" if key else f"{message}{given}"
 
 
-def section_at(schema: Schema, location: tuple[int | str, ...]) -> type[Section]:
-    """Return the Section class at `location` below `schema`: through fields of sections and values
-    of dictionaries.
+def default_of(schema: Schema, key: str) -> str:
+    """Return what to write for a missing key, a clause; empty where there is no default."""
+    fields = getattr(schema, "model_fields", None)
+    if fields is None or any(field.is_required() for field in fields.values()):
+        return ""
+    return f"; add `{key.split('.')[-1]}: {{}}`, which takes the defaults"
+
+
+def section_at(schema: Schema, location: tuple[int | str, ...]) -> Schema:
+    """Return the Section class, or another type, at `location` below `schema`: through fields of
+    sections, items of lists and values of dictionaries.
     """
     for part in location:
         fields = getattr(schema, "model_fields", None)
         schema = fields[part].annotation if fields else get_args(schema)[-1]
-    section: type[Section] = schema
-    return section
+        if NoneType in get_args(schema):  # a section that may be missing
+            schema = get_args(schema)[0]
+    return schema

@@ -31,10 +31,10 @@ def main(*arguments: str) -> None:
     result = controls_of(splits, inventory, images, photographs)
     for protocol, found in result.items():
         accuracies = ", ".join(f"{name} {value:.2%}" for name, value in found.accuracies().items())
-        shared = "photographs unknown"
+        shared = "groups unknown"
         if found.shared_photographs is not None:
             share = found.shared_photographs.share
-            shared = f"{share:.1%} of test images share a photograph with train"
+            shared = f"{share:.1%} of test images are of groups that are in train too"
         print(f"{protocol}: {accuracies}; {shared}", flush=True)
     dumped = {protocol: found.model_dump() for protocol, found in result.items()}
     write_json(CONTROLS, dumped)

@@ -41,7 +41,7 @@ def main(*arguments: str) -> None:
     methods = ("matched", "clustered", "alone", "unknown")
     found = ", ".join(f"{counts.get(method, 0)} {method}" for method in methods)
     print(
-        f"{len(table)} images of {table['photograph'].nunique()} photographs ({len(originals)}"
+        f"{len(table)} images of {table['photograph'].nunique()} groups ({len(originals)}"
         f" originals): {found}"
     )
 

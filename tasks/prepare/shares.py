@@ -60,7 +60,7 @@ def describe_fold(found: ImageSplit, classes: pd.Series, photographs: pd.Series)
     )
     texts = [
         f"{name} {tested[name] / images[name]:.1%} ({tested_photographs.get(name, 0)} of"
-        f" {all_photographs.get(name, 0)} photographs)"
+        f" {all_photographs.get(name, 0)} groups)"
         for name in found.classes
     ]
     equal = 1 / found.folds

@@ -30,8 +30,8 @@ from tasks.report import (
     health,
     label_errors,
     mistakes,
-    original,
     protocols,
+    reproduction,
     variation,
 )
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
@@ -43,11 +43,11 @@ from tasks.report.results import (
     FinishedRun,
     Summary,
     by_series,
-    read_runs,
     results_table,
     shown_factors,
     summaries_of,
 )
+from tasks.report.runs import read_runs
 from tasks.report.software import WARNING, different_software
 from tasks.report.study import Rule, Study, read_study
 from tasks.report.trust import warnings_of
@@ -63,8 +63,8 @@ MODULES = {
     "health": health,
     "label_errors": label_errors,
     "mistakes": mistakes,
-    "original": original,
     "protocols": protocols,
+    "reproduction": reproduction,
     "statistics": statistics,
     "variation": variation,
 }
@@ -92,7 +92,7 @@ def main(*arguments: str) -> None:
     inventory = pd.read_parquet(root / INVENTORY, columns=["path"])
     images = None if options.without_images else read_images()
     show(0.1, "intervals")
-    warnings = warnings_of(summaries, study.controls)
+    warnings = warnings_of(summaries, study.controls, study.words)
     suspects = label_errors.find_in_folds(finished)
 
     with new_folder(reports / "figures") as folder:
@@ -100,13 +100,13 @@ def main(*arguments: str) -> None:
         draw_figures(folder, finished)
         show(0.6, "errors of the models")
         paths = inventory["path"].to_list()
-        mistakes.draw_mistakes(folder, finished, paths, images)
-        label_errors.draw_sheets(folder, suspects, finished, paths, images)
+        mistakes.draw_mistakes(folder, finished, paths, images, study.words)
+        label_errors.draw_sheets(folder, suspects, finished, paths, images, study.words)
     show(0.8, "comparisons")
     text = write_study(study, runs, summaries, warnings, suspects, with_images=images is not None)
     write_text(reports / "study.md", text)
     held_out = [summary for summary in summaries if summary.protocol == "held-out"]
-    card = write_card(study, held_out, warnings_of(held_out, study.controls))
+    card = write_card(study, held_out, warnings_of(held_out, study.controls, study.words))
     write_text(reports / "model_card.md", card)
     results = results_table(runs)
     write_csv(reports / "results.csv", results[results.columns.difference([*TIMES], sort=False)])
@@ -185,8 +185,6 @@ def write_study(
             word: sorted({escaped(getattr(run.metrics, name)) for run in finished_runs})
             for word, name in MACHINE.items()
         },
-        rows=original.read_original(),
-        siblings=original.read_siblings(),
         effects=findings.effects_of(finished),
         controls=NAMES,
         with_images=with_images,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hemotune.evaluation.contrasts import Contrast, Term, contrast
 from hemotune.evaluation.predictions import Judged
-from hemotune.evaluation.statistics import Difference, Estimate, difference, notes_on
+from hemotune.evaluation.statistics import Difference, Estimate, difference
 from hemotune.evaluation.trainings import Spread, Training, Trainings, rows_of, spreads_of
 from tasks.report.results import FinishedRun, Summary, by_series, judged_alike
 
@@ -125,7 +125,6 @@ def of_factor(found: Contrast) -> Comparison:
         units=found.images,
         photographs=found.number,
         repeats=min(found.repeats),
-        notes=[],
         p=found.p,
         significant=found.p < LEVEL,
         contrast=found,
@@ -152,5 +151,4 @@ def accuracy_of(answer: Answer, known: bool = True) -> Estimate | None:
         units=found.images,
         photographs=found.number if known else None,
         repeats=found.repeats[0],
-        notes=notes_on(known, found.number),
     )

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from hemotune.evaluation.leaks import NAMES, Controls
 from hemotune.evaluation.predictions import per_photograph, photographs_known
 from hemotune.evaluation.statistics import (
+    FEW_PHOTOGRAPHS,
     Estimate,
     expected_calibration_error,
     mcnemar,
     spread,
 )
 from hemotune.markup import escaped
+from hemotune.settings.study import Words
 from tasks.report.comparisons import Answers, accuracy_of, answers_of, compared, tested_alike
 from tasks.report.markdown import (
     Row,
@@ -31,15 +33,15 @@ from tasks.report.study import Study
 from tasks.report.trust import NEAR
 
 
-def interval_table(group: Iterable[Summary]) -> str:
+def interval_table(group: Iterable[Summary], words: Words) -> str:
     """Return a table of one series: accuracy per image and per photograph with intervals,
     calibration.
     """
     head = [
         "Model",
         "Accuracy per image [95 %]",
-        "Accuracy per photograph [95 %]",
-        "Test photographs",
+        f"Accuracy per {words.unit} [95 %]",
+        f"Test {words.plural}",
         "Trainings",
         "Calibration error",
     ]
@@ -78,10 +80,26 @@ def estimates_of(group: Sequence[Summary], by_photograph: bool = False) -> list[
     return estimates
 
 
-def interval_notes(group: Iterable[Summary]) -> list[str]:
+def interval_notes(group: Iterable[Summary], words: Words) -> list[str]:
     """Return the limitations of the intervals of one series, each once."""
-    notes = [note for estimate in estimates_of(list(group)) for note in estimate.notes]
-    return list(dict.fromkeys(notes))
+    found = [limitation_of(estimate, words) for estimate in estimates_of(list(group))]
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def limitation_of(estimate: Estimate, words: Words) -> str:
+    """Return a sentence on the limitation of an interval from few photographs, empty if it has
+    none.
+    """
+    if estimate.photographs is None:
+        return (
+            f"The {words.plural} are unknown: the interval treats every image as independent and is"
+            " too narrow if some are alike."
+        )
+    if estimate.photographs == 1:
+        return f"There is only one {words.unit}, so there is no interval."
+    if estimate.photographs < FEW_PHOTOGRAPHS:
+        return f"Only {words.counted(estimate.photographs)}: the interval itself is uncertain."
+    return ""
 
 
 def protocols_table(study: Study, finished: Iterable[Summary]) -> str:
@@ -104,7 +122,9 @@ def protocols_table(study: Study, finished: Iterable[Summary]) -> str:
     return table(head, rows, left=2)
 
 
-def controls_table(finished: Sequence[Summary], controls: Mapping[str, Controls]) -> str:
+def controls_table(
+    finished: Sequence[Summary], controls: Mapping[str, Controls], words: Words
+) -> str:
     """Return a table of the controls in every protocol, beside the best model."""
     rows = []
     for protocol, control in controls.items():
@@ -121,14 +141,16 @@ def controls_table(finished: Sequence[Summary], controls: Mapping[str, Controls]
         )
     head = [
         "Protocol",
-        *[words(name) for name in NAMES],
+        *[title_of(name) for name in NAMES],
         "Best model",
-        "Test images whose photograph is in train",
+        f"Test images whose {words.unit} is in train",
     ]
     return table(head, rows)
 
 
-def control_notes(finished: Sequence[Summary], controls: Mapping[str, Controls]) -> list[str]:
+def control_notes(
+    finished: Sequence[Summary], controls: Mapping[str, Controls], words: Words
+) -> list[str]:
     """Return the models that are not clearly above the controls, and the test images whose
     photograph is unknown.
     """
@@ -148,13 +170,13 @@ def control_notes(finished: Sequence[Summary], controls: Mapping[str, Controls])
         shared = control.shared_photographs
         if shared and shared.not_found:
             notes.append(
-                f"`{protocol}`: the photograph of {counted(shared.not_found, 'test image')} was "
+                f"`{protocol}`: the {words.unit} of {counted(shared.not_found, 'test image')} was "
                 "not found, so the share is a lower bound."
             )
     return notes
 
 
-def words(name: str) -> str:
+def title_of(name: str) -> str:
     """Return the name of a control as text, e.g. `Majority class`."""
     return name.replace("_", " ").capitalize()
 

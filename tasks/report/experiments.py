@@ -5,6 +5,7 @@ the results table.
 from collections.abc import Iterable, Sequence
 
 from hemotune.markup import code, escaped
+from hemotune.settings.backbone import Backbone
 from hemotune.settings.experiment import architecture
 from tasks.report.markdown import Row, bold, duration, listed, milliseconds, percent, table
 from tasks.report.results import (
@@ -16,6 +17,15 @@ from tasks.report.results import (
     groups_of,
     shown_factors,
 )
+
+WEIGHTS = {"imagenet": "ImageNet", "random": "random"}
+
+
+def initial_weights(backbone: Backbone) -> str:
+    """Return with what weights the backbone of each row begins."""
+    if backbone.weights == "pretrain":
+        return f"pre-trained on {backbone.pretrain.images:,} freshly drawn cells"
+    return WEIGHTS.get(backbone.weights) or escaped(backbone.weights)
 
 
 def table_head(summaries: Iterable[Experiment]) -> list[str]:

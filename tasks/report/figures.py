@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hemotune.evaluation.statistics import Estimate
 from hemotune.files import new_file
+from hemotune.settings.study import Words
 from tasks.report.markdown import origin, rate
 from tasks.report.results import (
     FACTORS,
@@ -307,7 +308,9 @@ def draw_reliability(path: Path, curve: pd.DataFrame) -> None:
     save(figure, path)
 
 
-def draw_errors(path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.uint8]]) -> None:
+def draw_errors(
+    path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.uint8]], words: Words
+) -> None:
     """Draw wrongly classified images in order of confidence, with truth, prediction, confidence and
     photograph.
 
@@ -323,7 +326,7 @@ def draw_errors(path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.ui
             shortened(error["truth"]),
             f"predicted {shortened(error['prediction'])}",
             f"confidence {100 * error['confidence']:.1f} %",
-            origin(None if photograph is None else shortened(photograph)),
+            origin(None if photograph is None else shortened(photograph), words),
         ]
         captions.append("\n".join(lines))
     draw_pictures(path, images, captions)

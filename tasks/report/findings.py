@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hemotune.markup import escaped
+from hemotune.settings.study import Words
 from tasks.report.comparisons import (
     FEWEST,
     LEVEL,
@@ -243,7 +244,7 @@ def effects_table(effects: Iterable[Effect]) -> str:
     return table(head, rows, left=4)
 
 
-def needs_table(effects: Iterable[Effect], difference: float) -> str:
+def needs_table(effects: Iterable[Effect], difference: float, words: Words) -> str:
     """Return a table of what it would take to find a `difference` (points) that matters, for the
     pairs that are not significantly different.
     """
@@ -260,13 +261,14 @@ def needs_table(effects: Iterable[Effect], difference: float) -> str:
             photographs = found.needed_photographs(difference / 100, level)
             repeats = found.needed_repeats(difference / 100, level)
             needs = [
-                "not by photographs alone" if photographs is None else f"{photographs:,}",
+                f"not by {words.plural} alone" if photographs is None else f"{photographs:,}",
                 "not by repeats alone" if repeats is None else f"{repeats:,}",
             ]
         rows.append(
             [TITLES[effect.factor], effect.series, effect.values, f"{found.number:,}", *needs]
         )
-    head = ["Factor", "Series", "Values", "Photographs now", "Photographs needed", "Repeats needed"]
+    numbers = [f"{words.plural.capitalize()} {what}" for what in ("now", "needed")]
+    head = ["Factor", "Series", "Values", *numbers, "Repeats needed"]
     return table(head, rows, left=3) if rows else ""
 
 

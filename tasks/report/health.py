@@ -11,6 +11,7 @@ from hemotune.settings.report import Unsound
 from hemotune.training.records import Delivery, Metrics
 from tasks.report.markdown import Row, bold, listed, percent, points, sentence, table
 from tasks.report.results import FACTORS, FinishedRun, Summary, spaced
+from tasks.report.soundness import FEWEST_EPOCHS
 
 RULES = {
     "dead_units": "dead units",
@@ -80,7 +81,8 @@ def rules_of(bounds: Unsound) -> list[str]:
         "averages: BatchNormalization's averages from other training images change validation by "
         f"more than {points_of(bounds.averages)} and two paired standard errors, either way;",
         f"below the median: validation of the delivered epoch lies more than "
-        f"{bounds.below_median:g} paired standard errors below the median of the last five epochs;",
+        f"{bounds.below_median:g} paired standard errors below the median of the last five epochs, "
+        f"of which there must be {FEWEST_EPOCHS};",
         f"below the fit: training images are recognised more than "
         f"{points_of(bounds.below_fit)} worse without dropout than the fit reported with it;",
         "at chance: validation is not two standard errors above always predicting its most "
@@ -152,10 +154,12 @@ def deliveries_cells(run: FinishedRun) -> Row:
         cell = f"{percent(one.validation.accuracy)} ({one.epoch})"
         delivered = choice == (metrics.keep, metrics.averages)
         cells.append(f"**{cell}**" if delivered else cell)
+    # In the precision of the training, as the deliveries are.
+    validation = delivery(metrics, metrics.keep, metrics.averages).validation
     other, last = health.other_averages.accuracy, np.array(health.last_epochs)
     return [
         *cells,
-        f"{percent(other)} ({points(other - metrics.validation.accuracy)})",
+        f"{percent(other)} ({points(other - validation.accuracy)})",
         f"{percent(float(np.median(last)))} [{100 * last.min():.2f}, {100 * last.max():.2f}]",
     ]
 

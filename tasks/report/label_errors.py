@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hemotune.evaluation.label_errors import find_label_errors
 from hemotune.markup import code, escaped
+from hemotune.settings.study import Words
 from tasks.report import figures
 from tasks.report.markdown import origin, percent, table
 from tasks.report.results import Summary, by_series
@@ -44,6 +45,7 @@ def draw_sheets(
     finished: Iterable[Summary],
     inventory: Sequence[str],
     images: NDArray[np.uint8] | None,
+    words: Words,
 ) -> None:
     """Draw the figure label-errors-NAME of each series into `folder`, NAME as figures.name_of gives
     it: the first image of each photograph.
@@ -67,7 +69,7 @@ def draw_sheets(
                     f"given {figures.shortened(row['truth'])}",
                     f"or {figures.shortened(row['suggestion'])}?",
                     f"confidence {100 * row['confidence']:.1f} %",
-                    figures.shortened(origin(row["photograph"]), 32),
+                    figures.shortened(origin(row["photograph"], words), 32),
                 ]
             )
             for row in shown.to_dict("records")
@@ -77,11 +79,11 @@ def draw_sheets(
         figures.draw_pictures(folder / f"label-errors-{name}", pictures, captions)
 
 
-def errors_table(errors: pd.DataFrame) -> str:
+def errors_table(errors: pd.DataFrame, words: Words) -> str:
     """Return a table of possible label errors, rows of `find_label_errors`."""
     rows = [
         [
-            escaped(origin(row["photograph"])),
+            escaped(origin(row["photograph"], words)),
             escaped(row["truth"]),
             escaped(row["suggestion"]),
             percent(row["confidence"]),

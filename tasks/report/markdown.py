@@ -12,6 +12,7 @@ import jinja2
 
 from hemotune.evaluation.statistics import Estimate
 from hemotune.markup import code, escaped
+from hemotune.settings.study import Words
 
 Row = Sequence[object]  # the cells of a table row; an empty row separates groups
 
@@ -52,12 +53,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{micro // 1_000_000:02}.{micro % 1_000_000:06}"
 
 
-def seconds_of(text: str) -> float:
-    """Return the seconds of a duration `h:mm:ss.ffffff`."""
-    hours, minutes, seconds = text.split(":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-
-
 def milliseconds(seconds: float) -> int:
     """Return whole milliseconds, truncated and not rounded, as in the original's table
     (1:00:08.099976 is 3608099).
@@ -93,19 +88,19 @@ def names_of(tied: Sequence[str]) -> str:
     return listed(map(escaped, tied)) if len(tied) <= 3 else f"{len(tied)} rows tie"
 
 
-def origin(photograph: str | None) -> str:
+def origin(photograph: str | None, words: Words) -> str:
     """Return the photograph of an image as text, also if the stage `group` found it and it has no
     name.
     """
     if photograph is None:
-        return "photograph unknown"
+        return f"{words.unit} unknown"
     if found := re.fullmatch(r"(group|single)-0*(\d+)", photograph):
         return (
             f"group {found[2]} of similar images"
             if found[1] == "group"
             else "similar to no other image"
         )
-    return f"photograph {photograph}"
+    return f"{words.unit} {photograph}"
 
 
 def counted(number: int, thing: str) -> str:

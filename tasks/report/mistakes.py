@@ -19,6 +19,7 @@ from hemotune.evaluation.statistics import (
     reliability,
 )
 from hemotune.markup import code, escaped
+from hemotune.settings.study import Words
 from tasks.report import figures
 from tasks.report.markdown import Row, bold, counted, origin, percent, table
 from tasks.report.results import Summary, best_by_validation, by_series
@@ -39,6 +40,7 @@ def draw_mistakes(
     finished: Iterable[Summary],
     inventory: Sequence[str],
     images: NDArray[np.uint8] | None,
+    words: Words,
 ) -> None:
     """Draw the figures confusion-NAME, reliability-NAME and errors-NAME of each series into
     `folder`, NAME as figures.name_of gives it.
@@ -58,7 +60,7 @@ def draw_mistakes(
         errors = most_confident_errors(best, ERRORS)
         if images is not None and len(errors):
             pictures = [images[places[path]] for path in errors["path"]]
-            figures.draw_errors(folder / f"errors-{name}", errors, pictures)
+            figures.draw_errors(folder / f"errors-{name}", errors, pictures, words)
 
 
 def answers_of(summary: Summary) -> Answers:
@@ -89,7 +91,7 @@ def best_answers(group: Sequence[Summary]) -> Answers:
     return answers_of(max(group, key=validation))
 
 
-def class_table(judged: Judged) -> str:
+def class_table(judged: Judged, words: Words) -> str:
     """Return a table of precision, recall and F1 of each class."""
     rows: list[Row] = []
     for row in per_class(judged).to_dict("records"):
@@ -98,10 +100,11 @@ def class_table(judged: Judged) -> str:
             for name in ("precision", "recall", "f1")
         ]
         photographs = int(row["photographs"]) if photographs_known(judged) else "unknown"
-        rows.append([bold(row["class"]), *scores, row["units"], photographs, row["note"]])
-    return table(
-        ["Class", "Precision", "Recall", "F1", "Test images", "Test photographs", "Note"], rows
-    )
+        note = f"one {words.unit} only" if photographs == 1 else ""
+        note = note if row["units"] else "no test images"
+        rows.append([bold(row["class"]), *scores, row["units"], photographs, note])
+    head = ["Class", "Precision", "Recall", "F1", "Test images", f"Test {words.plural}", "Note"]
+    return table(head, rows)
 
 
 def f1_table(group: Sequence[Summary]) -> str:
@@ -117,7 +120,7 @@ def f1_table(group: Sequence[Summary]) -> str:
     return table(["Model", *map(escaped, scores["class"]), "Mean (macro)"], rows)
 
 
-def error_table(errors: pd.DataFrame) -> str:
+def error_table(errors: pd.DataFrame, words: Words) -> str:
     """Return a table of errors, rows of statistics.most_confident_errors."""
     rows = [
         [
@@ -125,7 +128,7 @@ def error_table(errors: pd.DataFrame) -> str:
             escaped(row["truth"]),
             escaped(row["prediction"]),
             percent(row["confidence"]),
-            escaped(origin(row["photograph"])),
+            escaped(origin(row["photograph"], words)),
         ]
         for row in errors.to_dict("records")
     ]

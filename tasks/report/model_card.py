@@ -9,6 +9,9 @@ from hemotune.evaluation.predictions import classes_of, per_photograph, photogra
 from hemotune.evaluation.statistics import accuracy, expected_calibration_error
 from hemotune.markup import escaped
 from hemotune.settings.experiment import architecture
+from hemotune.settings.study import Words
+from tasks.report import experiments
+from tasks.report.evidence import limitation_of
 from tasks.report.health import unsound_trainings
 from tasks.report.markdown import names_of, percent, render
 from tasks.report.mistakes import class_table
@@ -24,9 +27,10 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
     """
     runs = [run for one in summaries if one.protocol == "held-out" for run in one.finished]
     if not runs:
-        return render("no_model_card.md.j2")
+        return render("no_model_card.md.j2", words=study.words)
     run = best_by_validation(runs)
     judged = run.judged
+    per_image = accuracy([judged])
     known = photographs_known(judged)
     controls = study.controls.get("held-out")
     scores = controls.accuracies() if controls else {}
@@ -34,19 +38,23 @@ def write_card(study: Study, summaries: Iterable[Summary], warnings: Sequence[st
     return render(
         "model_card.md.j2",
         study=study,
+        experiments=experiments,
         run=run,
         warnings=warnings,
         architecture=architecture(run.backbone, run.layers, run.units, run.head),
         versions=[escaped(f"{name} {number}") for name, number in versions],
         classes=classes_of(judged),
-        per_image=accuracy([judged]),
+        per_image=per_image,
+        limitation=limitation_of(per_image, study.words),
         per_photograph=accuracy([per_photograph(judged)]) if known else None,
         calibration_error=expected_calibration_error(judged),
         choice=explain_choice(run, runs),
         unsound=unsound_trainings([run]),
-        origin_of_test=origin_of_test(controls.shared_photographs if controls else None),
+        origin_of_test=origin_of_test(
+            controls.shared_photographs if controls else None, study.words
+        ),
         scores=[f"{NAMES[name]} {percent(value)}" for name, value in scores.items()],
-        class_table=class_table(judged),
+        class_table=class_table(judged, study.words),
     )
 
 
@@ -71,13 +79,13 @@ def explain_choice(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
     return f"{text}. Its test accuracy is the highest{others}."
 
 
-def origin_of_test(shared: SharedPhotographs | None) -> str:
+def origin_of_test(shared: SharedPhotographs | None, words: Words) -> str:
     """Return what is known about the photographs of the test images."""
     if shared is None:
-        return "for which it is unknown whether they come from the same photographs as train"
-    lost = f"; the photograph of {shared.not_found:,} was not found" if shared.not_found else ""
+        return f"for which it is unknown whether they come from the same {words.plural} as train"
+    lost = f"; the {words.unit} of {shared.not_found:,} was not found" if shared.not_found else ""
     if shared.share:
-        return f"{percent(shared.share)} of them made from a photograph that is also in train{lost}"
+        return f"{percent(shared.share)} of them from {words.plural} that are also in train{lost}"
     if lost:
-        return f"none of them known to share a photograph with train{lost}"
-    return "made from other photographs than train"
+        return f"none of them known to be from {words.plural} that are also in train{lost}"
+    return f"all from {words.plural} that are not in train"

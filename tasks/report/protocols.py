@@ -4,37 +4,37 @@ from collections.abc import Sequence
 
 from hemotune.markup import code
 from hemotune.settings.split import Split
+from hemotune.settings.study import Words
 from hemotune.splits import ImageSplit
 from tasks.report.markdown import bold, counted, listed
 from tasks.report.results import FailedRun, Summary
 from tasks.report.study import Study
 
 CUTS = {
-    "random": "TRAIN and TEST merged, then split at random, so train and test contain copies of the"
-    " same photographs",
-    "held-out": "the test set is cut off by photograph, and so is the validation set",
-    "own TEST": "the test set is the data set's own TEST, the validation set is split off TRAIN by"
-    " photograph",
-    "folds": "TRAIN and TEST merged and cut by photograph, so that each photograph is tested by the"
-    " one training that has not seen it; validation is cut by photograph from the rest",
+    "random": "all images, split at random, so that train and test may share {units}",
+    "held-out": "the test set is cut off by {unit}, and so is the validation set",
+    "own test": "the test set is the data set's own, the validation set is cut off the rest by"
+    " {unit}",
+    "folds": "all images, cut by {unit}, so that each is tested by the one training that has not"
+    " seen its {unit}; validation is cut by {unit} from the rest",
 }
 
 
-def cut_of(split: ImageSplit) -> str:
+def cut_of(split: ImageSplit, words: Words) -> str:
     """Return how the images of a protocol were cut."""
-    kind = "folds" if split.folds else "own TEST" if split.own_test else split.protocol
-    return CUTS[kind]
+    kind = "folds" if split.folds else "own test" if split.own_test else split.protocol
+    return CUTS[kind].format(unit=words.unit, units=words.plural)
 
 
-def cut_in_short(cut: ImageSplit, requested: Split) -> str:
+def cut_in_short(cut: ImageSplit, requested: Split, words: Words) -> str:
     """Return the same in few words, beside the sizes of this one split."""
     if cut.folds:
-        return f"cut by photograph; these are fold {cut.fold}'s"
+        return f"cut by {words.unit}; these are fold {cut.fold}'s"
     if cut.own_test:
-        return "tested on the data set's own TEST"
+        return "tested on the data set's own test set"
     parts = (requested.train, requested.validation, requested.test)
     fractions = "/".join(f"{100 * part:g}" for part in parts)
-    return f"{'random' if cut.protocol == 'random' else 'by photograph'} {fractions}"
+    return f"{'random' if cut.protocol == 'random' else f'by {words.unit}'} {fractions}"
 
 
 def sizes_of(splits: Sequence[ImageSplit]) -> str:

@@ -21,6 +21,7 @@ from tasks.report.markdown import listed, percent, points
 
 Floats = NDArray[np.float64]
 
+FEWEST_EPOCHS = 3  # that have a median
 STANDARD_ERRORS = 2  # a change of validation is significant beyond this many
 LOWER_RATE, LARGER_BATCH = "a lower rate", "a larger `batch_size`"
 RECOMPUTE = "`averages: recomputed`"
@@ -60,7 +61,8 @@ def dead_units(metrics: Metrics, bound: float) -> Iterator[Problem]:
     if layers:
         dead = listed(f"{one.dead} of {one.units} units of {one.name}" for one in layers)
         fewer = ["`head: average`"] if metrics.head == "flatten" else []
-        yield Problem("dead_units", f"{dead} are dead", [*fewer, "`warm_up`", LOWER_RATE])
+        found = f"{dead} are zero on every training image"
+        yield Problem("dead_units", found, [*fewer, "`warm_up`", LOWER_RATE])
 
 
 def other_averages(
@@ -83,8 +85,12 @@ def below_median(
 ) -> Iterator[Problem]:
     """Yield a problem if the delivered epoch's validation lies over `bound` standard errors below
     the median of the last five: those of its difference to the epoch nearest to that median.
+
+    With two epochs the median is their mean, below which one of them always lies.
     """
     last = np.array(metrics.health.last_epochs)
+    if len(last) < FEWEST_EPOCHS:
+        return
     median = float(np.median(last))
     nearest = metrics.epochs - len(last) + 1 + int(np.abs(last - median).argmin())
     change = right(others, f"epoch_{nearest}", validation) - delivered(validation)

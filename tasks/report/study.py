@@ -8,28 +8,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from hemotune.errors import StudyError
 from hemotune.evaluation.leaks import Controls
 from hemotune.files import read_json
+from hemotune.original import Original, read_original
 from hemotune.paths import CONTROLS, SOURCE, SPLITS, VALIDATION
-from hemotune.settings.backbone import Backbone
-from hemotune.settings.dataset import Dataset
-from hemotune.settings.images import Images
 from hemotune.settings.params import Params
+from hemotune.settings.profile import Profile
 from hemotune.settings.reading import read_params, read_profile
-from hemotune.settings.report import Report
-from hemotune.settings.split import Split
-from hemotune.settings.training import Training
+from hemotune.settings.study import Words
 from hemotune.splits import ImageSplit, read_split
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The sections of the profile that the report names."""
-
-    dataset: Dataset
-    images: Images
-    split: Split
-    backbone: Backbone
-    training: Training
-    report: Report
 
 
 class Source(BaseModel):
@@ -71,6 +56,11 @@ class Study:
     source: Source | None
     controls: dict[str, Controls]  # by protocol
     splits: dict[str, ImageSplit]  # by entry of `trainings` in params.yaml
+    original: Original | None  # the study that is reproduced, if any
+
+    @property
+    def words(self) -> Words:
+        return self.profile.study
 
     @property
     def protocols(self) -> dict[str, list[ImageSplit]]:
@@ -92,20 +82,14 @@ def read_study(root: Path) -> Study:
         StudyError: a file is missing or invalid; see hemotune.settings.reading.read too.
     """
     params = read_params("", Params, root)
-    profile = Profile(
-        dataset=read_profile("dataset", Dataset, root),
-        images=read_profile("images", Images, root),
-        split=read_profile("split", Split, root),
-        backbone=read_profile("backbone", Backbone, root),
-        training=read_profile("training", Training, root),
-        report=read_profile("report", Report, root),
-    )
+    profile: Profile = read_profile("", Profile, root)
     splits = {entry: root / SPLITS / f"{entry}.json" for entry in params.trainings}
     validation = root / VALIDATION / "result.json"
     for path, stage in (*((path, "prepare") for path in splits.values()), (validation, "validate")):
         if not path.exists():
             raise StudyError(f"{path.relative_to(root)} is missing: run `dvc repro {stage}`")
     source, controls = root / SOURCE, root / CONTROLS
+    original = profile.study.original
     return Study(
         params=params,
         profile=profile,
@@ -117,4 +101,5 @@ def read_study(root: Path) -> Study:
             else {}
         ),
         splits={name: read_split(path) for name, path in splits.items()},
+        original=read_original(original, root) if original else None,
     )

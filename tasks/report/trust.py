@@ -1,4 +1,4 @@
-"""Warnings at the top of the report: shared photographs, and controls that score close to the
+"""Warnings at the top of the report: photographs on two sides, and controls that score close to the
 models.
 """
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from hemotune.evaluation.leaks import MOST_SHARED, NAMES, Controls, known_share
 from hemotune.evaluation.predictions import classes_of
+from hemotune.settings.study import Words
 from tasks.report.markdown import names_of, percent
 from tasks.report.results import Summary, best_of, by_series
 
@@ -16,7 +17,9 @@ COMPARED = {
 }
 
 
-def warnings_of(summaries: Iterable[Summary], controls: Mapping[str, Controls]) -> list[str]:
+def warnings_of(
+    summaries: Iterable[Summary], controls: Mapping[str, Controls], words: Words
+) -> list[str]:
     """Return Markdown sentences for the top of the report, series by series.
 
     `controls` are by protocol; without any, a series has no warnings.
@@ -25,11 +28,13 @@ def warnings_of(summaries: Iterable[Summary], controls: Mapping[str, Controls]) 
     for series, group in by_series(summaries).items():
         best, control = best_of(group), controls.get(group[0].protocol)
         if best and control:
-            found += warnings_of_series(series, best, control)
+            found += warnings_of_series(series, best, control, words)
     return found
 
 
-def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> list[str]:
+def warnings_of_series(
+    series: str, best: list[Summary], controls: Controls, words: Words
+) -> list[str]:
     """Return the warnings of one series; `best` are the summaries with the best test accuracy."""
     shared, scores = known_share(controls.shared_photographs), controls.accuracies()
     reached = f"{percent(best[0].accuracy)} ({names_of([one.experiment for one in best])})"
@@ -37,8 +42,8 @@ def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> 
     if shared is not None and shared > MOST_SHARED:
         copies.append(
             f"**Do not trust the accuracies of `{series}`.** {percent(shared)} of the test images "
-            "come from photographs that are also in train: the accuracies measure how well copies "
-            "are recognised."
+            f"come from {words.plural} that are also in train: the accuracies measure how well "
+            f"known {words.plural} are recognised."
         )
     if at_chance(best[0], scores["majority_class"]):
         chance = (
@@ -49,7 +54,7 @@ def warnings_of_series(series: str, best: list[Summary], controls: Controls) -> 
         return [chance, *copies]
     margin = best[0].accuracy - NEAR / 100 - 1e-9
     return copies + [
-        near(series, name, score, reached, shared)
+        near(series, name, score, reached, shared, words)
         for name, score in scores.items()
         if score >= margin
     ]
@@ -62,7 +67,9 @@ def at_chance(summary: Summary, majority: float) -> bool:
     return (reached.value if reached.low is None else reached.low) <= guess
 
 
-def near(series: str, name: str, score: float, reached: str, shared: float | None) -> str:
+def near(
+    series: str, name: str, score: float, reached: str, shared: float | None, words: Words
+) -> str:
     """Return the warning that a control without training is close to the best model, or beats it.
 
     Args:
@@ -82,12 +89,12 @@ def near(series: str, name: str, score: float, reached: str, shared: float | Non
         f"training, {NAMES[name]} {scores}"
     )
     if shared is None:
-        return f"{text} It is not known whether train and test share photographs."
+        return f"{text} It is not known whether train and test share {words.plural}."
     if shared > MOST_SHARED:
         return text
     few = (
-        f"Only {percent(shared)} of the test images share a photograph with train"
+        f"Only {percent(shared)} of the test images come from {words.plural} that are also in train"
         if shared
-        else "Train and test share no photograph"
+        else f"Train and test share no {words.unit}"
     )
     return f"{text} {few}: this is not a leak, but the models add little to such matching."

@@ -11,6 +11,7 @@ from hemotune.evaluation.contrasts import Contrast, Term, components_of, contras
 from hemotune.evaluation.predictions import photographs_known
 from hemotune.evaluation.trainings import Spread, Trainings, paired_rows, spreads_of
 from hemotune.markup import escaped
+from hemotune.settings.study import Words
 from tasks.report.comparisons import (
     FEWEST,
     Comparison,
@@ -27,7 +28,7 @@ def in_folds(finished: Iterable[Summary]) -> list[Summary]:
     return [one for one in finished if one.finished[0].fold is not None]
 
 
-def photographs_table(finished: Sequence[Summary]) -> str:
+def photographs_table(finished: Sequence[Summary], words: Words) -> str:
     """Return a table of the tested images and photographs of each class, by protocol, with the
     effective number: of photographs of one size that would decide as much.
     """
@@ -44,7 +45,7 @@ def photographs_table(finished: Sequence[Summary]) -> str:
     head = [
         "Protocol",
         *[escaped(str(name)) for name in sorted(classes)],
-        "All photographs",
+        f"All {words.plural}",
         "Effective number",
         "Images",
     ]
@@ -61,15 +62,15 @@ def photographs_table(finished: Sequence[Summary]) -> str:
     return table(head, rows) if rows else ""
 
 
-def shares_table(finished: Iterable[Summary]) -> str:
+def shares_table(finished: Iterable[Summary], words: Words) -> str:
     """Return a table of where the variance of an accuracy comes from, by series."""
     head = [
         "Series",
-        "Photographs",
+        words.plural.capitalize(),
         "Training",
-        "Training x photograph",
+        f"Training x {words.unit}",
         "Choice of the split",
-        "Standard deviation, points (photographs; training)",
+        f"Standard deviation, points ({words.plural}; training)",
     ]
     rows: list[Row] = []
     for series, group in by_series(finished).items():
@@ -88,7 +89,7 @@ def shares_table(finished: Iterable[Summary]) -> str:
     return table(head, rows)
 
 
-def leak_table(finished: Sequence[Summary]) -> str:
+def leak_table(finished: Sequence[Summary], words: Words) -> str:
     """Return a table of accuracy on `random` minus that out of fold, on the same images, for each
     row and on average; empty where one of the two is missing.
     """
@@ -112,7 +113,8 @@ def leak_table(finished: Sequence[Summary]) -> str:
             for name, terms in shown
             if tested_by_all(terms).any()  # false where other folds of each are missing
         ]
-    head = ["Model", "Backbone", "Leak (points) [95 %]", "p", "Photographs", "Holds for"]
+    head = ["Model", "Backbone", "Leak (points) [95 %]", "p"]
+    head += [words.plural.capitalize(), "Holds for"]
     return table(head, rows, left=2) if rows else ""
 
 

@@ -54,7 +54,7 @@ FIXED = (
         severity="error",
         description="Every class folder contains images for training or testing.",
         expected="at least one readable image in each class folder, and one of each class "
-        "outside TEST_SIMPLE",
+        "in a split that is used",
         fix="add images, or leave the class out with dataset.exclude in the profile",
         table="folders",
         column="empty",
@@ -151,8 +151,8 @@ def duplicate_rules(settings: Validation) -> list[Rule]:
             severity=settings.duplicate_across,
             description="No file occurs in two splits or two classes.",
             expected="no other file with the same bytes in another split or class",
-            fix="a copy in TEST can be memorized during training, and a file in two classes has a "
-            "wrong label: keep one copy, with dataset.exclude in the profile",
+            fix="a copy in the test set can be memorized during training, and a file in two "
+            "classes has a wrong label: keep one copy, with dataset.exclude in the profile",
             table="decoded",
             column="same_bytes_across",
             expectation=MISSING,

@@ -67,9 +67,9 @@ def test_bad_predictions_are_refused(spoil, message):
 
 def test_an_image_without_a_photograph_is_refused():
     predictions, grouped = drawn()
-    with pytest.raises(StudyError, match="1 images without a photograph"):
+    with pytest.raises(StudyError, match="1 images without a group"):
         judge(predictions, photographs=grouped.iloc[:-1])
-    with pytest.raises(StudyError, match="with two photographs"):
+    with pytest.raises(StudyError, match="with two groups"):
         judge(predictions, photographs=pd.concat([grouped, grouped.iloc[:1]]))
 
 

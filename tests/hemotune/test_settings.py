@@ -8,9 +8,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from hemotune.errors import StudyError
-from hemotune.settings.__main__ import Profile, check
+from hemotune.settings.__main__ import check
 from hemotune.settings.experiment import Experiment, training_of
 from hemotune.settings.params import Params
+from hemotune.settings.profile import Profile
 from hemotune.settings.reading import read, read_params
 from hemotune.settings.training import Training
 from tests.conftest import ROOT, TINY_PARAMS, TINY_PROFILE, python
@@ -52,6 +53,18 @@ def test_params_hold_the_seven_experiments_of_the_study():
             "profile: tiny",
             "profile: nowhere",
             "there is no profiles/nowhere.yaml; there is: kaggle, kaggle-64, sample, tiny",
+        ),
+        (
+            "profiles/tiny.yaml",
+            "report: {difference: 2.0}\n",
+            "",
+            "tiny.yaml: report: missing; add `report: {}`, which takes the defaults",
+        ),
+        (
+            "profiles/tiny.yaml",
+            "report:",
+            "study: {unit: 'two\\nlines'}\nreport:",
+            "tiny.yaml: study.unit: String should match pattern",
         ),
         (
             "params.yaml",

@@ -1,10 +1,13 @@
 """Plausible made-up results: everything that the report reads, in a folder."""
 
+import contextlib
+import io
 import json
 import shutil
 
 import numpy
 import pandas
+import pytest
 from ruamel.yaml import YAML
 
 from hemotune.settings.params import Params
@@ -12,9 +15,12 @@ from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
 from hemotune.settings.training import Training
 from hemotune.settings.trainings import parse
-from hemotune.training.records import Metrics
-from tasks.report.results import runs_of
+from hemotune.training.records import Metrics, Scores
+from tasks.report import __main__ as report
+from tasks.report.results import FinishedRun, summaries_of
+from tasks.report.runs import runs_of
 from tests.conftest import ROOT
+from tests.hemotune.drawn_predictions import table_of
 
 CLASSES = ["EOSINOPHIL", "LYMPHOCYTE", "MONOCYTE", "NEUTROPHIL"]
 ACCURACIES = {
@@ -23,6 +29,7 @@ ACCURACIES = {
 }
 EPOCHS = 12
 COPIES = 4  # images of one photograph
+SOURCE = {"source": "sample", "reference": "drawn", "version": None}
 PARAMS = """\
 profile: sample
 backbones: [ResNet50]
@@ -38,19 +45,30 @@ experiments:
 """
 
 
-def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
-    """Make up everything that the report reads, below the folder `root`; the `classes` begin with
-    different letters.
+def write_study(
+    root, params=PARAMS, photographs=60, classes=CLASSES, source=SOURCE, own_test=True, **sections
+):
+    """Make up everything that the report reads, below the folder `root`.
+
+    Args:
+        classes: names that begin with different letters.
+        source: what data/raw/source.json has of the images' source.
+        own_test: whether the images lie in TRAIN and TEST.
+        sections: of the profile, in place of the sample's; None removes one.
     """
     shutil.copytree(ROOT / "profiles", root / "profiles")
-    set_epochs(root / "profiles/sample.yaml")
     (root / "params.yaml").write_text(params)
+    profile = root / f"profiles/{read_params('profile', str, root)}.yaml"
+    if not profile.exists():
+        shutil.copy(root / "profiles/sample.yaml", profile)
+    change_profile(profile, sections)
     for folder in ("data/raw", "data/splits", "reports/validation"):
         (root / folder).mkdir(parents=True)
     random = numpy.random.default_rng(7)
+    folders = ("TRAIN", "TEST") if own_test else ("ALL", "ALL")
     rows = [
         {
-            "path": f"{'TRAIN' if p < 0.8 * photographs else 'TEST'}/{name}/_{p}_{copy}.jpeg",
+            "path": f"{folders[p >= 0.8 * photographs]}/{name}/_{p}_{copy}.jpeg",
             "class": name,
             "photograph": f"{name[0]}{p}",
         }
@@ -69,13 +87,14 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         random.integers(0, 255, (len(inventory), 32, 32, 3), dtype=numpy.uint8),
     )
     mixed = numpy.random.default_rng(8).permutation(len(inventory))
+    number = inventory["photograph"].str[1:].astype(int)
+    tested = number >= 0.8 * photographs
     splits = {
         "random": cut(random.permutation(len(inventory))),
-        "held-out": cut(mixed[numpy.argsort(inventory["split"][mixed] == "TEST", kind="stable")]),
+        "held-out": cut(mixed[numpy.argsort(tested[mixed], kind="stable")]),
     }
     params = read_params("", Params, root)
     folds = read_profile("split", Split, root).folds
-    number = inventory["photograph"].str[1:].astype(int)
     splits |= {f"fold-{k}": cut_fold(number.to_numpy(), k, folds) for k in range(1, folds + 1)}
     for entry in params.trainings:
         training = parse(entry)
@@ -88,21 +107,14 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
                 "protocol": training.protocol,
                 "repeat": training.repeat,
                 "folds": folds if training.fold else None,
-                "own_test": training.protocol == "held-out",
+                "own_test": own_test and training.protocol == "held-out",
                 "seed": 1,
                 "classes": classes,
                 **parts,
             },
         )
-    source = {
-        "source": "sample",
-        "reference": "drawn",
-        "version": None,
-        "images": len(inventory),
-        "photographs": 240,
-        "sha256": "ab" * 32,
-    }
-    write_json(root / "data/raw/source.json", source | {"ignored": 0})
+    counted = {"images": len(inventory), "photographs": 240, "sha256": "ab" * 32, "ignored": 0}
+    write_json(root / "data/raw/source.json", source | counted)
     rules = [
         rule("unreadable", "error", "every image can be decoded", True),
         rule(
@@ -110,7 +122,7 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
             "warning",
             "no two images have the same bytes",
             False,
-            [f"TEST/{classes[0]}/_1_1.jpeg"] * 2,
+            [f"{folders[1]}/{classes[0]}/_1_1.jpeg"] * 2,
         ),
         rule("imbalance", "off", "classes are of similar size", True),
     ]
@@ -127,9 +139,10 @@ def write_study(root, params=PARAMS, photographs=60, classes=CLASSES):
         write_run(root, run, number, accuracy, inventory, splits[run.protocol], random, classes)
 
 
-def set_epochs(profile):
-    """Set the epochs of a profile to those of the made-up trainings."""
-    values = YAML(typ="safe").load(profile.read_text())
+def change_profile(profile, sections):
+    """Put `sections` into a profile, and the epochs of the made-up trainings."""
+    values = YAML(typ="safe").load(profile.read_text()) | sections
+    values = {name: section for name, section in values.items() if section is not None}
     values["training"]["epochs"] = EPOCHS
     YAML(typ="safe").dump(values, profile)
 
@@ -296,3 +309,59 @@ def control(histogram, shared, not_found=0):
     }
     known = {"share": shared, "images": 192, "not_found": not_found, "validation_share": shared}
     return entry | {"shared_photographs": None if shared is None else known}
+
+
+def report_here(root, *arguments):
+    """Run the stage's main in this process: loading the libraries takes half the time. Return exit
+    status and output.
+    """
+    printed = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        patch.chdir(root)
+        status = report.main(*arguments)
+    return status, printed.getvalue()
+
+
+def run_of(
+    judged=None,
+    name="narrow",
+    test=0.5,
+    validation=(0.5, 0.4),
+    seconds=60.0,
+    problems=(),
+    **experiment,
+):
+    """A run with these test accuracy, validation accuracy and loss, learning time and factors."""
+    metrics = Metrics.model_construct(
+        validation=Scores(accuracy=validation[0], loss=validation[1], images=40),
+        test=Scores(accuracy=test, loss=0.4, images=40),
+        learning_time_seconds=seconds,
+    )
+    of = {"protocol": "random", "backbone": "ResNet50", "layers": 1, "units": 8}
+    of = of | {"learning_rate": 1e-5, "fold": None, "repeat": 1} | experiment
+    training = f"{of['protocol']}-{of['repeat']}"
+    return FinishedRun(
+        experiment=name,
+        key=f"{name}-{of['backbone']}-{training}",
+        training=training,
+        pooled="5 folds" if of["fold"] else of["protocol"],
+        metrics=metrics,
+        history=None,
+        judged=judged,
+        problems=problems,
+        **of,
+    )
+
+
+def summary_of(accuracy, name="narrow", photographs=40, **run):
+    """A summary of one run that got the share `accuracy` of the photographs of two classes
+    right.
+    """
+    right = [place < photographs * accuracy for place in range(photographs)]
+    judged = table_of(right, [f"p{place}" for place in range(photographs)])
+    (summary,) = summaries_of([run_of(judged, name, accuracy, **run)])
+    return summary

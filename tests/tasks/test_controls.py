@@ -252,7 +252,7 @@ def test_the_stage_writes_controls_of_every_split(tmp_path, monkeypatch, capsys)
     np.save("data/images.npy", images)
     done = python("tasks.controls", cwd=".", PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
-    assert "photographs unknown" in done.stdout
+    assert "groups unknown" in done.stdout
     written = json.loads(Path("data/controls.json").read_text())
     assert written["random"]["shared_photographs"] is None
     assert (

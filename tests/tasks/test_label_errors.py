@@ -9,7 +9,8 @@ import pytest
 
 from tasks.report import __main__ as report
 from tasks.report.label_errors import find_in_folds
-from tasks.report.results import read_runs, summaries_of
+from tasks.report.results import summaries_of
+from tasks.report.runs import read_runs
 from tasks.report.soundness import Problem
 from tasks.report.study import read_study
 from tests.tasks.made_up_study import CLASSES, some, write_study

@@ -97,7 +97,7 @@ def test_protocols_cut_as_described(workspace):
         (
             {("ALL", "A"): 20, ("ALL", "B"): 10},
             "held-out",
-            "held-out needs 3 photographs of each class, and class B has 2",
+            "held-out needs 3 groups in each class, and class B has 2",
         ),
         (
             {("ALL", "A"): 20, ("ALL", "B"): 2},
@@ -107,7 +107,7 @@ def test_protocols_cut_as_described(workspace):
         (
             {("TRAIN", "A"): 20, ("TRAIN", "B"): 5, ("TEST", "A"): 5},
             "held-out",
-            "held-out needs 2 photographs of each class in TRAIN, and class B has 1",
+            "held-out needs 2 groups in each class of the training images, and class B has 1",
         ),
         (
             {("TRAIN", "A"): 20, ("TRAIN", "B"): 20, ("TEST", "A"): 5, ("TEST", "C"): 5},
@@ -127,7 +127,7 @@ def test_protocols_cut_as_described(workspace):
         (
             {("TRAIN", "A"): 25, ("TRAIN", "B"): 15, ("TEST", "A"): 5, ("TEST", "B"): 5},
             "fold-2",
-            "trainings: fold-2 needs 5 photographs of each class (split.folds is 5), and class B"
+            "trainings: fold-2 needs 5 groups in each class (split.folds is 5), and class B"
             " has 4. Add images, lower split.folds, leave",
         ),
         (
@@ -160,8 +160,7 @@ def test_folds_added_to_a_finished_study_with_few_photographs_are_refused(worksp
     result = run([sys.executable, "-m", "dvc", "repro", "prepare"], workspace)
     assert result.returncode != 0
     assert (
-        "fold-1 needs 5 photographs of each class (split.folds is 5), and class A has 4"
-        in result.stderr
+        "fold-1 needs 5 groups in each class (split.folds is 5), and class A has 4" in result.stderr
     )
 
 
@@ -219,7 +218,7 @@ def test_each_photograph_is_tested_by_one_fold(workspace, monkeypatch, capfd):
         assert 15 <= inventory["class"][one["test"]].value_counts()["B"] <= 20
         assert inventory["class"][one["validation"]].value_counts()["A"] == 15
     printed = capfd.readouterr().out
-    assert printed.count("fold-2: test has A 20.0% (4 of 20 photographs), B ") == 1
+    assert printed.count("fold-2: test has A 20.0% (4 of 20 groups), B ") == 1
     assert "; more than 5% off an equal share: B" in printed
 
     seeds = {read_split(path).training_seed(7) for path in (workspace / "data/splits").iterdir()}

@@ -2,8 +2,6 @@
 error messages.
 """
 
-import contextlib
-import io
 import json
 import re
 import shutil
@@ -16,30 +14,36 @@ from markdown_it import MarkdownIt
 from hemotune.errors import StudyError
 from hemotune.evaluation.contrasts import Contrast
 from hemotune.evaluation.leaks import Controls, SharedPhotographs
-from tasks.report import __main__ as report
-from tasks.report import findings, health, original
+from hemotune.original import seconds_of
+from hemotune.settings.study import Words
+from tasks.report import findings, health
 from tasks.report.comparisons import Comparison
-from tasks.report.experiments import result_rows
 from tasks.report.figures import class_labels
-from tasks.report.markdown import duration, milliseconds, origin, rate, seconds_of
+from tasks.report.markdown import duration, milliseconds, origin, rate
 from tasks.report.mistakes import f1_table
 from tasks.report.model_card import explain_choice, origin_of_test
 from tasks.report.results import (
-    FinishedRun,
-    Metrics,
-    Scores,
     best_by_validation,
     best_of,
-    read_runs,
     summaries_of,
 )
+from tasks.report.runs import read_runs
 from tasks.report.soundness import Problem
 from tasks.report.study import read_study
 from tasks.report.trust import warnings_of
 from tests.conftest import ROOT, python
 from tests.hemotune.drawn_predictions import judged, table_of
-from tests.tasks.made_up_study import control, some, write_json, write_study
+from tests.tasks.made_up_study import (
+    control,
+    report_here,
+    run_of,
+    some,
+    summary_of,
+    write_json,
+    write_study,
+)
 
+WORDS = Words(unit="photograph")
 HOSTILE = ["$x_$ \\frac{ _g_", "<img src=x onerror=alert(1)>", "`tick` ~~f~~", "a|b* [c](d) *e"]
 
 
@@ -54,21 +58,6 @@ FACTORS_OF_ROWS = """units: 16, learning_rate: 1.0e-5}
 def run_report(root, *arguments):
     """Run the stage as DVC does."""
     return python("tasks.report", *arguments, cwd=root, PYTHONPATH=str(ROOT))
-
-
-def report_here(root, *arguments):
-    """Run the stage's main in this process: loading the libraries takes half the time. Return exit
-    status and output.
-    """
-    printed = io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(printed),
-    ):
-        patch.chdir(root)
-        status = report.main(*arguments)
-    return status, printed.getvalue()
 
 
 def contents(root):
@@ -140,7 +129,7 @@ def test_findings_only_where_the_interval_allows(study):
     assert "raised accuracy" not in text and "lowered accuracy" not in text
     contrast = Contrast(0.02, None, (), (3, 3), 3, 240, 40, 40)
     change = Comparison(
-        *(0.02, 0.001, 0.04, 240, 40, 3, [], 0.01, True), contrast=contrast, trainings=(3, 3)
+        *(0.02, 0.001, 0.04, 240, 40, 3, 0.01, True), contrast=contrast, trainings=(3, 3)
     )
     first, second = summary_of(0.95, units=8, seconds=10), summary_of(0.95, units=16, seconds=15)
     certain = findings.Effect("units", "s", first, second, change, adjusted=0.01)
@@ -209,7 +198,11 @@ def test_unsound_trainings_are_named_and_counted(small, tmp_path):
     text = (root / "reports/study.md").read_text()
     top = text[: text.index("## 1.")]
     assert "**1 of 3 trainings is unsound**" in top
-    (line,) = [line for line in top.splitlines() if "9 of 16 units of dense_0 are dead" in line]
+    (line,) = [
+        line
+        for line in top.splitlines()
+        if "9 of 16 units of dense_0 are zero on every training image" in line
+    ]
     assert line.startswith("> - `mn_resultset2-ResNet50-held-out-1`: ")
     assert (
         "but the fit reported 99.90% with it. Try `head: average`, `warm_up` or a lower rate."
@@ -316,7 +309,7 @@ def test_backbones_repeats_and_unknown_photographs(tmp_path):
         mixed
     ] + [ours] * 3 + [other, ours]
     assert "| Repeats |" in text and "means of 2 repeats" in text
-    assert "Photographs are unknown" in text and "too narrow" in text
+    assert "The photographs are unknown" in text and "too narrow" in text
     assert "| Image | Truth | Prediction |" in text and not list(
         (root / "reports/figures").glob("errors-*")
     )
@@ -391,47 +384,6 @@ def rendered(markdown):
     return texts, heads
 
 
-def run_of(
-    judged=None,
-    name="narrow",
-    test=0.5,
-    validation=(0.5, 0.4),
-    seconds=60.0,
-    problems=(),
-    **experiment,
-):
-    """A run with these test accuracy, validation accuracy and loss, learning time and factors."""
-    metrics = Metrics.model_construct(
-        validation=Scores(accuracy=validation[0], loss=validation[1], images=40),
-        test=Scores(accuracy=test, loss=0.4, images=40),
-        learning_time_seconds=seconds,
-    )
-    of = {"protocol": "random", "backbone": "ResNet50", "layers": 1, "units": 8}
-    of = of | {"learning_rate": 1e-5, "fold": None, "repeat": 1} | experiment
-    training = f"{of['protocol']}-{of['repeat']}"
-    return FinishedRun(
-        experiment=name,
-        key=f"{name}-{of['backbone']}-{training}",
-        training=training,
-        pooled="5 folds" if of["fold"] else of["protocol"],
-        metrics=metrics,
-        history=None,
-        judged=judged,
-        problems=problems,
-        **of,
-    )
-
-
-def summary_of(accuracy, name="narrow", photographs=40, **run):
-    """A summary of one run that got the share `accuracy` of the photographs of two classes
-    right.
-    """
-    right = [place < photographs * accuracy for place in range(photographs)]
-    judged = table_of(right, [f"p{place}" for place in range(photographs)])
-    (summary,) = summaries_of([run_of(judged, name, accuracy, **run)])
-    return summary
-
-
 @pytest.mark.parametrize(
     ("accuracy", "control", "expected"),
     [
@@ -465,7 +417,7 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
         (
             0.95,
             control(0.92, 0.025),
-            ["Only 2.50% of the test images share a photograph with train: this is not a leak"],
+            ["Only 2.50% of the test images come from photographs that are also in train: this is"],
         ),
         (
             0.95,
@@ -484,7 +436,7 @@ def summary_of(accuracy, name="narrow", photographs=40, **run):
 )
 def test_warnings_follow_what_was_counted(accuracy, control, expected):
     controls = {"random": Controls.model_validate(control)}
-    found = warnings_of([summary_of(accuracy)], controls)
+    found = warnings_of([summary_of(accuracy)], controls, WORDS)
     assert len(found) == len(expected) and all(
         part in warning for part, warning in zip(expected, found, strict=True)
     ), found
@@ -495,7 +447,7 @@ def test_models_close_to_a_constant_prediction_are_named():
     often["majority_class"]["accuracy"] = 0.7
     summary = summary_of(0.75, photographs=800)
     assert summary.per_image.low > 0.7
-    (found,) = warnings_of([summary], {"random": Controls.model_validate(often)})
+    (found,) = warnings_of([summary], {"random": Controls.model_validate(often)}, WORDS)
     assert (
         "are hardly better than a constant prediction.** Always predicting the most frequent class "
         "scores 70.00%" in found
@@ -507,8 +459,8 @@ def test_rows_that_tie_are_all_named():
     worse = summary_of(0.4, "worse")
     assert [row.experiment for row in best_of([worse, *rows])] == list("abcdefg")
     controls = {"random": Controls.model_validate(control(0.9, 0.0))}
-    assert "is 50.00% (7 rows tie);" in warnings_of([worse, *rows], controls)[0]
-    assert "is 50.00% (a and b);" in warnings_of([worse, *rows[:2]], controls)[0]
+    assert "is 50.00% (7 rows tie);" in warnings_of([worse, *rows], controls, WORDS)[0]
+    assert "is 50.00% (a and b);" in warnings_of([worse, *rows[:2]], controls, WORDS)[0]
     runs = [
         run_of(name=name, validation=(0.5, loss)) for name, loss in (("a", 1), ("b", 1), ("c", 2))
     ]
@@ -533,7 +485,7 @@ def test_a_class_without_test_images_does_not_lower_the_mean():
 
 def test_groups_that_were_found_are_not_called_photographs():
     names = ["BloodImage_00023.jpg", "group-00035", "single-00036", None]
-    assert [origin(name) for name in names] == [
+    assert [origin(name, WORDS) for name in names] == [
         "photograph BloodImage_00023.jpg",
         "group 35 of similar images",
         "similar to no other image",
@@ -693,41 +645,6 @@ def test_results_older_than_params_are_refused(small, tmp_path):
         read_runs(root, read_study(root))
 
 
-def summaries_of_original(rows):
-    return summaries_of(
-        [
-            run_of(
-                name=row.model,
-                layers=row.layers,
-                units=row.units,
-                learning_rate=row.learning_rate,
-                test=row.accuracy["test"],
-                seconds=row.seconds,
-            )
-            for row in rows
-        ]
-    )
-
-
-def test_groups_and_marks_are_those_of_the_original():
-    """Our rules on the original's figures give its table, but for row 3's time and the
-    mark of row 5's accuracy.
-    """
-    rows = result_rows(summaries_of_original(original.read_original()))
-    assert rows == [
-        ["**mn_resultset1**", "1", "8", "1e-5", "99.48%", "3608099"],
-        [],
-        ["**mn_resultset2**", "1", "**16**", "1e-5", "**99.76%**", "3444579"],
-        ["**mn_resultset3**", "1", "**32**", "1e-5", "99.52%", "3541862"],
-        [],
-        ["**mn_resultset4**", "**2**", "8", "1e-5", "79.00%", "3642714"],
-        ["**mn_resultset5**", "**3**", "8", "1e-5", "90.56%", "**3862204**"],
-        [],
-        ["**mn_resultset6**", "1", "8", "**5e-5**", "98.96%", "3374163"],
-        ["**mn_resultset7**", "1", "8", "**1e-4**", "99.28%", "**3334746**"],
-    ]
-
-
 def test_factors_that_differ_become_columns_titles_and_findings(tmp_path):
     root = tmp_path / "factors"
     params = some(2, "[random-1]").replace("units: 16, learning_rate: 1.0e-5}", FACTORS_OF_ROWS)
@@ -755,13 +672,6 @@ def test_factors_that_differ_become_columns_titles_and_findings(tmp_path):
     assert table["unsound"].isna().all() and set(table["delivered_epoch"]) == {12, 20}
 
 
-def test_an_eighth_experiment_joins_its_group():
-    rows = original.read_original()
-    eighth = replace(rows[1], model="wide", units=64)
-    names = [row[0] if row else "" for row in result_rows(summaries_of_original([*rows, eighth]))]
-    assert names[2:6] == ["**mn_resultset2**", "**mn_resultset3**", "**wide**", ""]
-
-
 def test_wording_of_numbers():
     assert (
         duration(3608.099976) == "1:00:08.099976"
@@ -778,56 +688,26 @@ def test_wording_of_numbers():
     ]
 
 
-def test_what_is_wrong_inside_the_original_table_is_found():
-    rows = original.read_original()
-    found = original.table_findings(rows)
-    assert len(found) == 2
-    assert (
-        "Row 3" in found[0]
-        and "0:59:01.862169, which is 3541862 ms; the table has 3444579, which is row 2's"
-        in found[0]
-    )
-    assert "Row 6" in found[1] and "./graph/6.png" in found[1]
-    # Once they are corrected nothing is found: the findings come from the numbers.
-    rows[2] = replace(rows[2], table_learning_time_ms=3541862)
-    rows[5] = replace(rows[5], figure="./Graph/6.png")
-    assert original.table_findings(rows) == []
-
-
-def test_how_many_images_the_original_figures_fit():
-    rows, siblings = original.read_original(), original.read_siblings()
-    assert original.exact_size([row.accuracy["test"] for row in rows]) == 2500
-    assert original.exact_size([row.accuracy["val"] for row in rows]) == 2000
-    assert original.fitting_sizes([row.accuracy["test"] for row in rows + siblings]) == [2500]
-    assert not all(original.fits(row.accuracy["test"], 2487) for row in rows)
-
-
-def test_impossible_and_missing_figures_of_the_sibling_studies():
-    found = original.impossible_figures(original.read_siblings())
-    assert len(found) == 2
-    assert "mn_resultset1: the train accuracy is not given" in found[0]
-    impossible = "a validation loss of 0.2070 is impossible with an accuracy of 0.4835"
-    assert f"MobileNet mn_resultset5: {impossible}" in found[1]
-    assert original.impossible_figures(original.read_original()) == []
-
-
 @pytest.mark.parametrize(
     ("shared", "expected"),
     [
         (None, "for which it is unknown whether they come from the same photographs as train"),
-        ({"share": 0.0, "images": 40, "not_found": 0}, "made from other photographs than train"),
+        (
+            {"share": 0.0, "images": 40, "not_found": 0},
+            "all from photographs that are not in train",
+        ),
         (
             {"share": 0.0, "images": 40, "not_found": 40},
             (
-                "none of them known to share a photograph with train; the photograph of 40 was not "
-                "found"
+                "none of them known to be from photographs that are also in train; the photograph "
+                "of 40 was not found"
             ),
         ),
         (
             {"share": 0.0245, "images": 40, "not_found": 0},
-            "2.45% of them made from a photograph that is also in train",
+            "2.45% of them from photographs that are also in train",
         ),
     ],
 )
 def test_model_card_has_what_is_known_about_the_test(shared, expected):
-    assert origin_of_test(shared and SharedPhotographs(**shared)) == expected
+    assert origin_of_test(shared and SharedPhotographs(**shared), WORDS) == expected

@@ -41,11 +41,11 @@ def rules(delivered, others=None, last=None, train=0.95, fit=0.90, dead=0, **fac
     Args:
         delivered: of each image, whether the delivered weights recognise it.
         others: the same under other averages.
-        last: the same after each of the last five epochs.
+        last: the same after each of the last epochs, five at most.
     """
     epochs = [delivered] * 5 if last is None else last
     columns = [("other_averages", delivered if others is None else others)]
-    columns += zip(EPOCHS, epochs, strict=True)
+    columns += zip(EPOCHS[-len(epochs) :], epochs, strict=True)
     metrics = Metrics.model_construct(
         epochs=12,
         validation=Scores(loss=0.5, accuracy=delivered.mean(), images=IMAGES),
@@ -83,7 +83,7 @@ def test_half_of_the_units_may_not_be_dead(dead, expected):
     found, problems = rules(SOUND, dead=dead)
     assert found == expected
     if problems:
-        assert problems[0].found == f"{dead} of 8 units of dense are dead"
+        assert problems[0].found == f"{dead} of 8 units of dense are zero on every training image"
         assert "`head: average`" in problems[0].remedies
         _, (problem,) = rules(SOUND, dead=dead, head="average")
         assert problem.remedies == ["`warm_up`", "a lower rate"]
@@ -111,6 +111,9 @@ def test_an_epoch_that_was_bad_luck_is_named():
     assert rules(SOUND, last=[unlucky] * 4 + [SOUND])[0] == []
     one = SOUND & all_but(NUMBERS[:8])
     assert rules(one, last=[SOUND] * 4 + [one])[0] == []
+    # The median of three epochs is one of them, that of two is their mean.
+    assert rules(unlucky, last=[SOUND, SOUND, unlucky])[0] == ["below_median"]
+    assert rules(unlucky, last=[SOUND, unlucky])[0] == []
 
 
 def test_training_images_recognised_worse_than_the_fit_reported_are_named():

@@ -1,0 +1,99 @@
+"""A study of images that are not blood: what it shows has its own words, or neutral ones."""
+
+import re
+
+import pytest
+from matplotlib.text import Text
+
+from tasks.report import figures
+from tests.tasks.made_up_study import (
+    change_profile,
+    control,
+    report_here,
+    some,
+    write_json,
+    write_study,
+)
+
+# What only the study of blood cells, or one with an original, may say.
+FOREIGN = re.compile(
+    r"blood|\bcells?\b|smear|kaggle|photograph|stain|diagnos|\boriginal\b|notebook|\bcopy\b|\bcopies\b"
+    r"|drawn|\(sample",
+    re.IGNORECASE,
+)
+SPLITS = re.compile(r"\b(TRAIN|TEST|TEST_SIMPLE)\b")
+WORDS = {
+    "title": "Do leaves tell the tree?",
+    "subject": "leaves",
+    "unit": "bush",
+    "units": "bushes",
+    "intended_use": "Trying out.",
+    "limits": ["Not for *mushrooms*."],
+}
+
+
+@pytest.fixture(scope="module")
+def leaves(tmp_path_factory):
+    root = tmp_path_factory.mktemp("leaves")
+    folds = ", ".join(f"fold-{fold}-1" for fold in range(1, 6))
+    write_study(
+        root,
+        some(2, f"[random-1, held-out-1, {folds}]").replace("sample", "leaves"),
+        classes=["ash", "birch", "cedar", "dogwood"],
+        source={"source": "folder", "reference": "leaves", "version": None},
+        own_test=False,
+        study=WORDS,
+        dataset={"source": "folder", "path": "leaves"},
+        backbone={"weights": "random"},
+    )
+    controls = {"random": control(0.97, 1.0), "held-out": control(0.60, 0.0, 3)}
+    write_json(root / "data/controls.json", controls | {"5 folds": control(0.9, 0.0)})
+    return root
+
+
+def shown(root, monkeypatch):
+    """Run the report; return all that it shows: its files, what it prints, texts in figures."""
+    texts = []
+
+    def save(figure, path):
+        texts.extend(text.get_text() for text in figure.findobj(Text))
+        path.touch()
+
+    monkeypatch.setattr(figures, "save", save)
+    status, printed = report_here(root)
+    assert status == 0, printed
+    names = ("study.md", "model_card.md", "summary.txt", "results.csv")
+    files = {name: (root / "reports" / name).read_text() for name in names}
+    return files | {"printed": printed, "figures": "\n".join(texts)}
+
+
+def test_the_words_are_those_of_the_profile(leaves, monkeypatch):
+    found = shown(leaves, monkeypatch)
+    for name, text in found.items():
+        assert not FOREIGN.findall(text), (name, FOREIGN.findall(text))
+        assert not SPLITS.findall(text), name
+    report, card = found["study.md"], found["model_card.md"]
+    assert report.startswith("# Do leaves tell the tree?\n")
+    headings = re.findall(r"^## (\d)\. (.*)", report, re.MULTILINE)
+    assert [int(number) for number, _ in headings] == list(range(1, 8))
+    assert headings[3][1] == "Reliability of the accuracies"
+    assert "Accuracy per bush [95 %]" in report and "All bushes" in report
+    assert "come from bushes that are also in train" in report
+    assert "the test set is cut off by bush" in report and "Possible label errors" in report
+    assert "bush" in found["figures"]
+    assert "- Not for &#42;mushrooms&#42;.\n" in card and "Trying out. The model always" in card
+    assert "images cut off by bush, none of them known to be from bushes that are" in card
+
+
+def test_without_words_it_says_groups_and_images(leaves, monkeypatch):
+    profile = leaves / "profiles/leaves.yaml"
+    before = profile.read_text()
+    change_profile(profile, {"study": None})
+    try:
+        found = shown(leaves, monkeypatch)
+    finally:
+        profile.write_text(before)
+    for name, text in found.items():
+        assert not FOREIGN.findall(text), (name, FOREIGN.findall(text))
+    assert found["study.md"].startswith("# ResNet50 fine-tuned on images\n")
+    assert "All groups" in found["study.md"] and "Comparison of fine" in found["model_card.md"]
