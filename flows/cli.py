@@ -22,22 +22,28 @@ app = typer.Typer(
 )
 
 
-def command(action: Callable[P, int | None]) -> Callable[P, None]:
+def command_anywhere(action: Callable[P, int | None]) -> Callable[P, None]:
     """Make `action` a command: its errors are one line, its result is the exit status."""
 
     @app.command()
     @functools.wraps(action)
-    def run_in_checkout(*args: P.args, **kwargs: P.kwargs) -> None:
-        raise typer.Exit(in_checkout(*args, **kwargs))
+    def run_command(*args: P.args, **kwargs: P.kwargs) -> None:
+        raise typer.Exit(entry_point(action)(*args, **kwargs))
 
-    @entry_point
+    return run_command
+
+
+def command(action: Callable[P, int | None]) -> Callable[P, None]:
+    """Make `action` a command that is run from the top folder of a checkout."""
+
+    @functools.wraps(action)
     def in_checkout(*args: P.args, **kwargs: P.kwargs) -> int | None:
         for name in ("dvc.yaml", "params.yaml"):
             if not Path(name).exists():
                 raise StudyError(f"{name} is missing: run from the top folder of a checkout")
         return action(*args, **kwargs)
 
-    return run_in_checkout
+    return command_anywhere(in_checkout)
 
 
 @command
@@ -115,6 +121,33 @@ def clean(
     from flows import clean
 
     clean.remove(yes)
+
+
+@command_anywhere
+def audit(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER|ZIP", help="Images in class folders, or a zip."),
+    ],
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Also write a page with the pictures here.")
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A profile whose dataset names splits, classes or groups, where the names of the"
+            " folders do not tell.",
+        ),
+    ] = None,
+) -> int:
+    """Find what a set of images can measure: copies, groups, odd files.
+
+    Exit status: 1 if the set's own test images have copies in training, 2 for bad input.
+    """
+    from hemotune.audit import command
+
+    return command.audit(path, html, profile)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import ENVIRONMENT, ROOT, python
 from tests.flows.toy import Toy, call, wait_for
 
-COMMANDS = ["run", "ui", "watch", "status", "clean"]
+IN_CHECKOUT = ["run", "ui", "watch", "status", "clean"]
+COMMANDS = [*IN_CHECKOUT, "audit"]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_help_needs_no_checkout_and_loads_neither_prefect_nor_dvc(elsewhere, com
         assert "..." not in output.partition("Commands:\n")[2]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", IN_CHECKOUT)
 def test_outside_a_checkout_a_command_is_one_line(elsewhere, command):
     assert elsewhere(command) == (
         1,
