@@ -2,9 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hemotune.settings.reading import BatchSize, Epochs, Rate, Section, Seed
+
+KINDS = ("imagenet", "pretrain", "random")
+SUFFIXES = (".weights.h5", ".keras")
+
+
+def refuse_unknown_weights(weights: str) -> str:
+    if weights not in KINDS and not weights.endswith(SUFFIXES):
+        raise ValueError(
+            f"should be {', '.join(KINDS)}, or the path of a file that ends in"
+            f" {' or '.join(SUFFIXES)}"
+        )
+    return weights
 
 
 class Pretrain(Section):
@@ -25,7 +37,9 @@ class Pretrain(Section):
 class Backbone(Section):
     """Initial weights of every backbone of the study."""
 
-    weights: Literal["imagenet", "pretrain", "random"]
+    # Or a file of one's own, with weights of the same backbone. Another content under the same name
+    # is not noticed: give it another name.
+    weights: Annotated[str, AfterValidator(refuse_unknown_weights)]
     file: str | None = None  # imagenet: a local weights file in place of the download
     seed: Seed = 1
     pretrain: Pretrain = Pretrain()

@@ -1,5 +1,7 @@
 """The initial weights of a backbone, as one versioned file. Loads Keras."""
 
+from pathlib import Path
+
 from hemotune import hardware
 from hemotune.paths import BACKBONES  # noqa: E402
 
@@ -16,7 +18,7 @@ from hemotune.settings.reading import read_profile  # noqa: E402
 from hemotune.training.fit import versions  # noqa: E402
 from hemotune.training.model import build_backbone  # noqa: E402
 from hemotune.training.records import Software  # noqa: E402
-from tasks.backbone.weights import Source, imagenet, pretrain  # noqa: E402
+from tasks.backbone.weights import Source, from_file, imagenet, pretrain  # noqa: E402
 
 
 def build(name: str) -> None:
@@ -35,6 +37,8 @@ def build(name: str) -> None:
             model, source = pretrain(name, size, backbone.pretrain, device.is_gpu)
         case "random":
             model, source = build_backbone(name, size), {"weights": "random", "seed": backbone.seed}
+        case file:
+            model, source = from_file(name, size, Path(file).expanduser())
     parameters = model.count_params()
     facts = {"backbone": name, "size": size, "parameters": parameters, **source}
     if backbone.weights == "pretrain":

@@ -1,10 +1,11 @@
-"""The initial weights of a backbone: ImageNet's, or pre-trained on drawn cells."""
+"""The initial weights of a backbone: ImageNet's, from a file, or pre-trained on drawn cells."""
 
 import hashlib
 import os
 import re
 import urllib.error
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -20,7 +21,7 @@ from hemotune.progress import Progress
 from hemotune.settings.backbone import Pretrain
 from hemotune.training.fit import Data, Plan, fit
 from hemotune.training.fused_adam import adam
-from hemotune.training.model import Design, assemble, build_backbone, constructor
+from hemotune.training.model import Design, assemble, build_backbone, constructor, layers_of
 
 TIMEOUT = 60  # seconds without a byte
 
@@ -140,6 +141,66 @@ def has_checksum(path: Path, checksum: str | None) -> bool:
     algorithm = "md5" if len(checksum) == 32 else "sha256"
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest() == checksum
+
+
+def from_file(name: str, size: int, path: Path) -> tuple[keras.Model, Source]:
+    """Return a backbone with the weights of a user's file, and their source.
+
+    Args:
+        path: a `.weights.h5` file of the backbone, or a `.keras` file of it or of a model that
+            contains it, such as data/models/KEY/model.keras.
+
+    Raises:
+        StudyError: there is no such file, it cannot be read, or it is of another backbone.
+    """
+    if not path.is_file():
+        raise StudyError(f"profile: backbone.weights: there is no file {path}; correct the path")
+    backbone = build_backbone(name, size)
+    try:
+        with warnings.catch_warnings():  # what is missing is an error here, below
+            warnings.simplefilter("ignore")
+            if path.suffix == ".keras":
+                copy_weights(keras.models.load_model(path, compile=False), backbone)
+            else:
+                load_weights(path, backbone)
+    # What Keras and HDF5 raise depends on where the file differs.
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StudyError(
+            f"{path}: does not hold weights of {name} ({reason[:200]}); name a file of {name} in"
+            " the profile under backbone.weights, or change backbones in params.yaml"
+        ) from None
+    return backbone, {"weights": str(path), "sha256": sha256_of(path)}
+
+
+def load_weights(path: Path, backbone: keras.Model) -> None:
+    """Load a `.weights.h5` file; Keras leaves a layer as it is where the file lacks it.
+
+    Raises:
+        ValueError: a layer is missing, or has weights of other shapes.
+    """
+    kernels = [weight for weight in backbone.weights if len(weight.shape) > 1]
+    for kernel in kernels:
+        kernel.assign(np.zeros(kernel.shape))
+    backbone.load_weights(path)
+    for kernel in kernels:
+        if not np.asarray(kernel).any():
+            raise ValueError(f"it has no {kernel.path}")
+
+
+def copy_weights(model: keras.Model, backbone: keras.Model) -> None:
+    """Give a backbone the weights of the layers of the same names, in a model or nested in it.
+
+    Raises:
+        ValueError: a layer is missing, or has weights of other shapes.
+    """
+    found = {layer.name: layer for layer in layers_of(model)}
+    for layer in backbone.layers:
+        if not layer.weights:
+            continue
+        if layer.name not in found:
+            raise ValueError(f"it has no layer {layer.name}")
+        layer.set_weights(found[layer.name].get_weights())
 
 
 def pretrain(

@@ -609,6 +609,29 @@ def test_a_local_weights_file_must_be_the_real_one(tmp_path):
         weights.imagenet("ResNet50", 32, str(tmp_path / "resnet.h5"))
 
 
+def test_weights_of_a_users_own_file(tmp_path):
+    """The backbone alone, as Keras saves weights and models, and nested in a model of ours."""
+    backbone = model.build_backbone("MobileNet", 32)
+    backbone.save_weights(tmp_path / "mine.weights.h5")
+    backbone.save(tmp_path / "backbone.keras")
+    design = model.Design("MobileNet", 32, classes=3, layers=1, units=4)
+    model.assemble(backbone, design).save(tmp_path / "whole.keras")
+    for name in ("mine.weights.h5", "backbone.keras", "whole.keras"):
+        loaded, source = weights.from_file("MobileNet", 48, tmp_path / name)
+        assert source["weights"] == str(tmp_path / name) and len(source["sha256"]) == 64
+        for ours, theirs in zip(loaded.get_weights(), backbone.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+    (tmp_path / "text.weights.h5").write_text("no weights")
+    (tmp_path / "text.keras").write_text("no model")
+    for name in ("mine.weights.h5", "backbone.keras", "text.weights.h5", "text.keras"):
+        with pytest.raises(StudyError, match=f"{name}: does not hold weights of VGG16") as refusal:
+            weights.from_file("VGG16", 32, tmp_path / name)
+        assert "\n" not in str(refusal.value)
+    with pytest.raises(StudyError, match="there is no file .*none.keras; correct the path"):
+        weights.from_file("MobileNet", 32, tmp_path / "none.keras")
+
+
 def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypatch):
     """Saved after training, it loads without this project's optimizer and with the same weights."""
     monkeypatch.chdir(tmp_path)
