@@ -47,6 +47,38 @@ def command(action: Callable[P, int | None]) -> Callable[P, None]:
 
 
 @command
+def init(
+    path: Annotated[
+        str, typer.Argument(metavar="FOLDER|ZIP", help="Images in class folders, or a zip.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the profile; default: the folder's.")
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN|CSV",
+            help="Which images come from one patient, slide or the like: a pattern such as"
+            " '{group}_*.png' or 'CLASS/{group}/*', or a table with the columns path and group.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="What the network begins with: random, imagenet (Keras downloads them), or a"
+            " .weights.h5 or .keras file.",
+        ),
+    ] = "random",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Write settings for a study of one's own images."""
+    from hemotune.starting import command  # neither Prefect nor DVC: seconds less
+
+    command.init(path, name, groups, weights, force)
+
+
+@command
 def run(
     slots: Annotated[
         str,
