@@ -37,7 +37,7 @@ LAYOUTS = """supported layouts, below any number of wrapping folders:
          CLASS/images            plain class folders, side by side
          CLASS/GROUP/images      a folder for each patient, slide or the like, also below SPLIT; if
                                  classes have groups of the same name, list dataset.classes
-         JPEGImages/images       photographs, beside one of these (Kaggle's blood-cells)
+         JPEGImages/images       the photographs of which the images are copies, beside one of these
        a folder of images without a class is left out by dataset.unlabelled: [FOLDER]"""
 
 

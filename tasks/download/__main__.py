@@ -53,10 +53,8 @@ def main(*arguments: str) -> None:
     left_out = f", ignored {fetched.ignored.total()} ({kinds})" if kinds else ""
     if contents.groups:
         print(f"{contents.groups} groups are given")
-    print(
-        f"{RAW}: {contents.images} images and {contents.photographs} photographs from "
-        f"{fetched.reference}{left_out}"
-    )
+    photographs = f" and {contents.photographs} photographs" if contents.photographs else ""
+    print(f"{RAW}: {contents.images} images{photographs} from {fetched.reference}{left_out}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def initial_weights(backbone: Backbone) -> str:
     """Return with what weights the backbone of each row begins."""
     if backbone.weights == "pretrain":
         return f"pre-trained on {backbone.pretrain.images:,} freshly drawn cells"
-    return WEIGHTS.get(backbone.weights) or escaped(backbone.weights)
+    return WEIGHTS.get(backbone.weights) or f"from {code(backbone.weights)}"
 
 
 def table_head(summaries: Iterable[Experiment]) -> list[str]:

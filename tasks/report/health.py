@@ -81,8 +81,8 @@ def rules_of(bounds: Unsound) -> list[str]:
         "averages: BatchNormalization's averages from other training images change validation by "
         f"more than {points_of(bounds.averages)} and two paired standard errors, either way;",
         f"below the median: validation of the delivered epoch lies more than "
-        f"{bounds.below_median:g} paired standard errors below the median of the last five epochs, "
-        f"of which there must be {FEWEST_EPOCHS};",
+        f"{bounds.below_median:g} paired standard errors below the median of the last five epochs "
+        f"(judged from {FEWEST_EPOCHS} epochs on);",
         f"below the fit: training images are recognised more than "
         f"{points_of(bounds.below_fit)} worse without dropout than the fit reported with it;",
         "at chance: validation is not two standard errors above always predicting its most "

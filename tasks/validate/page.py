@@ -96,10 +96,16 @@ def write_page(path: Path, result: Result, tables: Tables, pixels: Pixels) -> No
 
 
 def class_counts(tables: Tables) -> list[tuple[str, int]]:
-    """Return pairs of 'SPLIT CLASS' and the number of its readable images."""
+    """Return pairs of 'SPLIT CLASS' and the number of its readable images; of 'CLASS' where there
+    is one split alone.
+    """
     counts = tables.decoded.groupby(["split", "class"]).size().to_dict()
     places = zip(tables.folders["split"], tables.folders["class"], strict=True)
-    return [(f"{split} {name}", counts.get((split, name), 0)) for split, name in places]
+    alone = tables.folders["split"].nunique() == 1
+    return [
+        (name if alone else f"{split} {name}", counts.get((split, name), 0))
+        for split, name in places
+    ]
 
 
 def size_counts(decoded: pd.DataFrame) -> list[tuple[str, int]]:

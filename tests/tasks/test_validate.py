@@ -21,6 +21,7 @@ from tasks.validate.rules import rules_for
 from tasks.validate.summary import describe_broken_rules
 from tasks.validate.tables import common_size, tables_of
 from tests.conftest import ROOT, python
+from tests.tasks.neutral import foreign
 from tests.tasks.pictures import fill, picture, save, take
 
 
@@ -63,8 +64,13 @@ def test_different_sizes_and_other_modes_where_the_profile_allows_them(tmp_path)
     fill(tmp_path / "images", {"ALL/A": 10, "ALL/B": 10})
     save(tmp_path / "images", "ALL/A/large.png", picture(50, (300, 200)))
     save(tmp_path / "images", "ALL/B/grey.png", picture(51).convert("L"))
-    result, rules, _ = judged(tmp_path / "images", tmp_path)
+    result, rules, tables = judged(tmp_path / "images", tmp_path)
     assert result.verdict == "failed"
+    # The page of any images: nothing that is about blood, and no splits where there are none.
+    write_page(tmp_path / "index.html", result, tables, np.load(tmp_path / "images.npy"))
+    text = re.sub('data:[^"]*', "", (tmp_path / "index.html").read_text())
+    assert not foreign(text + describe_broken_rules(result, "error")), foreign(text)
+    assert "22 images, 2 classes." in text
     assert rules["size"].offenders == ["ALL/A/large.png"] and rules["size"].details == ["300x200"]
     assert rules["mode"].offenders == ["ALL/B/grey.png"]
     result, _, _ = judged(tmp_path / "images", tmp_path, size="off", allowed_modes=["RGB", "L"])

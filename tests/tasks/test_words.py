@@ -14,14 +14,8 @@ from tests.tasks.made_up_study import (
     write_json,
     write_study,
 )
+from tests.tasks.neutral import foreign
 
-# What only the study of blood cells, or one with an original, may say.
-FOREIGN = re.compile(
-    r"blood|\bcells?\b|smear|kaggle|photograph|stain|diagnos|\boriginal\b|notebook|\bcopy\b|\bcopies\b"
-    r"|drawn|\(sample",
-    re.IGNORECASE,
-)
-SPLITS = re.compile(r"\b(TRAIN|TEST|TEST_SIMPLE)\b")
 WORDS = {
     "title": "Do leaves tell the tree?",
     "subject": "leaves",
@@ -70,8 +64,7 @@ def shown(root, monkeypatch):
 def test_the_words_are_those_of_the_profile(leaves, monkeypatch):
     found = shown(leaves, monkeypatch)
     for name, text in found.items():
-        assert not FOREIGN.findall(text), (name, FOREIGN.findall(text))
-        assert not SPLITS.findall(text), name
+        assert not foreign(text), (name, foreign(text))
     report, card = found["study.md"], found["model_card.md"]
     assert report.startswith("# Do leaves tell the tree?\n")
     headings = re.findall(r"^## (\d)\. (.*)", report, re.MULTILINE)
@@ -94,6 +87,6 @@ def test_without_words_it_says_groups_and_images(leaves, monkeypatch):
     finally:
         profile.write_text(before)
     for name, text in found.items():
-        assert not FOREIGN.findall(text), (name, FOREIGN.findall(text))
+        assert not foreign(text), (name, foreign(text))
     assert found["study.md"].startswith("# ResNet50 fine-tuned on images\n")
     assert "All groups" in found["study.md"] and "Comparison of fine" in found["model_card.md"]
