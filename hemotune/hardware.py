@@ -5,6 +5,7 @@ it is imported.
 """
 
 import contextlib
+import gc
 import os
 import platform
 import sys
@@ -78,7 +79,8 @@ def quick_import() -> Iterator[None]:
     """Import Keras within this block without a log and without the libraries that it only wraps.
 
     scikit-learn and matplotlib would take a quarter of the 20 s that the import of Keras takes on a
-    slow CPU, in every fine-tune.
+    slow CPU, in every fine-tune. Nothing that an import makes is garbage: to search half a million
+    objects for it, again and again, would take a fifth of the rest.
     """
     wrapped = {"sklearn", "matplotlib", "jax"} - {os.environ.get("KERAS_BACKEND")}
     unused = [name for name in wrapped if name not in sys.modules]
@@ -86,11 +88,24 @@ def quick_import() -> Iterator[None]:
         # Makes an import of it fail; Keras then does without.
         sys.modules[name] = None  # type: ignore[assignment]  # documented, but not in typeshed
     try:
-        with without_native_log(), keras_defaults():
+        with without_native_log(), keras_defaults(), no_search_for_garbage():
             yield
     finally:
         for name in unused:
             del sys.modules[name]
+
+
+@contextlib.contextmanager
+def no_search_for_garbage() -> Iterator[None]:
+    """Keep Python from searching what is made within this block, now and later, for garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def read_cpu() -> Cpu:

@@ -25,7 +25,7 @@ from hemotune.training.inputs import (
     with_augmentation,
 )
 from hemotune.training.model import layers_of
-from hemotune.training.observer import Observer, score
+from hemotune.training.observer import Observer, Seen, score
 from hemotune.training.records import Averages, Epoch
 from hemotune.training.resume import Course
 
@@ -75,6 +75,8 @@ class Fit:
     course: Course
     # The averages that were recomputed, by epoch and draw: each once, for they take seconds.
     recomputed: dict[tuple[int, int], list[Floats]] = field(default_factory=dict)
+    # The validation images after the last epoch that was fitted here, by its number.
+    seen: dict[int, Seen] = field(default_factory=dict)
 
     def recompute(self, epoch: int, draw: int = 1) -> None:
         """Set the averages of BatchNormalization to those of training images.
@@ -186,6 +188,8 @@ def fit_epoch(begun: Fit, number: int, progress: Progress) -> Epoch:
         images_per_second=len(batches) * plan.batch_size / trained,
     )
     begun.course.add(epoch, seen.predicted, begun.network)
+    begun.seen.clear()
+    begun.seen[number] = seen
     return epoch
 
 

@@ -26,6 +26,7 @@ class Delivered:
 
     epoch: Epoch
     health: Health
+    validation: Seen
     other_averages: Integers  # class of each validation image with other averages: (n,)
 
 
@@ -61,7 +62,11 @@ def deliver(fit: Fit, keep: Keep) -> Delivered:
         }.items()
     ]
     load(fit, delivered, given)
-    other = seen[delivered.epoch.epoch] if given == "as_trained" else see_again(fit, delivered)
+    only = not averages.normalizations(fit.network)
+    other = (
+        seen[delivered.epoch.epoch] if given == "as_trained" or only else see_again(fit, delivered)
+    )
+    validation = fit.seen.get(delivered.epoch.epoch) or fit.observer.see(fit.data.validation)
     train = fit.observer.see(fit.data.train)
     health = Health(
         hidden=[
@@ -75,7 +80,7 @@ def deliver(fit: Fit, keep: Keep) -> Delivered:
         last_epochs=[epoch.validation_accuracy for epoch in fit.course.history[-LAST_EPOCHS:]],
         other_averages=scores_of(other, fit.data, fit.data.validation),
     )
-    return Delivered(delivered.epoch, health, other.predicted)
+    return Delivered(delivered.epoch, health, validation, other.predicted)
 
 
 def dead_units(activations: Floats) -> int:
@@ -85,6 +90,8 @@ def dead_units(activations: Floats) -> int:
 
 def see_otherwise(fit: Fit, snapshot: Snapshot) -> Seen:
     """Show the validation images to a snapshot with the averages that are not delivered."""
+    if not averages.normalizations(fit.network) and snapshot.epoch.epoch in fit.seen:
+        return fit.seen[snapshot.epoch.epoch]  # frozen ones, or none: there are no others
     load(fit, snapshot, OTHER[fit.plan.averages])
     return fit.observer.see(fit.data.validation)
 

@@ -34,7 +34,7 @@ from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam, warming_up  # noqa: E402
 from hemotune.training.inputs import Integers  # noqa: E402
 from hemotune.training.model import Design, assemble, build_backbone, layers_of  # noqa: E402
-from hemotune.training.observer import Observer, score  # noqa: E402
+from hemotune.training.observer import Observer, Seen, score  # noqa: E402
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
 from hemotune.training.resume import LAST_EPOCHS  # noqa: E402
 from tasks.finetune.delivery import Delivered, deliver  # noqa: E402
@@ -89,10 +89,13 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
     freeze_layers(model, cells.data, run)
     done = train(model, cells.data, run, device)
     delivered, observer = deliver(done, training.keep), done.observer
+    validation = delivered.validation
     if device.precision != "float32":
         model = in_float32(model, design)
         observer = Observer.of(model, cells.data.images)
-    predictions, scores = evaluate(observer, cells)
+        validation = observer.see(cells.data.validation)
+    seen = {"validation": validation, "test": observer.see(cells.test)}
+    predictions, scores = evaluate(seen, cells)
     predictions = add_validation_columns(predictions, done, delivered, cells.classes)
     with new_folder(MODELS / run.key) as folder:
         save_model(folder, model, cells.classes)
@@ -177,8 +180,8 @@ def in_float32(trained: keras.Model, design: Design) -> keras.Model:
     return model
 
 
-def evaluate(observer: Observer, cells: Cells) -> tuple[pd.DataFrame, dict[str, Scores]]:
-    """Predict the validation and test images.
+def evaluate(seen: dict[str, Seen], cells: Cells) -> tuple[pd.DataFrame, dict[str, Scores]]:
+    """Score what was seen of the validation and test images.
 
     Returns:
         DataFrame of path, split, truth and probability_CLASS for each class; the scores of
@@ -187,7 +190,7 @@ def evaluate(observer: Observer, cells: Cells) -> tuple[pd.DataFrame, dict[str, 
     scores, frames = {}, []
     labels, classes = cells.data.labels, np.array(cells.classes, object)
     for part, rows in {"validation": cells.data.validation, "test": cells.test}.items():
-        probabilities = observer.see(rows).probabilities
+        probabilities = seen[part].probabilities
         loss, accuracy = score(probabilities, labels[rows])
         scores[part] = Scores(loss=loss, accuracy=accuracy, images=len(rows))
         columns = {"path": cells.paths[rows], "split": part, "truth": classes[labels[rows]]}

@@ -401,15 +401,24 @@ def nested_model():
         ("none", True, {"conv_1", "conv_2", "classes"}),
     ],
 )
-def test_frozen_layers_keep_their_weights(data, up_to, batch_norm, changed):
-    network = nested_model()
+def test_frozen_layers_keep_their_weights(data, monkeypatch, up_to, batch_norm, changed):
+    network, shown, see = nested_model(), [], observer.Observer.see
+    monkeypatch.setattr(
+        observer.Observer, "see", lambda self, rows: shown.append(len(rows)) or see(self, rows)
+    )
     before = {
         layer.name: [np.array(value) for value in layer.get_weights()]
         for layer in training.layers_of(network)
     }
     model.freeze(network, up_to, batch_norm)
     done = fit(data, network=network, averages="recomputed")
-    deliver(done, "last")
+    delivered = deliver(done, "last")
+    # The validation images after each of two epochs, and by other averages where there are others
+    assert done.course.best is done.course.history[-1]
+    assert shown == [20, 20, *[20] * (2 if changed & {"bn_1", "bn_2"} else 0), 60]
+    np.testing.assert_array_equal(
+        delivered.validation.probabilities, see(done.observer, np.arange(60, 80)).probabilities
+    )
     after = {layer.name: layer.get_weights() for layer in training.layers_of(network)}
     assert changed == {
         name
