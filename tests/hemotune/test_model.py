@@ -1,9 +1,12 @@
 """The network, its optimizer, its data and its initial weights, in a process with TensorFlow."""
 
+import ctypes
 import hashlib
 import http.server
 import json
+import platform
 import re
+import resource
 import threading
 
 import h5py
@@ -517,6 +520,23 @@ def test_a_gpu_that_jax_does_not_see_is_an_error(monkeypatch):
     )
     with pytest.raises(StudyError, match=re.escape(expected)):
         gpu_names()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc")
+def test_freed_memory_is_taken_again_without_the_kernel():
+    libc, size = ctypes.CDLL(None), 64 << 20
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes, page = [ctypes.c_void_p], resource.getpagesize()
+
+    def pages_from_the_kernel():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = libc.malloc(size)
+        ctypes.memset(block, 1, size)
+        libc.free(block)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    pages_from_the_kernel()
+    assert pages_from_the_kernel() < size / page / 10
 
 
 def test_precision_follows_the_hardware():
