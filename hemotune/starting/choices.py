@@ -18,14 +18,19 @@ BACKBONE = "MobileNet"
 # Rows of the study: name, settings, and what the row is for
 EXPERIMENTS = [
     ("base", "{layers: 1, units: 64, learning_rate: 1.0e-3}", "the others differ from it"),
-    ("higher_rate", "{layers: 1, units: 64, learning_rate: 3.0e-3}", "is a faster rate better?"),
+    (
+        "turned",
+        "{layers: 1, units: 64, learning_rate: 1.0e-3, augmentation: turns}",
+        "do images laid in all eight ways help?",
+    ),
     ("deeper", "{layers: 2, units: 64, learning_rate: 1.0e-3}", "does one more layer help?"),
 ]
-# Steps of a training from random weights, from which it is well above chance; from others' weights
-STEPS, FEWER_STEPS = 1500, 500
-EPOCHS = (5, 100)
-BATCH = 32
-BUDGET = 1800.0  # seconds for all trainings, beyond which images are made smaller
+# Steps after which a training from random weights is well above chance, and one from other weights
+STEPS, FEWER_STEPS = 300, 150
+EPOCHS = (5, 60)  # fewest and most
+# Few images are laid in smaller batches: more steps of the same cost
+BATCH, SMALL_BATCH, FEW_IMAGES = 32, 16, 1000
+BUDGET = 900.0  # seconds for all trainings, beyond which images are made smaller
 LEAST_STRETCH = 1.2  # longer side / shorter side from which images are padded, not squeezed
 IMBALANCE = 3.0
 SMALLEST_CLASS = 10
@@ -40,6 +45,7 @@ class Choices:
     size: int
     fit: str
     epochs: int
+    batch_size: int
     minutes: int  # that all trainings take, roughly
     machine: str
     training: str  # the entry of `trainings`
@@ -51,8 +57,9 @@ class Choices:
 def choose(survey: Survey, machine: Machine, name: str, weights: str) -> Choices:
     """Return settings with which the study runs as it is."""
     images = train_images(survey)
+    batch = BATCH if images >= FEW_IMAGES else SMALL_BATCH
     steps = STEPS if weights == "random" else FEWER_STEPS
-    epochs = min(max(math.ceil(steps * BATCH / images), EPOCHS[0]), EPOCHS[1])
+    epochs = min(max(math.ceil(steps * batch / images), EPOCHS[0]), EPOCHS[1])
     size = largest_size(survey, machine, images * epochs * len(EXPERIMENTS))
     training, why = protocol(survey)
     counts = survey.classes.values()
@@ -62,6 +69,7 @@ def choose(survey: Survey, machine: Machine, name: str, weights: str) -> Choices
         size=size,
         fit="pad" if stretch(survey) >= LEAST_STRETCH else "squeeze",
         epochs=epochs,
+        batch_size=batch,
         minutes=max(1, round(images * epochs * len(EXPERIMENTS) / machine.rate_at(size) / 60)),
         machine=machine.name,
         training=training,

@@ -13,8 +13,8 @@ from hemotune.progress import cores
 
 # Of one image's training step: 3 times the 1.14 GFLOP of a prediction at 224 px
 GIGAFLOP = 3 * 1.14
-EFFICIENCY = 0.05  # of what a product of matrices reaches: depthwise convolutions wait for memory
-OVERHEAD = 0.004  # seconds of an image, whatever its size
+EFFICIENCY = 0.2  # of what a product of matrices reaches: depthwise convolutions wait for memory
+OVERHEAD = 0.002  # seconds of an image, whatever its size
 GPU_RATE = 4000.0  # images/s at 64 px, of any GPU: input and small kernels are the limit
 
 
