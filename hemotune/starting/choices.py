@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hemotune.errors import StudyError
 from hemotune.starting.machine import Machine
-from hemotune.starting.survey import FEWEST_GROUPS, Survey
+from hemotune.starting.survey import FEWEST_GROUPS, SMALLEST_CLASS, Survey
 
 SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 BACKBONE = "MobileNet"
@@ -33,7 +33,6 @@ BATCH, SMALL_BATCH, FEW_IMAGES = 32, 16, 1000
 BUDGET = 900.0  # seconds for all trainings, beyond which images are made smaller
 LEAST_STRETCH = 1.2  # longer side / shorter side from which images are padded, not squeezed
 IMBALANCE = 3.0
-SMALLEST_CLASS = 10
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def severities(survey: Survey) -> dict[str, tuple[str, str]]:
         first = broken.iloc[0]
         found["unreadable"] = (
             "warning",
-            f"{len(broken):,} cannot be read and are left out; the first is {first['path']}:"
+            f"{len(broken):,} cannot be read and are left out; the first is {first['name']}:"
             f" {first['error']}",
         )
     if len(survey.sizes()) > 1:

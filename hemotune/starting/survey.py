@@ -23,6 +23,7 @@ SIZE = 32  # px, of the pixels that are decoded here and thrown away
 # What separates a group from the rest of a file's name
 SEPARATORS = ("_", "-", " ", ".")
 PART_OF = {folder: part for part, folder in PARTS.items()}
+FEWEST_IMAGES, SMALLEST_CLASS = 3, 10  # of a class: for each part of a split one; usually
 FEWEST_GROUPS = 3  # of each class, to train on, to validate on and to test on
 
 
@@ -34,7 +35,8 @@ class Survey:
         path: of the images, as the user wrote it.
         is_zip: else a folder.
         selection: how the source has to be read.
-        inventory: of all images, see hemotune.inventory; `split` is ALL where there is none.
+        inventory: of all images, see hemotune.inventory, and `name`, the path in the source. The
+            split is ALL where there is none.
         groups: of each image by its path in the inventory; {} where none are given.
         groups_are_folders: whether folders below the classes give them.
     """
@@ -70,10 +72,10 @@ class Survey:
         return dict(Counter(self.readable["mode"].tolist()).most_common())
 
     def copies_across(self) -> list[str]:
-        """Return the images whose bytes are also in another split or class."""
+        """Return the names of images whose bytes are also in another split or class."""
         rows = self.readable.reset_index(drop=True)
         across = same_bytes(rows).across
-        return [path for path, other in zip(rows["path"], across, strict=True) if other]
+        return [name for name, other in zip(rows["name"], across, strict=True) if other]
 
     def split_groups(self) -> list[str]:
         """Return the given groups that are in two given splits, sorted."""
@@ -107,6 +109,7 @@ def look(path: str, groups: Groups) -> Survey:
     with opened(place, selection) as source, TemporaryDirectory() as folder:
         paths, _ = list_images(source.images)
         inventory = take_inventory(source.images, paths, SIZE, Path(folder) / "images.npy")
+        inventory["name"] = inventory["path"].map(source.names)
     found = Survey(
         path=path,
         is_zip=not place.is_dir(),
@@ -115,18 +118,35 @@ def look(path: str, groups: Groups) -> Survey:
         groups=dict(source.groups),
         groups_are_folders=bool(source.groups) and not (groups.file or groups.pattern),
     )
-    if found.readable.empty:
-        first = inventory.iloc[0]
-        raise StudyError(
-            f"{path}: none of {len(inventory):,} images can be read:"
-            f" {source.names[first['path']]} {first['error']}; replace them"
-        )
-    if len(found.classes) < 2:
-        raise StudyError(
-            f"{path}: holds one class only, {next(iter(found.classes))}; name the folder that holds"
-            " a folder for each class"
-        )
+    refuse_too_few(found)
     return found
+
+
+def refuse_too_few(survey: Survey) -> None:
+    """Check that there are two classes or more, each with images for every part of a split.
+
+    Raises:
+        StudyError: there are not.
+    """
+    path, inventory = survey.path, survey.inventory
+    broken = inventory[~inventory["readable"]]
+    if survey.readable.empty:
+        name, error = broken.iloc[0][["name", "error"]]
+        raise StudyError(
+            f"{path}: none of {len(inventory):,} images can be read: {name} {error}; replace them"
+        )
+    if len(survey.classes) < 2 and inventory["class"].nunique() < 2:
+        raise StudyError(
+            f"{path}: holds one class only, {inventory['class'].iloc[0]}; name the folder that"
+            " holds a folder for each class"
+        )
+    for name in sorted(inventory["class"].unique()):
+        if (count := survey.classes.get(name, 0)) < FEWEST_IMAGES:
+            raise StudyError(
+                f"{path}: class {name} has {count} images that can be read; a study needs"
+                f" {FEWEST_IMAGES} of each class, better {SMALLEST_CLASS}: add images, or move the"
+                " folder away"
+            )
 
 
 def selection_for(path: Path, groups: Groups) -> Selection:

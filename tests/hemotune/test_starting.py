@@ -5,6 +5,7 @@ import shutil
 import zipfile
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -63,10 +64,17 @@ def test_patients_in_file_names_and_images_of_all_kinds(init, workspace, capfd):
             save(workspace / "mine", f"{place}_0.png", picture(seed, (60, 30)))
             save(workspace / "mine", f"{place}_1.png", picture(seed + 50, (40, 40)).convert("L"))
     (workspace / "mine/cat/c0_9.png").write_text("no image")
+    save(workspace / "mine", "cat/c1_9.png", Image.new("RGB", (1, 1)))
+    moving = [Image.new("P", (20, 20), colour) for colour in (0, 9)]
+    moving[0].save(workspace / "mine/cat/c2_9.png", "GIF", save_all=True, append_images=moving[1:])
     shutil.copy(workspace / "mine/cat/c0_0.png", workspace / "mine/no/n0_9.png")
     status, output, errors = init("mine", "--groups", "{group}_*.png", "--force")
     assert status == 0, errors
-    assert "37 images of 3 classes" in output and "groups: 18" in output
+    assert (
+        "38 images of 3 classes" in output
+        and "2 cannot be read" in output
+        and "groups: 18" in output
+    )
 
     params, profile = read_params("", Params), read(workspace / "profiles/mine.yaml", "", Profile)
     assert params.profile == "mine" and params.trainings == ["held-out-1"]
@@ -141,6 +149,7 @@ BAD = {
     "an empty folder": ("empty", (), "empty: no usable image (found: no files)"),
     "one class": ("one", (), "one: holds one class only, A; name the folder that holds"),
     "texts": ("texts", (), "texts: none of 2 images can be read: A/1.png is not a JPEG, PNG"),
+    "two images": ("few", (), "few: class B has 2 images that can be read; a study needs 3 of"),
     "no zip": ("texts/A/1.png", (), "texts/A/1.png: is not a zip but"),
     "a pattern for nothing": ("two", ("--groups", "{group}+*"), "{group}+* matches no image"),
     "no pattern": ("two", ("--groups", "p_*"), "--groups: a pattern contains {group} once"),
@@ -155,7 +164,8 @@ BAD = {
 def test_bad_input_is_one_line_and_nothing_is_written(init, workspace, case):
     (workspace / "empty").mkdir()
     fill(workspace / "one", {"A": 2})
-    fill(workspace / "two", {"A": 1, "B": 1})
+    fill(workspace / "two", {"A": 3, "B": 3})
+    fill(workspace / "few", {"A": 3, "B": 2})
     for name in "AB":
         (workspace / "texts" / name).mkdir(parents=True)
         (workspace / "texts" / name / "1.png").write_text("a text")
