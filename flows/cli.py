@@ -4,6 +4,7 @@ Each command imports its module itself: Prefect and DVC load in seconds, which h
 """
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -78,6 +79,13 @@ def init(
     command.init(path, name, groups, weights, force)
 
 
+def check_per_gpu(text: str) -> str:
+    """Return the value of --per-gpu if it is `auto` or a number from 1."""
+    if text != "auto" and not re.fullmatch("[1-9][0-9]*", text):
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1")
+    return text
+
+
 @command
 def run(
     slots: Annotated[
@@ -89,8 +97,13 @@ def run(
         ),
     ] = "auto",
     per_gpu: Annotated[
-        int, typer.Option(min=1, metavar="N", help="How many fine-tunes share each device.")
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="N",
+            callback=check_per_gpu,
+            help="How many fine-tunes share each device. auto: as many as a GPU's memory holds.",
+        ),
+    ] = "auto",
     force: Annotated[
         str,
         typer.Option(
@@ -107,7 +120,8 @@ def run(
     """Run the stages of dvc.yaml that have changed, in parallel."""
     from flows import study
 
-    return study.run(slots, per_gpu, [name for name in force.split(",") if name], dask)
+    names = [name for name in force.split(",") if name]
+    return study.run(slots, "auto" if per_gpu == "auto" else int(per_gpu), names, dask)
 
 
 @command
@@ -153,6 +167,14 @@ def clean(
     from flows import clean
 
     clean.remove(yes)
+
+
+@command
+def doctor() -> int:
+    """Show what a run finds on this machine, and what is wrong with it."""
+    from flows import doctor
+
+    return doctor.examine()
 
 
 @command_anywhere

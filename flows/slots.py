@@ -6,7 +6,7 @@ A stage sees its own slot's device and no other.
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ DEVICE = rf"(?:{CPU}|{GPU_ID})"
 Slots = Annotated[
     str, Field(pattern=rf"^(auto|{DEVICE}( *, *{DEVICE})*)$", examples=["auto", "0,1", "cpu,cpu"])
 ]
-PerGpu = Annotated[int, Field(ge=1)]
+PerGpu = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 def find_devices(slots: str, warn: Callable[[str], None] = print) -> list[str]:

@@ -22,7 +22,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
 
-from flows import cluster, launcher, repository, runs, server, source
+from flows import cluster, gpu_sharing, launcher, mps, repository, runs, server, source
 from flows import slots as slot_list
 from flows.dag import Stage
 from flows.lock import AnotherStudy, sole_study
@@ -41,7 +41,7 @@ Future = PrefectFuture[Any]
 @flow(name="study", log_prints=False)
 def study(
     slots: slot_list.Slots = "auto",
-    per_gpu: slot_list.PerGpu = 1,
+    per_gpu: slot_list.PerGpu = "auto",
     force: list[str] | None = None,
     dask: str | None = None,
 ) -> State[Any]:  # Any: Prefect's own
@@ -51,7 +51,8 @@ def study(
         slots: where stages with `gpu: true` run, one on each: device ids separated by commas, such
             as `0,1` for two GPUs or `cpu,cpu` for two stages at a time on the CPU. `auto`: all
             GPUs, or `cpu,cpu` if there are none.
-        per_gpu: how many stages share each device, 1 or more.
+        per_gpu: how many stages share each device, 1 or more. `auto`: as many as the memory of the
+            GPU holds.
         force: stages to run even if nothing has changed.
         dask: address of a Dask scheduler on whose workers the stages with `gpu: true` run.
     """
@@ -65,7 +66,7 @@ def study(
 
 
 def run_alone(
-    lock: int, slots: str, per_gpu: int, force: list[str], dask: str | None
+    lock: int, slots: str, per_gpu: slot_list.PerGpu, force: list[str], dask: str | None
 ) -> State[Any]:  # Any: Prefect's own
     """Run the study of this checkout, whose lock (a file descriptor) the caller holds.
 
@@ -74,21 +75,27 @@ def run_alone(
             Dask scheduler answers at `dask`.
     """
     log, own, order = get_run_logger(), launcher.start(keep=[lock]), []
+    at_last = contextlib.ExitStack()
     try:
         dag = own.call(repository.inspect, on_line=log.info)
         order = dag.lock_order()
         refuse_unknown(force, dag.stages)
-        slot_names = slot_list.name_slots(slot_list.find_devices(slots, log.warning), per_gpu)
+        devices = slot_list.find_devices(slots, log.warning)
+        slot_names = slot_list.name_slots(
+            devices, gpu_sharing.per_device(per_gpu, devices, log.info)
+        )
+        service = at_last.enter_context(mps.running(slot_names, log))
         show(dag.stages, {})
         for line in filter(None, map(source.last_query, dag.stages)):
             log.info("%s", line)
         with cluster.connect(dask, dag.remote) if dask else contextlib.nullcontext() as workers:
-            states = run_all(dag.stages, slot_names, force, workers)
+            states = run_all(dag.stages, slot_names, force, workers, service)
         show(dag.stages, states)
         return conclude(states)
     finally:
         # However the study ends, also when it is cancelled from the page: no stage may outlive it.
         own.stop()
+        at_last.close()
         repository.order_lock(order)
 
 
@@ -105,7 +112,11 @@ def refuse_unknown(force: list[str], stages: list[Stage]) -> None:
 
 
 def run_all(
-    stages: list[Stage], slots: list[str], force: list[str], workers: cluster.Workers | None
+    stages: list[Stage],
+    slots: list[str],
+    force: list[str],
+    workers: cluster.Workers | None,
+    service: dict[str, str],
 ) -> States:
     """Run each stage as soon as its upstream stages have ended and, if it needs a slot, one is
     free.
@@ -115,6 +126,7 @@ def run_all(
         slots: names of all slots of this machine.
         force: names of stages to run even if nothing has changed.
         workers: of a cluster, on which stages that need a slot run instead.
+        service: variables of the service by which stages share a GPU.
     """
     run, states, taken = folder_of_run(), States(), dict[str, str | None]()
     free, ended = collections.deque(slots), queue.SimpleQueue[Future]()
@@ -133,7 +145,8 @@ def run_all(
             else:
                 slot = taken[stage.name] = free.popleft() if needs_slot else None
                 beside = slots if has_rivals(stage, stages) else slots[:1]
-                place = Place(run, slot_list.variables(slot, beside), slot)
+                variables = slot_list.variables(slot, beside) | (service if slot else {})
+                place = Place(run, variables, slot)
                 # Prefect's own rule would name failed upstream stages by the ids of their runs.
                 after = [
                     allow_failure(futures[name])
@@ -269,7 +282,7 @@ def conclude(states: States) -> State[Any]:  # Any: Prefect's own
     return Completed(message=f"all {len(states)} stages: {counts}")
 
 
-def run(slots: str, per_gpu: int, force: list[str], dask: str | None) -> int:
+def run(slots: str, per_gpu: slot_list.PerGpu, force: list[str], dask: str | None) -> int:
     """Run a study from the command line, with a server if there is none, and print its summary.
 
     Returns:

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ENVIRONMENT, ROOT, python
 from tests.flows.toy import Toy, call, wait_for
 
-IN_CHECKOUT = ["run", "ui", "watch", "status", "clean"]
+IN_CHECKOUT = ["run", "ui", "watch", "status", "clean", "doctor"]
 COMMANDS = ["init", *IN_CHECKOUT, "audit"]
 
 

@@ -29,7 +29,9 @@ name, seconds, out = sys.argv[1], float(sys.argv[2]), pathlib.Path(sys.argv[3])
 def note(event):
     with open(f"events/{name}", "a") as file:
         slot = os.environ.get("CUDA_VISIBLE_DEVICES")
-        file.write(json.dumps({"event": event, "at": time.time(), "slot": slot}) + "\\n")
+        mps = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
+        line = {"event": event, "at": time.time(), "slot": slot, "mps": mps}
+        file.write(json.dumps(line) + "\\n")
 os.makedirs("events", exist_ok=True)
 note("start")
 if os.path.exists(f"kill-{name}"):
@@ -177,7 +179,7 @@ class Toy:
 
     def events(self, name=None):
         """Return what the stages recorded, by stage, or of one: dictionaries with event, at
-        (seconds), slot.
+        (seconds), slot, mps.
         """
         if name:
             path = self.folder / "events" / name
