@@ -186,7 +186,7 @@ def command_of(stage):
         sys.executable,
         "-m",
         f"tasks.{name}",
-        *(key.split("-") if name == "finetune" else [key] if key else []),
+        *(key.split("-", 2) if name == "finetune" else [key] if key else []),
     ]
 
 
