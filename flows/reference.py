@@ -73,7 +73,7 @@ def describe(part: Part, definitions: Part) -> str:
         values := part.get("additionalProperties"), dict
     ):
         return f"by name: {describe(values, definitions)}"
-    kind = {"object": "section, see below", "string": "text"}.get(part["type"], part["type"])
+    kind = {"object": "section, see below", "string": "text"}.get(part["type"], str(part["type"]))
     bounds = [text.format(f"{part[key]:,}") for key, text in BOUNDS.items() if key in part]
     if "pattern" in part:
         bounds.append(f"matching `{part['pattern']}`".replace("|", "\\|"))

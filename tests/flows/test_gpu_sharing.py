@@ -3,6 +3,7 @@ multi-process service.
 """
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -176,7 +177,8 @@ def test_the_service_ends_with_a_killed_run(control):
 def test_stages_that_share_a_gpu_find_the_service(control, tmp_path):
     notes = control()
     toy = Toy(tmp_path / "toy", names="ab", seconds=0.2)
-    done = toy.run(sys.executable, "-m", "flows.cli", "run", "--slots", "0", "--per-gpu", "2")
+    command = [sys.executable, "-m", "flows.cli", "run", "--slots", "0", "--per-gpu", "2"]
+    done = toy.run(*command, PATH=os.environ["PATH"])
     assert done.returncode == 0, done.stdout
     assert "Multi-Process Service runs until the end of this run" in done.stdout
     assert commands(notes)[0] == "-d" and commands(notes)[-1] == "quit"
