@@ -3,7 +3,6 @@ multi-process service.
 """
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -178,7 +177,7 @@ def test_stages_that_share_a_gpu_find_the_service(control, tmp_path):
     notes = control()
     toy = Toy(tmp_path / "toy", names="ab", seconds=0.2)
     command = [sys.executable, "-m", "flows.cli", "run", "--slots", "0", "--per-gpu", "2"]
-    done = toy.run(*command, PATH=os.environ["PATH"])
+    done = toy.run(*command)
     assert done.returncode == 0, done.stdout
     assert "Multi-Process Service runs until the end of this run" in done.stdout
     assert commands(notes)[0] == "-d" and commands(notes)[-1] == "quit"
