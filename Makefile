@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup run ui lint test test-fast bench lock clean
+.PHONY: help setup run ui lint test test-fast bench lock reference clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -56,6 +56,9 @@ lock: setup  ## regenerate the lock files from pyproject.toml; add UPGRADE=--upg
 	$(LOCK) $(UPGRADE) --extra dev --extra dask pyproject.toml -o requirements.lock
 	$(LOCK) $(UPGRADE) --extra cuda $(BESIDES) pyproject.toml -o requirements-cuda.lock
 	$(LOCK) $(UPGRADE) --extra jax-cuda $(BESIDES) pyproject.toml -o requirements-jax-cuda.lock
+
+reference: setup  ## write docs/reference.md from the settings' schema and dvc.yaml
+	$(BIN)/python -m flows.reference
 
 clean:  ## remove the virtual environment and everything that runs created, but not DVC's cache
 	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/times.csv reports/model_card.md reports/summary.txt reports/figures reports/validation

@@ -1,6 +1,6 @@
 """Write docs/reference.md from the code: the settings from their schema, the stages from dvc.yaml.
 
-python -m flows.reference > docs/reference.md
+python -m flows.reference
 """
 
 import dataclasses
@@ -20,10 +20,11 @@ from hemotune.settings.reading import parse
 
 Part = dict[str, Any]  # of a JSON schema or of dvc.yaml; Any: whatever is there
 
+REFERENCE = Path("docs/reference.md")
 HEAD = """\
 # Reference
 
-Made from the code by `python -m flows.reference > docs/reference.md`; a test compares them.
+Made from the code by `python -m flows.reference`; a test compares them.
 """
 SETTINGS = """
 Every key that is not here is refused, and so is a value of another type. `hemotune run` checks both
@@ -143,4 +144,4 @@ def write(root: Path = Path(".")) -> str:
 
 
 if __name__ == "__main__":
-    print(write(), end="")
+    REFERENCE.write_text(write(), encoding="utf-8")
