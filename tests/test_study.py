@@ -286,7 +286,7 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     assert absent.returncode == 1 and len(absent.stderr.splitlines()) == 1
     profile = other / "profiles" / "tiny.yaml"
     profile.write_text(profile.read_text().replace("seed: 1001", "seed: 1002"))
-    for command in (flow, ["dvc", "repro", "report"], fine_tune):
+    for command in (flow, ["dvc", "repro", "report"]):
         done = run(command, other, **driver)
         output = done.stdout + done.stderr
         assert done.returncode != 0 and "Traceback" not in output, output
