@@ -12,7 +12,7 @@ def escaped(text: object) -> str:
 
     Marks become HTML entities, which both understand, in a table's cell too.
     """
-    line = escape(" ".join(str(text).split()))
+    line = escape(" ".join(str(text).split()), quote=False)  # text, never an attribute
     return MARKS.sub(lambda mark: f"&#{ord(mark[0])};", line)
 
 

@@ -10,20 +10,23 @@ from tasks.report.markdown import bold, counted, listed
 from tasks.report.results import FailedRun, Summary
 from tasks.report.study import Study
 
-CUTS = {
-    "random": "all images, split at random, so that train and test may share {units}",
-    "held-out": "the test set is cut off by {unit}, and so is the validation set",
-    "own test": "the test set is the data set's own, the validation set is cut off the rest by"
-    " {unit}",
-    "folds": "all images, cut by {unit}, so that each is tested by the one training that has not"
-    " seen its {unit}; validation is cut by {unit} from the rest",
-}
-
 
 def cut_of(split: ImageSplit, words: Words) -> str:
     """Return how the images of a protocol were cut."""
-    kind = "folds" if split.folds else "own test" if split.own_test else split.protocol
-    return CUTS[kind].format(unit=words.unit, units=words.plural)
+    if split.folds:
+        return (
+            f"all images, cut by {words.unit}, so that each is tested by the one training that has"
+            f" not seen its {words.unit}; validation is cut by {words.unit} from the rest"
+        )
+    if split.protocol == "random":
+        return f"all images, split at random, so that train and test may share {words.plural}"
+    test, validation = (
+        "the data set's own" if own else f"cut off by {words.unit}"
+        for own in (split.own_test, split.own_validation)
+    )
+    if test == validation:
+        return f"the test set and the validation set are {test}"
+    return f"the test set is {test}, the validation set is {validation}"
 
 
 def cut_in_short(cut: ImageSplit, requested: Split, words: Words) -> str:

@@ -84,7 +84,8 @@ def size_findings(original: Original) -> list[str]:
         f"{n_validation:,}, and so on. {escaped(original.source.sizes_found)}".rstrip(),
         f"{fitting}.",
         *[
-            f"{one.images:,} ({escaped(one.of)}) {'fits' if one.images in sizes else 'does not'}."
+            f"{one.images:,} images ({escaped(one.of)}) "
+            f"{'fit' if one.images in sizes else 'do not fit'}."
             for one in original.source.test_sizes
         ],
     ]

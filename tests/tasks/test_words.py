@@ -29,19 +29,19 @@ WORDS = {
 @pytest.fixture(scope="module")
 def leaves(tmp_path_factory):
     root = tmp_path_factory.mktemp("leaves")
-    folds = ", ".join(f"fold-{fold}-1" for fold in range(1, 6))
     write_study(
         root,
-        some(2, f"[random-1, held-out-1, {folds}]").replace("sample", "leaves"),
+        some(2, "[random-1, held-out-1, fold-1-1, fold-2-1]").replace("sample", "leaves"),
         classes=["ash", "birch", "cedar", "dogwood"],
         source={"source": "folder", "reference": "leaves", "version": None},
         own_test=False,
         study=WORDS,
         dataset={"source": "folder", "path": "leaves"},
+        split={"folds": 2},
         backbone={"weights": "random"},
     )
     controls = {"random": control(0.97, 1.0), "held-out": control(0.60, 0.0, 3)}
-    write_json(root / "data/controls.json", controls | {"5 folds": control(0.9, 0.0)})
+    write_json(root / "data/controls.json", controls | {"2 folds": control(0.9, 0.0)})
     return root
 
 
@@ -72,9 +72,13 @@ def test_the_words_are_those_of_the_profile(leaves, monkeypatch):
     assert headings[3][1] == "Reliability of the accuracies"
     assert "Accuracy per bush [95 %]" in report and "All bushes" in report
     assert "come from bushes that are also in train" in report
-    assert "the test set is cut off by bush" in report and "Possible label errors" in report
+    assert (
+        "the test set and the validation set are cut off by bush" in report
+        and "Possible label errors" in report
+    )
     assert "bush" in found["figures"]
     assert "- Not for &#42;mushrooms&#42;.\n" in card and "Trying out. The model always" in card
+    assert "for validation, cut by bush: where bushes are known, none is in both." in card
     assert "images cut off by bush, none of them known to be from bushes that are" in card
 
 
