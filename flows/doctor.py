@@ -228,3 +228,7 @@ FINDINGS: dict[str, Callable[[], Finding]] = {
     "DVC remote": find_remote,
     "check": find_view,
 }
+
+
+if __name__ == "__main__":
+    raise SystemExit("error: flows.doctor is not a command: use `hemotune doctor`")

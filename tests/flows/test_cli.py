@@ -76,6 +76,7 @@ def test_wrong_options_are_named(elsewhere, arguments, problem):
     ("module", "command"),
     [
         ("clean", "clean"),
+        ("doctor", "doctor"),
         ("serve", "ui"),
         ("status", "status"),
         ("study", "run"),
