@@ -40,10 +40,8 @@ def main(*arguments: str) -> None:
     counts = table["method"].value_counts()
     methods = ("matched", "clustered", "alone", "unknown")
     found = ", ".join(f"{counts.get(method, 0)} {method}" for method in methods)
-    print(
-        f"{len(table)} images of {table['photograph'].nunique()} groups ({len(originals)}"
-        f" originals): {found}"
-    )
+    matched = f", {len(originals)} photographs to match" if originals else ""
+    print(f"{len(table)} images of {table['photograph'].nunique()} groups{matched}: {found}")
 
 
 def save(table: pd.DataFrame) -> None:

@@ -94,9 +94,9 @@ def origin(photograph: str | None, words: Words) -> str:
     """
     if photograph is None:
         return f"{words.unit} unknown"
-    if found := re.fullmatch(r"(group|single)-0*(\d+)", photograph):
+    if found := re.fullmatch(r"(group|single)-(\d{5,})", photograph):
         return (
-            f"group {found[2]} of similar images"
+            f"group {int(found[2])} of similar images"
             if found[1] == "group"
             else "similar to no other image"
         )

@@ -102,7 +102,7 @@ def test_stage(sample, tmp_path):
     )
     done = run_group(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"{len(paths)} images of 4 groups (20 originals)" in done.stdout
+    assert f"{len(paths)} images of 4 groups, 20 photographs to match: " in done.stdout
     assert "%]" in done.stdout
     first = (tmp_path / "data/photographs.parquet").read_bytes()
     table = pd.read_parquet(tmp_path / "data/photographs.parquet")

@@ -484,11 +484,12 @@ def test_a_class_without_test_images_does_not_lower_the_mean():
 
 
 def test_groups_that_were_found_are_not_called_photographs():
-    names = ["BloodImage_00023.jpg", "group-00035", "single-00036", None]
+    names = ["BloodImage_00023.jpg", "group-00035", "single-00036", "group-7", None]
     assert [origin(name, WORDS) for name in names] == [
         "photograph BloodImage_00023.jpg",
         "group 35 of similar images",
         "similar to no other image",
+        "photograph group-7",
         "photograph unknown",
     ]
 
