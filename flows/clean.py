@@ -23,6 +23,7 @@ def leftovers() -> list[Path]:
     from dvc.exceptions import DvcException
 
     kept: dict[Path, set[str]] = {}  # folder: names in it that belong to a stage
+    others: list[Path] = []  # outputs of stages that are in no matrix
     try:
         with repository.open_repo() as repo:
             root = Path(repo.root_dir)
@@ -33,8 +34,13 @@ def leftovers() -> list[Path]:
                 for path in (Path(out.fs_path).relative_to(root) for out in stage.outs):
                     if key in path.parts and "@" in stage.addressing:
                         kept.setdefault(Path(*path.parts[: path.parts.index(key)]), set()).add(key)
+                    else:  # beside those of a matrix, as data/models/best is
+                        others.append(path)
     except DvcException as error:
         raise StudyError(f"dvc: {error}") from None
+    for path in others:
+        if path.parent in kept:
+            kept[path.parent].add(path.name)
     # A temporary file of hemotune.files may be in use now, by `dvc repro`.
     return sorted(
         path

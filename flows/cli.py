@@ -143,6 +143,44 @@ def ui(
     return serve.serve(host, port, watch)
 
 
+@command_anywhere
+def predict(
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE|FOLDER|-",
+            help="An image, a folder with images at any depth, or - for one on standard input.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY|FILE",
+            help="A training of the study (a folder in data/models) or a model.keras; default:"
+            " data/models/best.",
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write a picture of each image there, with what speaks for its class.",
+        ),
+    ] = None,
+) -> int:
+    """Predict the class of images with a trained model."""
+    # No flow: nothing of Prefect is loaded.
+    from hemotune.prediction import command as prediction
+    from hemotune.prediction.output import Format
+
+    if as_csv and as_json:
+        raise StudyError("--csv and --json exclude each other: give one of them")
+    form: Format = "csv" if as_csv else "json" if as_json else "text"
+    return prediction.predict(images, model, form, explain)
+
+
 @command
 def watch() -> int:
     """Run the study if its data, parameters or code changed."""

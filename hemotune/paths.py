@@ -21,6 +21,7 @@ PHOTOGRAPHS = Path("data/photographs.parquet")
 SPLITS = Path("data/splits")  # TRAINING.json
 BACKBONES = Path("data/backbone")  # NAME/
 MODELS = Path("data/models")  # KEY/
+BEST = MODELS / "best"  # a copy of one of them
 RESULTS = Path("data/results")  # KEY/
 CONTROLS = Path("data/controls.json")
 

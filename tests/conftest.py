@@ -169,6 +169,7 @@ SLOWEST = [
     "test_report",
     "test_jax",
     "test_model",
+    "test_heat",
     "test_server",
 ]
 

@@ -258,6 +258,65 @@ def test_data_and_models_travel_through_a_remote(repository, tmp_path):
     assert "Data and pipelines are up to date" in dvc(other, "repro")
 
 
+def test_the_best_model_predicts_as_recorded_here_and_in_another_clone(repository, tmp_path):
+    """`hemotune predict` in a fresh process: the recorded probabilities, and a row for a broken
+    file; the same from the remote alone, by `dvc artifacts get`.
+    """
+    use = json.loads((repository / "data/models/best/use.json").read_text())
+    recorded = pd.read_parquet(repository / f"data/results/{use['key']}/predictions.parquet")
+    test = recorded[recorded["split"] == "test"].set_index("path").iloc[:8]
+    files = [path.replace("/", "-") for path in test.index]
+    images = tmp_path / "images"
+    images.mkdir()
+    for path, name in zip(test.index, files, strict=True):
+        shutil.copy(repository / "data/raw/images" / path, images / name)
+    (images / "broken.png").write_text("no image")
+
+    def predict(folder, *arguments):
+        done = python("flows.cli", "predict", str(images), "--json", *arguments, cwd=folder)
+        assert done.returncode == 3, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    answers, notes = predict(repository, "--explain", tmp_path / "heat")
+    by_name = {answer["image"]: answer for answer in answers}
+    assert by_name.pop("broken.png")["error"].startswith("is not a JPEG")
+    assert sorted(by_name) == sorted(files)
+    own, calibrated = (
+        pd.DataFrame([by_name[name][kind] for name in files]).to_numpy()
+        for kind in ("uncalibrated", "probabilities")
+    )
+    columns = [column for column in test if column.startswith("probability_")]
+    np.testing.assert_allclose(own, test[columns].to_numpy(), atol=1e-3)
+    powers = own ** (1 / use["calibration"]["temperature"])
+    powers /= powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(calibrated, powers, atol=1e-4)
+    train = json.loads((repository / "data/splits/random-1.json").read_text())["train"]
+    inventory = pd.read_parquet(repository / "data/inventory.parquet")
+    near = {name for answer in by_name.values() for name in answer["nearest"]}
+    assert near <= set(inventory["path"].iloc[train]) and len(near) > 3
+    assert "no sets that hold the truth: images of one group are in training" in notes
+    assert "1 of 9 files could not be read" in notes and "[100%] predict 9/9" in notes
+    assert "set" not in answers[0] and "unsure" not in answers[0]
+    assert sorted(path.name for path in (tmp_path / "heat").iterdir()) == sorted(
+        f"{name}.png" for name in files
+    )
+    text = (repository / "reports/study.md").read_text()
+    assert f"`data/models/best` holds `{use['key']}`" in text
+    assert "nothing to remove" in python("flows.cli", "clean", "--yes", cwd=repository).stdout
+
+    published, store = copy_of(repository, tmp_path / "published"), str(tmp_path / "store")
+    dvc(published, "remote", "add", "-d", "store", store)
+    for command in (["add", "-A"], ["commit", "-qm", "Results"]):
+        run(["git", *command], published)
+    dvc(published, "push", "data/models/best")
+    shutil.rmtree(published / ".dvc/cache")
+    clone = tmp_path / "clone"
+    run(["git", "clone", "-q", str(published), str(clone)], tmp_path)
+    where = ["--rev", "main", "-o", "data/models/best"]
+    dvc(clone, "artifacts", "get", str(published), "best", *where)
+    assert predict(clone)[0] == answers
+
+
 def test_the_same_seed_gives_the_same_results(repository, tmp_path):
     """Trained again, the results are the same bytes; only the times are not."""
     other = copy_of(repository, tmp_path / "other")

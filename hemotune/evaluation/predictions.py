@@ -62,16 +62,26 @@ def judge(
     check_values(rows, probability, classes)
 
     table = rows[["path", "truth", *columns]].copy()
-    table["prediction"] = classes[probability.argmax(axis=1)]
-    table["confidence"] = probability.max(axis=1)
-    table["correct"] = table["prediction"] == table["truth"]
     table["photograph"] = None
     if photographs is not None:
         known = photographs.set_index("path")["photograph"]
         refuse("with two groups", known.index[known.index.duplicated()])
         table["photograph"] = table["path"].map(known)
         refuse("without a group", table["path"][table["photograph"].isna()])
-    return table.set_index("path").sort_index()[[*JUDGED, *columns]]
+    return judged_by(table.set_index("path").sort_index())
+
+
+def judged_by(table: pd.DataFrame) -> Judged:
+    """Return a table of photograph, truth and probability_CLASS with what these decide."""
+    classes = classes_of(table)
+    columns = [PREFIX + name for name in classes]
+    probability = table[columns].to_numpy(dtype=np.float64)
+    prediction = np.array(classes)[probability.argmax(axis=1)]
+    return table.assign(
+        prediction=prediction,
+        confidence=probability.max(axis=1),
+        correct=prediction == table["truth"],
+    )[[*JUDGED, *columns]]
 
 
 def check_values(

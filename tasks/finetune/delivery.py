@@ -28,6 +28,7 @@ class Delivered:
     health: Health
     validation: Seen
     other_averages: Integers  # class of each validation image with other averages: (n,)
+    features: Floats  # of the training images, as in Seen
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def deliver(fit: Fit, keep: Keep) -> Delivered:
         last_epochs=[epoch.validation_accuracy for epoch in fit.course.history[-LAST_EPOCHS:]],
         other_averages=scores_of(other, fit.data, fit.data.validation),
     )
-    return Delivered(delivered.epoch, health, validation, other.predicted)
+    return Delivered(delivered.epoch, health, validation, other.predicted, train.features)
 
 
 def dead_units(activations: Floats) -> int:

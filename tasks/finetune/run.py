@@ -89,16 +89,19 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
     freeze_layers(model, cells.data, run)
     done = train(model, cells.data, run, device)
     delivered, observer = deliver(done, training.keep), done.observer
-    validation = delivered.validation
+    validation, features = delivered.validation, delivered.features
     if device.precision != "float32":
         model = in_float32(model, design)
         observer = Observer.of(model, cells.data.images)
         validation = observer.see(cells.data.validation)
+        features = observer.see(cells.data.train).features
     seen = {"validation": validation, "test": observer.see(cells.test)}
     predictions, scores = evaluate(seen, cells)
     predictions = add_validation_columns(predictions, done, delivered, cells.classes)
     with new_folder(MODELS / run.key) as folder:
         save_model(folder, model, cells.classes)
+        known = np.concatenate([features, validation.features])
+        np.save(folder / "features.npy", known.astype("float16"))
     metrics = metrics_of(run, device, done, delivered, scores)
     write_results(RESULTS / run.key, predictions, done.course.history, metrics)
     resume.forget(run.states)
@@ -223,7 +226,9 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
     """Write into `folder` what others need to use the model, and nothing of its training.
 
     model.keras holds network, weights and preprocessing; model.json holds the class of each output
-    and how an image file becomes the input.
+    and how an image file becomes the input. Beside them, features.npy holds features of the
+    training and then of the validation images, in the order of the split: `hemotune predict` finds
+    the nearest ones.
     """
     # A new model around the same layers is not compiled: no optimizer, no loss. What was frozen is
     # not either: that was a setting of the training.

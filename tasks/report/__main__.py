@@ -1,5 +1,5 @@
 """Write the study's report: reports/study.md in the format of the original, results.csv,
-times.csv, figures/ and model_card.md.
+times.csv, figures/ and model_card.md. Copy the best model to data/models/best.
 
 python -m tasks.report                   fail if a run of params.yaml is missing
 python -m tasks.report --incomplete      report the finished runs and list the others as failed
@@ -22,7 +22,9 @@ from hemotune.evaluation.leaks import NAMES
 from hemotune.files import new_file, new_folder, write_text
 from hemotune.markup import code, escaped
 from hemotune.paths import INVENTORY, PIXELS
+from hemotune.prediction.knowledge import Use
 from tasks.report import (
+    best_model,
     evidence,
     experiments,
     figures,
@@ -34,6 +36,7 @@ from tasks.report import (
     reproduction,
     variation,
 )
+from tasks.report.best_model import write_best
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
 from tasks.report.results import (
@@ -56,6 +59,7 @@ from tasks.report.trust import warnings_of
 MACHINE = {"CPU": "processor", "Threads": "threads", "Device": "device", "Precision": "precision"}
 # Modules whose functions study.md.j2 calls, by name.
 MODULES = {
+    "best_model": best_model,
     "evidence": evidence,
     "experiments": experiments,
     "figures": figures,
@@ -103,7 +107,11 @@ def main(*arguments: str) -> None:
         mistakes.draw_mistakes(folder, finished, paths, images, study.words)
         label_errors.draw_sheets(folder, suspects, finished, paths, images, study.words)
     show(0.8, "comparisons")
-    text = write_study(study, runs, summaries, warnings, suspects, with_images=images is not None)
+    best = best_model.choose(run for one in finished for run in one.finished)
+    use = write_best(best, study.words)
+    text = write_study(
+        study, runs, summaries, warnings, suspects, use, with_images=images is not None
+    )
     write_text(reports / "study.md", text)
     held_out = [summary for summary in summaries if summary.protocol == "held-out"]
     card = write_card(study, held_out, warnings_of(held_out, study.controls, study.words))
@@ -154,6 +162,7 @@ def write_study(
     summaries: Sequence[Summary],
     warnings: Sequence[str],
     suspects: Mapping[str, pd.DataFrame],
+    use: Use | None,
     with_images: bool,
 ) -> str:
     """Return the text of study.md, with or without images of the data set and links to them."""
@@ -175,6 +184,7 @@ def write_study(
         axes=[a for a in ("backbone", "training") if len(getattr(study.params, f"{a}s")) > 1],
         warnings=warnings,
         suspects=suspects,
+        best_use=use,
         failures=failures_of(runs),
         unsound=health.unsound_trainings(finished_runs),
         broken_rules=broken_rules(study.rules),

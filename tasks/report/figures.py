@@ -1,7 +1,7 @@
 """The report's figures: the same numbers give the same bytes; lines differ in more than colour."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,17 +282,22 @@ def draw_matrix(axes: Axes, counts: NDArray[np.int64], classes: Sequence[str]) -
         )
 
 
-def draw_reliability(path: Path, curve: pd.DataFrame) -> None:
-    """Draw accuracy over confidence, and how many images each bin holds, to the PNG `path`; `curve`
-    is what statistics.reliability returns.
+def draw_reliability(path: Path, curves: Mapping[str, pd.DataFrame]) -> None:
+    """Draw accuracy over confidence, and how many images each bin of the first curve holds, to the
+    PNG `path`.
+
+    Args:
+        curves: by label what statistics.reliability returns.
     """
+    curve = next(iter(curves.values()))
     figure = new_figure(5, 5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 100], [0, 100], color="#888888", linestyle=":", label="perfectly calibrated")
-    upper.plot(100 * curve["confidence"], 100 * curve["accuracy"], label="model", **style(0))
+    for number, (label, one) in enumerate(curves.items()):
+        upper.plot(100 * one["confidence"], 100 * one["accuracy"], label=label, **style(number))
     upper.set_ylabel("accuracy, %")
     upper.set_ylim(-2, 102)
-    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     width = 100 * (curve["high"] - curve["low"])
     lower.bar(
         100 * curve["low"],

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hemotune.evaluation.calibration import fit_temperature, with_temperature
 from hemotune.evaluation.predictions import Judged, photographs_known
 from hemotune.evaluation.statistics import (
     confusion,
@@ -22,17 +23,25 @@ from hemotune.markup import code, escaped
 from hemotune.settings.study import Words
 from tasks.report import figures
 from tasks.report.markdown import Row, bold, counted, origin, percent, table
-from tasks.report.results import Summary, best_by_validation, by_series
+from tasks.report.results import FinishedRun, Summary, best_by_validation, by_series
 
 ERRORS = 20  # shown in the report
 
 
 class Answers(NamedTuple):
-    """The test predictions that represent a row, and of which runs they are, as Markdown."""
+    """The test predictions that represent a row, and of which runs they are."""
 
     experiment: str
-    origin: str
+    origin: str  # Markdown
     judged: Judged
+    runs: Sequence[FinishedRun]
+
+    def calibrated(self) -> Judged:
+        """Return the predictions with the temperature that each run's validation images give."""
+        tables = [
+            with_temperature(run.judged, fit_temperature(run.validation)) for run in self.runs
+        ]
+        return pd.concat(tables).sort_index()
 
 
 def draw_mistakes(
@@ -52,11 +61,16 @@ def draw_mistakes(
     places = {path: row for row, path in enumerate(inventory)}
     for group in by_series(finished).values():
         shown = [answers_of(summary) for summary in group]
-        best = best_answers(group).judged
+        chosen = best_answers(group)
+        best = chosen.judged
         name = figures.name_of(group[0])
         matrices = [(answers.experiment, confusion(answers.judged)) for answers in shown]
         figures.draw_confusions(folder / f"confusion-{name}", matrices)
-        figures.draw_reliability(folder / f"reliability-{name}", reliability(best))
+        curves = {
+            "model": reliability(best),
+            "after temperature scaling": reliability(chosen.calibrated()),
+        }
+        figures.draw_reliability(folder / f"reliability-{name}", curves)
         errors = most_confident_errors(best, ERRORS)
         if images is not None and len(errors):
             pictures = [images[places[path]] for path in errors["path"]]
@@ -70,10 +84,10 @@ def answers_of(summary: Summary) -> Answers:
     """
     if summary.finished[0].fold is None:
         run = best_by_validation(summary.finished)
-        return Answers(summary.experiment, code(run.key), run.judged)
+        return Answers(summary.experiment, code(run.key), run.judged, [run])
     repeat, runs = next(iter(summary.by_repeat.items()))
     trainings = f"the {counted(len(runs), 'training')} of repeat {repeat}, each on its own fold"
-    return Answers(summary.experiment, trainings, summary.judged[0])
+    return Answers(summary.experiment, trainings, summary.judged[0], runs)
 
 
 def best_answers(group: Sequence[Summary]) -> Answers:

@@ -105,11 +105,12 @@ class FailedRun(Run):
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun(Run):
-    """A run with results: history.csv, a row for each epoch, and the test's predictions."""
+    """A run with results: history.csv, a row for each epoch, and predictions."""
 
     metrics: Metrics
     history: pd.DataFrame
-    judged: Judged
+    validation: Judged  # predictions of the validation images
+    judged: Judged  # of the test images
     problems: list[Problem]  # the rules of soundness that it breaks
 
 

@@ -143,7 +143,12 @@ def read_run(
         ) from None
     history = pd.read_csv(folder / "history.csv")
     return FinishedRun(
-        **vars(run), metrics=metrics, history=history, judged=judged, problems=problems
+        **vars(run),
+        metrics=metrics,
+        history=history,
+        validation=validation,
+        judged=judged,
+        problems=problems,
     )
 
 

@@ -26,6 +26,7 @@ from hemotune.errors import StudyError  # noqa: E402
 from hemotune.files import write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
 from hemotune.images import recipe  # noqa: E402
+from hemotune.prediction.network import load  # noqa: E402
 from hemotune.training import averages, fused_adam, inputs, model, observer, resume  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
@@ -686,3 +687,15 @@ def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypat
         np.testing.assert_array_equal(ours, theirs)
     dense = [layer.name for layer in loaded.layers if isinstance(layer, keras.layers.Dense)]
     assert dense == ["hidden_1", "hidden_2", "classes"]
+    # `hemotune predict` sees in it what the training saw, and refuses what model.json does not fit.
+    images = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype("uint8")
+    before = observer.Observer.of(loaded, images).see(np.arange(4), 4)
+    after = load(tmp_path / "model.keras", ["A", "B", "C"], 32).see(images, 4)
+    np.testing.assert_array_equal(after.probabilities, before.probabilities)
+    np.testing.assert_array_equal(after.features, before.features)
+    assert after.features.shape == (4, observer.FEATURES)
+    with pytest.raises(StudyError, match="gives .*3.*, but model.json beside it says .*2.*: put"):
+        load(tmp_path / "model.keras", ["A", "B"], 32)
+    (tmp_path / "model.keras").write_bytes(b"half a file")
+    with pytest.raises(StudyError, match="cannot be loaded as a model .*: name a model.keras"):
+        load(tmp_path / "model.keras", ["A", "B", "C"], 32)

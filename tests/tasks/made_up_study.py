@@ -78,7 +78,9 @@ def write_study(
     ]
     inventory = pandas.DataFrame(rows).sort_values("path", ignore_index=True)
     inventory["split"] = inventory["path"].str.split("/").str[0]
-    inventory[["path", "split", "class"]].to_parquet(root / "data/inventory.parquet")
+    inventory["width"], inventory["height"], inventory["mode"] = 320, 240, "RGB"
+    inventory["brightness"] = 180.0
+    inventory.drop(columns="photograph").to_parquet(root / "data/inventory.parquet")
     inventory[["path", "photograph"]].assign(method="matched").to_parquet(
         root / "data/photographs.parquet"
     )
@@ -254,6 +256,15 @@ def write_run(root, run, number, accuracy, inventory, split, random, classes):
         "seed": 2,
     }
     write_json(folder / "metrics.json", factors | figures | rest)
+    write_model(root / "data/models" / run.key, len(split["train"]) + len(split["validation"]))
+
+
+def write_model(folder, images):
+    """Write what stands for a model; all images are described by the same numbers."""
+    folder.mkdir(parents=True)
+    (folder / "model.keras").write_text(folder.name)
+    write_json(folder / "model.json", {})
+    numpy.save(folder / "features.npy", numpy.full((images, 4), 0.5, numpy.float16))
 
 
 def others_of(validation, run, classes, random):
@@ -351,6 +362,7 @@ def run_of(
         pooled="5 folds" if of["fold"] else of["protocol"],
         metrics=metrics,
         history=None,
+        validation=judged,
         judged=judged,
         problems=problems,
         **of,

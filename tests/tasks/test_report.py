@@ -12,11 +12,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from hemotune.errors import StudyError
+from hemotune.evaluation.calibration import calibrate
 from hemotune.evaluation.contrasts import Contrast
 from hemotune.evaluation.leaks import Controls, SharedPhotographs
 from hemotune.original import seconds_of
+from hemotune.prediction import knowledge
 from hemotune.settings.study import Words
-from tasks.report import findings, health
+from tasks.report import best_model, findings, health
 from tasks.report.comparisons import Comparison
 from tasks.report.figures import class_labels
 from tasks.report.markdown import duration, milliseconds, origin, rate
@@ -64,6 +66,7 @@ def contents(root):
     """Return {name: bytes} of everything that the report writes."""
     files = [root / "reports" / name for name in ("study.md", "results.csv", "model_card.md")]
     files = [*files, *sorted((root / "reports/figures").iterdir())]
+    files += sorted((root / "data/models/best").iterdir())
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -265,6 +268,41 @@ def test_model_card_is_of_the_model_with_the_best_validation_accuracy(study):
     ):
         assert f"## {heading}\n" in card
     assert "Not for diagnosis" in card
+
+
+def test_the_best_model_is_copied_with_what_is_known_of_it(study):
+    """It is the one of the model card; without held-out photographs it gives no sets."""
+    root = study[0]
+    use = knowledge.read(root / "data/models/best").use
+    assert use.protocol == "held-out" and f"`data/models/{use.key}/model.keras`" in (
+        (root / "reports/model_card.md").read_text()
+    )
+    assert (root / "data/models/best/model.keras").read_text() == use.key
+    split = json.loads((root / "data/splits/held-out-1.json").read_text())
+    found = use.calibration
+    assert found.images == len(split["validation"]) and found.no_sets is None
+    assert 0 < found.threshold < 1 and found.error_after < found.error_before
+    text = (root / "reports/study.md").read_text()
+    assert f"`data/models/best` holds `{use.key}`, the best by validation of `held-out`" in text
+    assert "Its sets hold the truth for 90% of images of new photographs." in text
+    assert len(re.findall(r"\(15 bins\), and [\d.]+% after temperature scaling", text)) == 2
+
+    of_random = [run_of(name="a", validation=(0.9, 0.4))]
+    held_out = [run_of(name=name, validation=(0.6, 0.4), protocol="held-out") for name in "bc"]
+    folds = [run_of(name="d", validation=(0.7, 0.4), protocol="fold-1", fold=1)]
+    for runs, best in (
+        ([*of_random, *held_out, *folds], held_out[0]),
+        ([*of_random, *folds], folds[0]),
+        (of_random, of_random[0]),
+        ([], None),
+    ):
+        assert best_model.choose(runs) is best
+    shared = calibrate(judged(photographs=40), shared=True)
+    words = best_model.describe(use.model_copy(update={"calibration": shared}))
+    assert words.endswith(
+        "It gives no sets that hold the truth: images of one photograph are in training and in"
+        " validation (protocol random)."
+    )
 
 
 def test_names_are_shown_as_they_are_whatever_they_hold(study):

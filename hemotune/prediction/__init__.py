@@ -1,0 +1,1 @@
+"""Use of a trained model: what is known of it, and its answers for new images."""
