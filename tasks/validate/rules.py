@@ -97,6 +97,7 @@ def rules_for(settings: Validation, common_size: str) -> list[Rule]:
     return [
         *file_rules(settings, common_size),
         *duplicate_rules(settings),
+        group_rule(settings),
         *folder_rules(settings),
         *FIXED,
     ]
@@ -144,7 +145,7 @@ def file_rules(settings: Validation, common_size: str) -> list[Rule]:
 
 
 def duplicate_rules(settings: Validation) -> list[Rule]:
-    """Return the rules about images that occur more than once, or belong together."""
+    """Return the rules about duplicate images."""
     return [
         Rule(
             name="duplicate_across",
@@ -184,21 +185,25 @@ def duplicate_rules(settings: Validation) -> list[Rule]:
             detail="near_duplicate_across",
             detail_format="looks like {}",
         ),
-        Rule(
-            name="group_across",
-            severity=settings.group_across,
-            description="No group that is given is in two splits.",
-            expected="no other image of the same group in another split",
-            fix="a model knows such a test image's group from training: keep each group in one "
-            "split, with dataset.exclude in the profile, or train under fold-1 and so on, which "
-            "cut the splits anew, and set validation.group_across: warning",
-            table="decoded",
-            column="group_across",
-            expectation=MISSING,
-            detail="group_across",
-            detail_format="same group as {}",
-        ),
     ]
+
+
+def group_rule(settings: Validation) -> Rule:
+    """Return the rule about groups that are given."""
+    return Rule(
+        name="group_across",
+        severity=settings.group_across,
+        description="No group that is given is in two splits.",
+        expected="no other image of the same group in another split",
+        fix="a model knows such a test image's group from training: keep each group in one "
+        "split, with dataset.exclude in the profile, or train under fold-1 and so on, which "
+        "cut the splits anew, and set validation.group_across: warning",
+        table="decoded",
+        column="group_across",
+        expectation=MISSING,
+        detail="group_across",
+        detail_format="same group as {}",
+    )
 
 
 def folder_rules(settings: Validation) -> list[Rule]:
