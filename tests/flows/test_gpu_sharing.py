@@ -6,14 +6,13 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
 from flows import gpu_sharing, mps
 from flows.gpu_sharing import GB, Gpu, read_gpus, share
 from tests.conftest import ROOT, make_nvidia_smi
-from tests.flows.toy import Toy
+from tests.flows.toy import Toy, wait_for
 
 MIB = 2**20
 H100 = Gpu("0", "GPU-5a", "NVIDIA H100 80GB HBM3", 81559 * MIB, 4 * MIB)
@@ -166,10 +165,7 @@ def test_the_service_ends_with_a_killed_run(control):
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT)
-    until = time.monotonic() + 10
-    while commands(notes)[-1] != "quit" and time.monotonic() < until:
-        pass
-    assert commands(notes)[-1] == "quit"
+    wait_for(lambda: commands(notes)[-1] == "quit")
 
 
 @pytest.mark.slow
