@@ -30,7 +30,8 @@ def entry_point(main: Callable[P, int | None]) -> Callable[P, int]:
     """Turn `main` into a command that returns its exit status and prints one line for an error.
 
     The status is 1 for a StudyError, a missing file in data/ or reports/, and a full disk; 75 for a
-    TemporaryError; 130 for an interrupt. Other exceptions pass through.
+    TemporaryError; 130 for an interrupt; 141 if the output's reader has ended. Other exceptions
+    pass through.
     """
 
     @functools.wraps(main)
@@ -50,6 +51,11 @@ def entry_point(main: Callable[P, int | None]) -> Callable[P, int]:
                 flush=True,
             )
             return 130
+        except BrokenPipeError:
+            # What read the output has ended, such as `head`: nothing more is written, not even at
+            # the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except FileNotFoundError as error:
             # pandas names the file only in the message
             missing = Path(os.fsdecode(error.filename or str(error)))

@@ -147,6 +147,23 @@ def test_a_folder_gives_its_images_at_any_depth_and_every_file_a_result(tmp_path
         assert reason in found[name].error, found[name].error
 
 
+def test_an_image_on_standard_input_is_read(tmp_path, monkeypatch):
+    data = save(tmp_path / "cat.png").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    ((picture,),) = batches(sources_of("-"), Images(size=32), 9)
+    assert (picture.name, picture.error, picture.brightness) == ("standard input", None, 128)
+
+
+def test_output_that_nobody_reads_any_more_ends_the_command_quietly(here):
+    program = (
+        "import sys\nfrom hemotune.errors import entry_point\n"
+        "@entry_point\ndef main():\n    while True: print('line', flush=True)\nsys.exit(main())"
+    )
+    command = ["bash", "-c", f'{sys.executable} -c "$1" | head -1; echo ${{PIPESTATUS[0]}}', "-"]
+    done = run([*command, program], here, PYTHONPATH=str(ROOT))
+    assert (done.stdout, done.stderr) == ("line\n141\n", "")
+
+
 def test_an_answer_says_what_is_known_and_in_what_an_image_is_unlike(tmp_path):
     save(tmp_path / "1.png")
     save(tmp_path / "2.png", size=(200, 48), mode="L", level=250)
