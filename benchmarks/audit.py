@@ -49,12 +49,13 @@ def texture(rng, height, width):
 def draw_photograph(rng, height, width):
     """A textured photograph with up to seven textured ellipses: uint8 (height, width, 3)."""
     picture = rng.uniform(70, 180, 3) + rng.uniform(12, 40) * texture(rng, height, width)
+    within = texture(rng, height, width)
     for _ in range(rng.integers(0, 8)):
         inside = np.zeros((height, width), np.float32)
         centre = (int(rng.uniform(0, width)), int(rng.uniform(0, height)))
         axes = (int(rng.uniform(0.04, 0.25) * width), int(rng.uniform(0.04, 0.25) * height))
         cv2.ellipse(inside, centre, axes, rng.uniform(0, 180), 0, 360, 1.0, cv2.FILLED)
-        filling = rng.uniform(30, 220, 3) + rng.uniform(5, 25) * texture(rng, height, width)
+        filling = rng.uniform(30, 220, 3) + rng.uniform(5, 25) * within
         picture += inside[..., None] * (filling - picture)
     return np.clip(picture, 0, 255).astype(np.uint8)
 

@@ -40,6 +40,9 @@ from hemotune.progress import Progress, cores
 
 WIDTH, SHRINK = 320, 2  # pixels: features are found at this width, grey values compared at half
 FEATURES = 150  # of a side, the strongest
+# Grey levels by which a corner differs from what is around it; the next where one gives too few,
+# as in a darkened copy
+THRESHOLDS, ENOUGH = (8, 3), 50
 DARK = 24  # grey value up to which a pixel is black fill
 FEWEST = 12  # features that agree on one affine map
 # Of an image with another picture; of two photographs, which may differ in focus
@@ -190,7 +193,11 @@ def read_picture(path: Path, mirrored: bool) -> Picture:
 
 def find_features(grey: MatLike, lit: MatLike) -> Side:
     """Return the ORB features of grey values (height, width), looked for where `lit` is not 0."""
-    keypoints, descriptors = cv2.ORB.create(FEATURES, fastThreshold=8).detectAndCompute(grey, lit)
+    for threshold in THRESHOLDS:
+        detector = cv2.ORB.create(FEATURES, fastThreshold=threshold)
+        keypoints, descriptors = detector.detectAndCompute(grey, lit)
+        if len(keypoints) >= ENOUGH:
+            break
     points = np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
     return Side(points, np.zeros((0, 32), np.uint8) if descriptors is None else descriptors)
 

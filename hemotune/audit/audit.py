@@ -1,6 +1,7 @@
 """All that an audit finds, and its verdict: which split measures what."""
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Audit:
     """What was found.
 
     Attributes:
-        inventory: all images, with `name`, the path in the source; row i is image i of `pixels`.
+        inventory: all images, with `name`, the path below `top`; row i is image i of `pixels`.
         groups: of `groups.group_images`: a row for each readable image.
         leaks: test images with a copy in training or validation.
         validation_leaks: validation images with a copy in training.
@@ -52,6 +53,7 @@ class Audit:
 
     path: Path  # of the source, as the user wrote it
     folder: Path  # that the paths of the inventory are relative to
+    top: str  # folder in the source that holds all images; "" for the source itself
     inventory: pd.DataFrame
     pixels: Pixels
     ignored: Counter[str]
@@ -121,7 +123,9 @@ def examine(path: Path, source: Source, pixels_path: Path) -> Audit:
     """
     paths, _ = list_images(source.images)
     inventory = take_inventory(source.images, paths, SIZE, pixels_path)
-    inventory["name"] = inventory["path"].map(source.names)
+    names = inventory["path"].map(source.names)
+    top = os.path.commonpath([os.path.dirname(name) for name in names])
+    inventory["name"] = [os.path.relpath(name, top or ".") for name in names]
     readable = inventory[inventory["readable"]]
     if readable.empty:
         first = inventory.iloc[0]
@@ -140,6 +144,7 @@ def examine(path: Path, source: Source, pixels_path: Path) -> Audit:
     return Audit(
         path=path,
         folder=source.images,
+        top=top,
         inventory=inventory,
         pixels=pixels,
         ignored=source.ignored,

@@ -1,5 +1,6 @@
 """Which images show the same, found as the stages validate and group find it."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from hemotune.photographs import group
 from hemotune.settings.validation import Validation
 
 BITS = Validation().near_duplicate_bits  # of the perceptual hash's 256 that may differ
-# A hash of an image that is smaller or flatter than this is noise: distinct ones may be equal.
+# Of an image that is smaller or flatter than this, features and hash are noise.
 SMALLEST_SIDE = 64  # pixels
 LEAST_CONTRAST = 6.0  # standard deviation of its grey levels
 LEAST_CORRELATION = 0.95  # of the pixels of two images whose hashes are equal enough
@@ -24,7 +25,7 @@ MOST_PARTNERS = 200
 KINDS = {
     "identical": "identical files",
     "nearly": "nearly identical, as after saving again or scaling",
-    "changed": "turned, sheared, mirrored, cut or brightened",
+    "changed": "turned, sheared, mirrored, cropped or brightened",
     "given": "of one group by their folders",
 }
 
@@ -50,7 +51,8 @@ def group_images(
     """Return for each image its group and whether it can be compared with others.
 
     One group are images of one photograph (see `hemotune.photographs`), the same file, nearly the
-    same pixels, and images that are given as one group.
+    same pixels, and images that are given as one group. Of small images only those with the same
+    pixels are, and those that are given.
 
     Args:
         images: the readable rows of the inventory, their index the rows of `pixels`.
@@ -60,23 +62,33 @@ def group_images(
 
     Returns:
         DataFrame indexed as `images`: path; group, an integer; found, the same without the given
-        groups; method, as in `hemotune.photographs.group`; comparable (bool).
+        groups; comparable (bool): whether a changed copy of it would be found.
     """
-    paths = images["path"].tolist()
-    table = group([folder / path for path in paths], photographs).set_index(images.index)
-    marks = [table["photograph"], images["sha256"]]
-    near = near_pairs(images, pixels)
+    large = images[["width", "height"]].min(axis=1) >= SMALLEST_SIDE
+    paths = images["path"]
+    table = group([folder / path for path in paths[large]], photographs)
+    table = table.set_index(paths.index[large]).reindex(paths.index)
+    marks = [table["photograph"], images["sha256"], equal_pixels(images[~large], pixels)]
+    near = near_pairs(images[large], pixels)
     found = joined(images.index, marks, near)
-    groups = joined(images.index, [*marks, images["path"].map(given)], near) if given else found
+    groups = joined(images.index, [*marks, paths.map(given)], near) if given else found
     return pd.DataFrame(
         {
             "path": paths,
             "group": groups,
             "found": found,
-            "method": table["method"],
-            "comparable": table["method"] != "unknown",
+            "comparable": large & (table["method"] != "unknown"),
         }
     )
+
+
+def equal_pixels(images: pd.DataFrame, pixels: Pixels) -> pd.Series:
+    """Return a mark of each image that is the same for images of equal size and pixels."""
+    marks = {
+        row: f"{width} {height} {hashlib.sha256(pixels[row].tobytes()).hexdigest()}"
+        for row, width, height in zip(images.index, images["width"], images["height"], strict=True)
+    }
+    return pd.Series(marks, dtype=str)
 
 
 def joined(
@@ -96,12 +108,11 @@ def joined(
 
 def near_pairs(images: pd.DataFrame, pixels: Pixels) -> list[tuple[int, int]]:
     """Return pairs of rows whose perceptual hashes are nearly equal and whose pixels agree."""
-    seen = images[images[["width", "height"]].min(axis=1) >= SMALLEST_SIDE]
-    row_of = pd.Series(seen.index, index=seen["path"])
+    row_of = pd.Series(images.index, index=images["path"])
     pairs = {
         tuple(sorted((row, int(row_of[partner]))))
-        for partners in nearly_same(seen, BITS)
-        for row, partner in zip(seen.index.tolist(), partners, strict=True)
+        for partners in nearly_same(images, BITS)
+        for row, partner in zip(images.index.tolist(), partners, strict=True)
         if partner
     }
     return [(one, other) for one, other in sorted(pairs) if agree(pixels[one], pixels[other])]

@@ -25,10 +25,12 @@ def lines_of(audit: Audit) -> Iterator[str]:
     if audit.blind:
         yield (
             f"{audit.blind:.1%} of the images are too small or flat to be compared: only copies"
-            " that were not turned, cut or sheared are found among them"
+            " that were not turned, cropped or sheared are found among them"
         )
     for what, found in variety(audit).items():
         yield f"{what}: {found}"
+    if audit.top:
+        yield f"names below: in {audit.top}"
     for kind, count in audit.ignored.most_common():
         yield f"not looked at: {count:,} {kind}"
     yield ""
