@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemotune.errors import StudyError
 from hemotune.files import read_json
@@ -102,8 +103,8 @@ def answer(
 
 def draw(
     readable: Sequence[Picture],
-    pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]",
-    labels: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]",
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
     network: "Network",
     batch_size: int,
     folder: Path,

@@ -34,7 +34,8 @@ def load(path: Path, classes: Sequence[str], size: int) -> Network:
         StudyError: the file is no model, or not the one that model.json beside it describes.
     """
     try:
-        model = keras.models.load_model(path, compile=False)
+        with hardware.without_native_log():  # now TensorFlow looks for GPUs
+            model = keras.models.load_model(path, compile=False)
     except Exception as error:  # zipfile, h5py and Keras each have their own
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise StudyError(
