@@ -306,13 +306,14 @@ def test_the_best_model_predicts_as_recorded_here_and_in_another_clone(repositor
 
     published, store = copy_of(repository, tmp_path / "published"), str(tmp_path / "store")
     dvc(published, "remote", "add", "-d", "store", store)
-    for command in (["add", "-A"], ["commit", "-qm", "Results"]):
+    tag = ["tag", "-a", "best@v1.0.0", "-m", "The first"]
+    for command in (["add", "-A"], ["commit", "-qm", "Results"], tag):
         run(["git", *command], published)
     dvc(published, "push", "data/models/best")
     shutil.rmtree(published / ".dvc/cache")
     clone = tmp_path / "clone"
     run(["git", "clone", "-q", str(published), str(clone)], tmp_path)
-    where = ["--rev", "main", "-o", "data/models/best"]
+    where = ["--rev", "v1.0.0", "-o", "data/models/best"]
     dvc(clone, "artifacts", "get", str(published), "best", *where)
     assert predict(clone)[0] == answers
 
