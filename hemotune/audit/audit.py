@@ -105,8 +105,9 @@ def given_verdict(given: Measure, leaks: int) -> str:
             f"NO LEAK FOUND: none of {given.test:,} test images has a copy in training; the given"
             f" split measures {given.meaning}"
         )
+    verb = "has" if leaks == 1 else "have"
     return (
-        f"LEAK: {leaks:,} of {given.test:,} test images ({given.shared:.1%}) have a copy in"
+        f"LEAK: {leaks:,} of {given.test:,} test images ({given.shared:.1%}) {verb} a copy in"
         f" training; the given split measures {given.meaning}"
     )
 

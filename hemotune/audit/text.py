@@ -102,7 +102,7 @@ def pair_lines(title: str, audit: Audit, pairs: Sequence[Pair]) -> Iterator[str]
         return
     names = audit.inventory["name"]
     yield ""
-    yield f"{title}: {len(pairs):,} images"
+    yield f"{title}: {len(pairs):,}"
     for pair in pairs[:SHOWN]:
         yield f"  {names[pair.row]} = {names[pair.other]} ({KINDS[pair.kind]})"
     if len(pairs) > SHOWN:

@@ -146,8 +146,24 @@ def test_groups_and_splits_that_the_user_names_count(tmp_path):
         " groups: {pattern: '{group}_*.png'}}\n"
     )
     code, output, errors = audit(tmp_path / "set", "--profile", profile)
-    assert (code, output.partition(" have")[0]) == (1, "LEAK: 1 of 8 test images (12.5%)"), errors
+    assert (code, output.partition(" has")[0]) == (1, "LEAK: 1 of 8 test images (12.5%)"), errors
     assert "yours/b/0_23.png = mine/a/0_0.png (of one group by their folders)" in output
+
+
+def test_validation_and_group_folders_count(tmp_path):
+    """SPLIT/CLASS/GROUP/images; a validation image that is learnt from is named, and no leak."""
+    for number in range(18):
+        split = ("train", "val", "test")[number // 6]
+        image = picture(number, SIZE)
+        name = "ab"[number % 2]
+        save(tmp_path, f"set/{split}/{name}/{name}{number // 6}/{number}.png", image)
+    plant(tmp_path, "set/val/a/a9/copy.png", picture(0, SIZE))
+    code, output, errors = audit(tmp_path / "set")
+    assert (code, output.partition(" has")[0]) == (0, "NO LEAK FOUND: none of 6 test images"), (
+        errors
+    )
+    assert "among the validation images: 1\n  val/a/a9/copy.png = train/a/a0/0.png" in output
+    assert "19 images of 2 classes, 6 groups" in output
 
 
 def test_images_too_small_to_see_are_not_accused(tmp_path):
