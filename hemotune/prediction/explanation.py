@@ -17,23 +17,28 @@ from hemotune.files import new_file
 from hemotune.prediction.network import Network
 from hemotune.training.observer import feature_maps, hidden_layers
 
-Heat = NDArray[np.float64]  # (size, size), 0 to 1; all 0 where nothing speaks for the class
+Heat = NDArray[np.float64]  # (size, size), 0 to 1; all 0 where no pixel matters
 Pixels = NDArray[np.uint8]  # (size, size, 3)
 
 OCCLUDED = 127  # px; the largest image that is covered part by part
 COVERED = 5  # the side of an image by the side of what is covered at a time
+SMALLEST = 1e-30  # probability
 SHOWN = 256  # px, the least side of a picture that is written
 
 
 def heat_of(network: Network, image: Pixels, label: int, batch_size: int) -> Heat:
-    """Return how much each pixel speaks for the class `label`, by the method for this size."""
+    """Return how much each pixel decides about the class `label`, by the method for this size.
+
+    It is what speaks for the class, or, where that is stronger, what speaks against it: a class may
+    be predicted because nothing speaks for another.
+    """
     if len(image) <= OCCLUDED:
         return occlusion(network, image, label, batch_size)
     return grad_cam(network.model, image, label)
 
 
 def occlusion(network: Network, image: Pixels, label: int, batch_size: int) -> Heat:
-    """Return by how much the logarithm of the probability falls where a pixel is covered.
+    """Return by how much the log-odds of the class change where a pixel is covered.
 
     Squares of the image's mean colour cover it, half a side apart; a pixel's heat is the mean over
     those that cover it.
@@ -50,13 +55,15 @@ def occlusion(network: Network, image: Pixels, label: int, batch_size: int) -> H
     covered = np.repeat(image[None], len(windows) + 1, axis=0)
     for copy, window in zip(covered, windows, strict=False):  # the last one stays as it is
         copy[window] = colour
-    seen = network.see(covered, batch_size).probabilities[:, label].astype(np.float64)
-    falls = np.log(seen[-1]) - np.log(seen[:-1].clip(1e-12))
+    seen = network.see(covered, batch_size).probabilities.astype(np.float64)
+    # Not from the probability alone, which float32 rounds to 1 where the others are still exact.
+    others = np.delete(seen, label, axis=1).sum(axis=1)
+    odds = np.log(seen[:, label].clip(SMALLEST)) - np.log(others.clip(SMALLEST))
     total, count = np.zeros((size, size)), np.zeros((size, size))
-    for window, fall in zip(windows, falls.clip(0), strict=True):
-        total[window] += fall
+    for window, change in zip(windows, odds[-1] - odds[:-1], strict=True):
+        total[window] += change
         count[window] += 1
-    return scaled(total / count)
+    return heat_from(total / count)
 
 
 def grad_cam(model: keras.Model, image: Pixels, label: int) -> Heat:
@@ -79,15 +86,16 @@ def grad_cam(model: keras.Model, image: Pixels, label: int) -> Heat:
         slope = kernel @ (slope * (active[0] > 0))
     # Flattened maps have a slope at each of their cells, averaged ones the same at all of them.
     weights = slope.reshape(-1, maps.shape[-1]).mean(axis=0)
-    warm = np.maximum(maps[0] @ weights, 0).astype(np.float32)
-    grown = Image.fromarray(warm).resize(image.shape[1::-1], Image.Resampling.BILINEAR)
-    return scaled(np.asarray(grown, np.float64))
+    coarse = Image.fromarray((maps[0] @ weights).astype(np.float32))
+    grown = coarse.resize(image.shape[1::-1], Image.Resampling.BILINEAR)
+    return heat_from(np.asarray(grown, np.float64))
 
 
-def scaled(heat: Heat) -> Heat:
-    """Return heat of which the hottest pixel has 1."""
-    highest = heat.max()
-    return heat / highest if highest > 0 else heat
+def heat_from(values: NDArray[np.float64]) -> Heat:
+    """Return the stronger side of `values`, above or below zero, scaled to at most 1."""
+    stronger = values if values.max() >= -values.min() else -values
+    heat = stronger.clip(0)
+    return heat / heat.max() if heat.any() else heat
 
 
 def write_picture(path: Path, image: Pixels, heat: Heat) -> None:

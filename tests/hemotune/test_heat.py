@@ -49,7 +49,7 @@ def small_network():
     for width in (8, 16, 32):
         x = keras.layers.Conv2D(width, 3, 2, padding="same", activation="relu")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(8, activation="relu", name="hidden_1")(x)
+    x = keras.layers.Dense(16, activation="relu", name="hidden_1")(x)
     return keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
 
 
@@ -59,7 +59,7 @@ def test_at_least_half_of_the_heat_lies_on_the_cell(monkeypatch, tmp_path, capsy
     images, labels, cells = draw(330, monkeypatch)
     model = small_network()
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
-    model.fit(images[:300], labels[:300], batch_size=30, epochs=12, verbose=0)
+    model.fit(images[:300], labels[:300], batch_size=30, epochs=10, verbose=0)
     network = Network(model, Observer.of(model, images))
     seen = network.see(images[300:], 30)
     right = 300 + np.flatnonzero(seen.predicted == labels[300:])
@@ -76,7 +76,7 @@ def test_at_least_half_of_the_heat_lies_on_the_cell(monkeypatch, tmp_path, capsy
             assert heat.shape == (SIZE, SIZE) and heat.min() >= 0 and heat.max() in (0, 1)
             if heat.any():
                 shares.append(heat[cells[row]].sum() / heat.sum())
-        assert len(shares) >= 9  # of 12: at times what speaks for a class is that nothing is there
+        assert len(shares) >= 9  # of 12: hidden units that are all zero see nothing at all
         with capsys.disabled():
             print(f"\n{name}: {np.mean(shares):.0%} of the heat on {area:.0%} of the area")
         assert np.mean(shares) >= 0.5 > 2 * area
