@@ -86,16 +86,16 @@ class Audit:
             return given_verdict(self.given, len(self.leaks))
         random, by_group = self.measures
         if not random.controls:
-            return f"NO TEST: there is no given split, and a random one {random.why_not}"
+            return f"NO TEST: there is no given test set, and a random one {random.why_not}"
         if random.shared:
             advice = "cut by group to measure new images"
             if not by_group.controls:
                 advice = f"a split by group {by_group.why_not}"
             return (
-                "NO TEST: there is no given split, and at random "
+                "NO TEST: there is no given test set, and at random "
                 f"{random.shared:.0%} of the test images would have a copy in training; {advice}"
             )
-        return f"NO TEST: there is no given split; a random one measures {random.meaning}"
+        return f"NO TEST: there is no given test set; a random one measures {random.meaning}"
 
 
 def given_verdict(given: Measure, leaks: int) -> str:

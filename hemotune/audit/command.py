@@ -1,8 +1,10 @@
 """The command `hemotune audit`."""
 
 import contextlib
+import errno
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from hemotune.audit.audit import examine
@@ -27,7 +29,7 @@ def audit(path: Path, page: Path | None = None, profile: Path | None = None) -> 
 
     Returns:
         The exit status: 1 if the source's own test set has copies of training images, 2 for bad
-        input, else 0.
+        input and a full disk, else 0.
     """
     try:
         if page:
@@ -44,6 +46,16 @@ def audit(path: Path, page: Path | None = None, profile: Path | None = None) -> 
                 print(line)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        return BAD_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(
+            f"error: {tempfile.gettempdir()}: the disk is full; free some space, or set TMPDIR to a"
+            " folder on another disk",
+            file=sys.stderr,
+            flush=True,
+        )
         return BAD_INPUT
     return LEAK if found.leaks else 0
 

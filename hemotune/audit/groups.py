@@ -139,12 +139,14 @@ def pairs_across(
     digests = bytes.fromhex("".join(images["phash"].tolist()))
     words = np.frombuffer(digests, np.uint64).reshape(-1, 4)
     hashes = dict(zip(images.index.tolist(), words, strict=True))
-    partners = groups[those.to_numpy()].groupby("group").groups
+    partners = {
+        number: rows[: MOST_PARTNERS + 1].tolist()
+        for number, rows in groups[those.to_numpy()].groupby("group").groups.items()
+    }
     pairs = []
     asked = groups[these.to_numpy()]
     for row, number in zip(asked.index.tolist(), asked["group"], strict=True):
-        near = partners.get(number, pd.Index([])).tolist()[: MOST_PARTNERS + 1]
-        others = [other for other in near if other != row]
+        others = [other for other in partners.get(number, ()) if other != row]
         if others:
             differing = np.bitwise_count(
                 np.stack([hashes[other] for other in others]) ^ hashes[row]

@@ -1,5 +1,6 @@
 """The audit through its command: planted copies, clean sets, odd files and bad input."""
 
+import errno
 import re
 import shutil
 import zipfile
@@ -121,7 +122,7 @@ def test_without_a_split_the_verdict_is_of_random_ones(tmp_path):
     code, output, _ = audit(tmp_path)
     assert code == 0
     assert re.match(
-        r"NO TEST: there is no given split, and at random \d\d+% of the test images would have a"
+        r"NO TEST: there is no given test set, and at random \d\d+% of the test images would have a"
         r" copy in training; cut by group to measure new images\n",
         output,
     )
@@ -218,3 +219,12 @@ def test_a_page_that_cannot_be_written_is_refused_at_once(split, tmp_path):
     for page, message in ((tmp_path, "is a folder"), (tmp_path / "no/page.html", "no folder")):
         code, output, errors = audit(split, "--html", page)
         assert (code, output) == (2, "") and message in errors and "decode" not in errors
+
+
+def test_a_full_disk_is_not_taken_for_a_leak(split, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hemotune.inventory.os.posix_fallocate", full)
+    code, output, errors = audit(split)
+    assert (code, output) == (2, "") and "the disk is full; free some space" in errors
