@@ -13,7 +13,7 @@ from tests.conftest import ENVIRONMENT, ROOT, python
 from tests.flows.toy import Toy, call, wait_for
 
 IN_CHECKOUT = ["run", "ui", "watch", "status", "clean", "doctor"]
-COMMANDS = ["init", *IN_CHECKOUT, "audit"]
+COMMANDS = ["init", "run", "ui", "predict", "watch", "status", "clean", "doctor", "audit"]
 
 
 @pytest.fixture
