@@ -66,7 +66,7 @@ def why_not_a_zip(path: Path, error: Exception) -> str:
     if start.startswith(b"PK"):
         return f"is a damaged zip ({error}); download it again"
     kind = kind_of(start) or f"something else (it begins with {start[:12]!r})"
-    fix = "pack the images as a zip, or unpack them and set source: folder"
+    fix = "pack the images as a zip, or name an unpacked folder (in a profile: source: folder)"
     return f"is not a zip but {kind}; {fix}"
 
 
@@ -94,7 +94,7 @@ def check_entries(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
         raise StudyError(
             f"{path}: {len(entries)} entries unpack to {format_bytes(total)}; the limits are "
             f"{LARGEST_COUNT} and {format_bytes(LARGEST_TOTAL)}. Nothing was unpacked; unpack it "
-            "yourself and set source: folder"
+            "yourself and name the folder (in a profile: source: folder)"
         )
     if total > RATIO_MATTERS_FROM and total > LARGEST_RATIO * packed:
         raise StudyError(
