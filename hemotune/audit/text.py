@@ -83,7 +83,7 @@ def class_table(audit: Audit) -> pd.DataFrame:
     table = table[sorted(table.columns, key=SPLITS.index)]
     table["groups"] = audit.groups["group"].groupby(readable["class"]).nunique()
     table["groups"] = table["groups"].fillna(0).astype(int)
-    return table.rename_axis(index=None, columns=None)
+    return table.rename(columns={"ALL": "images"}).rename_axis(index=None, columns=None)
 
 
 def file_lines(audit: Audit) -> Iterator[str]:
