@@ -61,4 +61,4 @@ reference: setup  ## write docs/reference.md from the settings' schema and dvc.y
 	$(BIN)/python -m flows.reference
 
 clean:  ## remove the virtual environment and everything that runs created, but not DVC's cache
-	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/times.csv reports/model_card.md reports/summary.txt reports/figures reports/validation
+	rm -rf .venv .study data/* reports/study.md reports/results.csv reports/times.csv reports/summary.csv reports/model_card.md reports/summary.txt reports/figures reports/validation

@@ -35,8 +35,16 @@ def configure() -> None:
         # flows.server starts a server, with its pages; Prefect starts none by itself.
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+        # Prefect's newer pages do not show the tasks of a run that is opened in its first seconds,
+        # nor in a run's log which task wrote a line.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        # Nor do the pages show advertisements.
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # Who sets a login for the server has its runs use it.
+        "PREFECT_API_AUTH_STRING": os.environ.get("PREFECT_SERVER_API_AUTH_STRING", ""),
     }.items():
-        os.environ.setdefault(name, value)
+        if value:
+            os.environ.setdefault(name, value)
 
 
 configure()

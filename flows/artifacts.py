@@ -1,28 +1,29 @@
-"""Files that a stage made, shown on the page of its task: Markdown with its figures embedded, CSV
-and JSON files as tables.
+"""What a run shows on its page: files that a stage made, Markdown with its figures embedded and CSV
+as tables.
 """
 
 import base64
 import csv
-import json
 import mimetypes
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
+
+from hemotune.markup import escaped
 
 LARGEST = 4_000_000  # characters of one artifact: the page of a run must still open
 ROWS = 500
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 
 
-def publish(path: Path, stage: str) -> None:
-    """Publish a file, .md, .csv or .json; log a warning if it cannot be shown."""
-    publishers = {".md": publish_markdown, ".csv": publish_csv, ".json": publish_json}
+def publish(title: str, path: Path) -> None:
+    """Publish a file, .md or .csv, under a title; log a warning if it cannot be shown."""
+    publishers = {".md": publish_markdown, ".csv": publish_csv}
     try:
-        publishers[path.suffix](path, key(path.stem, path.suffix[1:]), f"{path} of {stage}")
+        publishers[path.suffix](path, key(title), f"{title}: {path}")
     except Exception as error:  # noqa: BLE001 - a missing table is no reason to fail a study
         get_run_logger().warning("%s could not be shown: %s: %s", path, type(error).__name__, error)
 
@@ -64,30 +65,15 @@ def embed_images(text: str, folder: Path, largest: int = LARGEST) -> str:
 
 def publish_csv(path: Path, name: str, description: str) -> None:
     with open(path, encoding="utf-8", newline="") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))[:ROWS]  # Any: Prefect's signature
-    create_table_artifact(rows, key=name, description=description)
+        publish_table(list(csv.DictReader(file))[:ROWS], name, description)
 
 
-def publish_json(path: Path, name: str, description: str) -> None:
-    """Publish a JSON object: its first list of objects as the table, its plain values as the
-    description.
+def publish_table(rows: Sequence[Mapping[str, str]], name: str, description: str) -> None:
+    """Publish rows, which have the same columns, as a table of Markdown: its cells wrap, while
+    Prefect's own tables are cut off at the page's edge.
     """
-    value = json.loads(path.read_text(encoding="utf-8"))
-    plain = ", ".join(
-        f"{name}: {item}" for name, item in value.items() if isinstance(item, str | int | float)
-    )
-    tables = (
-        item
-        for item in value.values()
-        if isinstance(item, list) and item and isinstance(item[0], dict)
-    )
-    rows = [{column: cell(item) for column, item in row.items()} for row in next(tables, [])[:ROWS]]
-    create_table_artifact(
-        rows, key=name, description=f"{description}: {plain}" if plain else description
-    )
-
-
-def cell(value: Any) -> str | int | float | None:  # Any: whatever JSON holds
-    if isinstance(value, str | int | float | None):
-        return value
-    return ", ".join(map(str, value)) if isinstance(value, list) else json.dumps(value)
+    columns = list(rows[0]) if rows else []
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[escaped(row[column]) for column in columns] for row in rows]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else "none"
+    create_markdown_artifact(text, key=name, description=description)

@@ -127,20 +127,39 @@ def run(
 @command
 def ui(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(
+            help="Address to listen at, by default 127.0.0.1; 0.0.0.0 lets other machines in."
+        ),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="Default: 4200, or a free port if that is taken."),
     ] = None,
     watch: Annotated[
-        str, typer.Option(metavar="CRON", help="When to look for changes.")
+        str,
+        typer.Option(metavar="CRON", envvar="HEMOTUNE_WATCH", help="When to look for changes."),
     ] = "0 6 * * *",
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE",
+            envvar="HEMOTUNE_TIMEZONE",
+            help="Of --watch, such as Europe/Berlin; by default this machine's.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the deployments; by default study and watch, and at the server of"
+            " PREFECT_API_URL this folder's name."
+        ),
+    ] = None,
 ) -> int:
     """Watch, start and schedule studies in a browser."""
     from flows import serve
 
-    return serve.serve(host, port, watch)
+    return serve.serve(host, port, watch, timezone, name)
 
 
 @command_anywhere
@@ -187,6 +206,23 @@ def watch() -> int:
     from flows import watch
 
     return watch.run()
+
+
+@command
+def notify(
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            help="https://..., which gets JSON, or an address of Apprise, such as"
+            " mailtos://NAME:PASSWORD@example.org?to=me@example.org."
+        ),
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Tell nobody any more.")] = False,
+) -> None:
+    """Tell somebody when a scheduled study fails or works again."""
+    from flows import notify
+
+    notify.notify(address, off)
 
 
 @command

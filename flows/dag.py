@@ -1,6 +1,6 @@
 """The DAG of dvc.yaml as the flow sees it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,7 +20,7 @@ class Meta:
     # that holds this state as of the last fetch: see flows/source.py.
     source: str | None = None
     state: str | None = None
-    artifacts: Sequence[str] = ()  # files to show on the page of the stage's task
+    artifacts: Mapping[str, str] | None = None  # titles and files to show on the task's page
     summary: str | None = None  # a file to print at the end of a study
 
     @classmethod
@@ -50,6 +50,26 @@ class Dag:
     stages: list[Stage]  # in the order in which `dvc repro` runs them
     locked: list[str]  # names of the stages in dvc.lock, in its order
     remote: str | None  # DVC's default remote, if it has one
+    profile: str | None = None  # of params.yaml
+    revision: str | None = None  # of git, such as `1a2b3c4` or `1a2b3c4-dirty`
+
+    def title(self, force: Sequence[str] = ()) -> str:
+        """Return what a run is called that does what is to be done, such as `sample: 3 of 14
+        stages`.
+
+        It counts the stages that have changed or are in `force`, and all that follow them: these
+        are not run if the files that they read come out the same.
+        """
+        touched: set[str] = set()
+        for stage in self.stages:  # each comes after those that it depends on
+            if stage.changed or stage.name in force or touched.intersection(stage.upstream):
+                touched.add(stage.name)
+        return f"{self.profile or 'study'}: {len(touched)} of {len(self.stages)} stages"
+
+    def tags(self) -> list[str]:
+        """Return the tags of a run: which profile it is of, and which revision of the code."""
+        named = {"profile": self.profile, "revision": self.revision}
+        return [f"{name}:{value}" for name, value in named.items() if value]
 
     def lock_order(self) -> list[str]:
         """Return the names of all stages in the order in which dvc.lock should list them."""

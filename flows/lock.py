@@ -53,13 +53,17 @@ def sole_study(name: str = "one from the command line") -> Iterator[int]:
                         f" {holder or '?'}); wait for it, or cancel it; nothing was started"
                     ) from None
                 time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"{os.getpid()} {name}")
-        file.flush()
+        name_holder(file.fileno(), name)
         try:
             yield file.fileno()
         finally:
             file.truncate(0)
+
+
+def name_holder(lock: int, name: str) -> None:
+    """Write into the lock's file which study holds it."""
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()} {name}".encode())  # in append mode: at the start
 
 
 def study_is_running() -> bool:

@@ -107,6 +107,14 @@ class Watcher:
         elif self.within and not text.startswith((" ", TRACEBACK)):
             self.within, self.error = "message", text
 
+    def complete(self) -> None:
+        """Show the progress of a stage that has succeeded as complete: its last line may have been
+        printed before its last step.
+        """
+        if self.latest:
+            self.latest = 100, self.latest[1]
+            self.changed.set()
+
     def update_artifact(self) -> None:
         """Show the latest progress, at most every second, until the stage has ended and its last
         line is shown.

@@ -135,6 +135,7 @@ def read_and_check() -> Dag:
 def read_dag() -> Dag:
     # DVC prints its order and its graph, but returns neither from a documented function.
     from dvc.repo.reproduce import get_active_graph, plan_repro
+    from dvc.utils.serialize import load_yaml
 
     with open_repo() as repo:
         status, locked = repo.status(), list(read_lock().get("stages", {}))
@@ -153,7 +154,27 @@ def read_dag() -> Dag:
                     meta=meta,
                 )
             )
-        return Dag(stages, locked, repo.config["core"].get("remote"))
+        remote = repo.config["core"].get("remote")
+    profile = load_yaml("params.yaml").get("profile")
+    return Dag(stages, locked, remote, profile, revision())
+
+
+def revision() -> str | None:
+    """Return the commit of this checkout, with `-dirty` if a tracked file differs from it; None
+    without one.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=7"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def stage_names() -> list[str]:
+    """Return the names of all stages, in dvc.yaml's order."""
+    with open_repo() as repo:
+        return [stage.addressing for stage in repo.stage.collect("dvc.yaml")]
 
 
 def check(metas: Iterable[Meta]) -> None:

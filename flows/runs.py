@@ -6,10 +6,12 @@ import contextlib
 import datetime
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +19,8 @@ from uuid import UUID
 from filelock import FileLock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
@@ -28,8 +32,15 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
+from prefect.client.schemas.objects import (
+    TERMINAL_STATES,
+    DeploymentStatus,
+    FlowRun,
+    State,
+    StateType,
+)
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import FlowRunContext
 from prefect.exceptions import CancelledRun, FailedRun
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
@@ -43,6 +54,10 @@ from hemotune.paths import STATE
 SERVED_BY = "STUDY_SERVED_BY"
 STARTING = 60  # seconds within which a requested run is Running, if nothing is wrong
 OBSERVERS = ["FlowRunCancellingObserver", "FlowRunSuspendingObserver"]  # loggers of Prefect's
+SCHEDULED = "watch"  # tag of the watches and of the studies that they start
+RECOVERED = "Recovered"  # state of a scheduled study that succeeds after one that failed
+STUDIES = FlowFilter(name=FlowFilterName(any_=["study"]))
+RAN = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 ABANDONED = (
@@ -76,6 +91,16 @@ def checkout_tag() -> str:
     return f"checkout:{Path.cwd()}"
 
 
+def origin_tags() -> list[str]:
+    """Return the tags of all runs of this checkout on this machine."""
+    return [checkout_tag(), f"machine:{socket.gethostname()}"]
+
+
+def folder_name() -> str:
+    """Return the name of this checkout's folder, without what Prefect allows in no name."""
+    return re.sub(r"[/%&<>]+", "-", Path.cwd().name) or "study"
+
+
 @contextlib.contextmanager
 def working() -> Iterator[None]:
     """Mark the current flow run as one that a process works on: by a lock that ends with the
@@ -90,6 +115,17 @@ def working() -> Iterator[None]:
             yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def describe(title: str, tags: Sequence[str]) -> None:
+    """Give the current flow run a title that says what it does, and more tags."""
+    context = FlowRunContext.get()
+    if not context or not context.flow_run:
+        return
+    run = context.flow_run
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run.id, name=title, tags=[*run.tags, *tags])
+    run.name = title  # what prefect.runtime returns
 
 
 def end_with_parent(parent: int) -> None:
@@ -109,16 +145,20 @@ def lock_file(run: UUID | str | None) -> Path:
     return STATE / "runs" / str(run)
 
 
-def end_abandoned(started: datetime.datetime) -> None:
-    """End the runs that an earlier server left, so that they block nothing and none starts late.
+def end_abandoned(started: datetime.datetime, own: bool) -> None:
+    """End the runs that an earlier `hemotune ui` left, so that they block nothing and none starts
+    late.
 
     Runs of this checkout that had started and on which no process works become Crashed; runs that
     were due before `started` become Cancelled.
+
+    Args:
+        own: whether the server is this checkout's own, and not one of others.
     """
     until = time.monotonic() + ENDING
     with get_client(sync_client=True) as client:
         for run in unfinished_runs(client):
-            if is_of_this_checkout(run) and (state := final_state(run, started, until)):
+            if is_of_this_checkout(run, own) and (state := final_state(run, started, until)):
                 client.set_flow_run_state(run.id, state, force=True)
                 end_tasks(client, run, state)
                 lock_file(run.id).unlink(missing_ok=True)
@@ -174,18 +214,44 @@ def wait_for_start(run: UUID) -> State[Any]:  # Any: Prefect's own
             time.sleep(1)
 
 
-def last_study() -> FlowRun | None:
-    """Return the study of this checkout that ended last, if there is one."""
-    of_study = FlowFilter(name=FlowFilterName(any_=["study"]))
-    ended = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))),
-        tags=FlowRunFilterTags(all_=[checkout_tag()]),
+def has_recovered() -> bool:
+    """Whether the current study is a scheduled one, and the one before it failed."""
+    if SCHEDULED not in flow_run.tags:
+        return False
+    last = last_study(RAN, [SCHEDULED])
+    return bool(last and last.state and not last.state.is_completed())
+
+
+def last_study(
+    ended: Iterable[StateType] = TERMINAL_STATES, tags: Sequence[str] = ()
+) -> FlowRun | None:
+    """Return the study of this checkout that ended last, if there is one.
+
+    Args:
+        ended: the types of its state.
+        tags: what else it is tagged with.
+    """
+    of_checkout = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ended))),
+        tags=FlowRunFilterTags(all_=[*origin_tags(), *tags]),
     )
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(
-            flow_filter=of_study, flow_run_filter=ended, sort=FlowRunSort.END_TIME_DESC, limit=1
+            flow_filter=STUDIES,
+            flow_run_filter=of_checkout,
+            sort=FlowRunSort.END_TIME_DESC,
+            limit=1,
         )
     return found[0] if found else None
+
+
+def served_study() -> UUID | None:
+    """Return the deployment by which this checkout's study can be started, if one is served."""
+    of_checkout = DeploymentFilter(tags=DeploymentFilterTags(all_=origin_tags()))
+    with get_client(sync_client=True) as client:
+        found = client.read_deployments(flow_filter=STUDIES, deployment_filter=of_checkout)
+    served = [deployment for deployment in found if deployment.status == DeploymentStatus.READY]
+    return served[0].id if served else None
 
 
 def unfinished_runs(client: SyncPrefectClient) -> list[FlowRun]:
@@ -202,10 +268,14 @@ def unfinished_runs(client: SyncPrefectClient) -> list[FlowRun]:
     return found
 
 
-def is_of_this_checkout(run: FlowRun) -> bool:
-    """Whether a run is of this checkout: by its tag, or, if it is older than tags, by the
+def is_of_this_checkout(run: FlowRun, own: bool) -> bool:
+    """Whether a run is of this checkout: by its tags, or, if it is older than tags, by the
     database.
+
+    At its own server the machine does not count: a container has another name at each start.
     """
+    if not own:
+        return set(origin_tags()) <= set(run.tags)
     tags = [tag for tag in run.tags if tag.startswith("checkout:")]
     if tags:
         return checkout_tag() in tags

@@ -3,6 +3,7 @@ and address. What runs in that process is flows/server_process.py.
 """
 
 import atexit
+import base64
 import contextlib
 import errno
 import os
@@ -28,7 +29,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.runs import checkout_tag
+from flows.runs import origin_tags
 from hemotune.errors import StudyError
 from hemotune.files import read_json, write_json
 from hemotune.paths import STATE
@@ -58,7 +59,7 @@ def address() -> str | None:
     # A server that a run started for itself ends with that run.
     if "PREFECT_API_URL" not in os.environ and (own := find_running()) and own.services:
         return own.api
-    return get_current_settings().api.url
+    return of_others()
 
 
 def find_running() -> Address | None:
@@ -70,10 +71,48 @@ def find_running() -> Address | None:
     try:
         found = read_json(ADDRESS_FILE)
         own = Address(found["api"], found["services"])
-        settings = httpx.get(f"{own.api}/admin/settings", timeout=10, trust_env=False).json()
-        return own if settings["home"] == os.environ["PREFECT_HOME"] else None
+        answer = httpx.get(
+            f"{own.api}/admin/settings", headers=login(), timeout=10, trust_env=False
+        )
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            print(f"the server at {own.api} asks for a login: set PREFECT_API_AUTH_STRING for it")
+        return own if answer.json()["home"] == os.environ["PREFECT_HOME"] else None
     except (OSError, httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
         return None
+
+
+def login() -> dict[str, str]:
+    """Return the header of requests by which a server with a login lets them in."""
+    login = get_current_settings().api.auth_string
+    if login is None:
+        return {}
+    encoded = base64.b64encode(login.get_secret_value().encode()).decode()
+    return {"Authorization": f"Basic {encoded}"}
+
+
+def of_others() -> str | None:
+    """Return the API's address that the user has set, in the environment or in Prefect's files."""
+    return get_current_settings().api.url
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[str]:
+    """Yield the API's address that the user has set, for the block to use.
+
+    Raises:
+        StudyError: no Prefect server answers there.
+    """
+    bypass_proxy()
+    url = of_others() or ""
+    check_answer(url)
+    print(f"using Prefect's server at {page_of(url)}", flush=True)
+    yield url
+
+
+def page_of(api: str) -> str:
+    """Return the address of an API's page, and whether the user has set it."""
+    page = without_password(api).removesuffix("/api")
+    return f"{page} (PREFECT_API_URL)" if api == of_others() else page
 
 
 @contextlib.contextmanager
@@ -185,19 +224,18 @@ def for_this_process() -> Iterator[None]:
         StudyError: no Prefect server answers at PREFECT_API_URL, the new one does not start, or the
             server went away during the block.
     """
-    bypass_proxy()
     stack = contextlib.ExitStack()
     # Closed later than the block: when Python ends, Prefect sends its last log lines and events
     # before this.
     atexit.register(stack.close)
-    url = address()
-    if not url:
+    if url := address():
+        bypass_proxy()
+        check_answer(url)
+    else:
         print("starting Prefect's server for this run ...", flush=True)
         url = stack.enter_context(running(services=False))
-    else:
-        check_answer(url)
-    print(f"watch it at {without_password(url).removesuffix('/api')}", flush=True)
-    with temporary_settings({PREFECT_API_URL: url}), tags(checkout_tag()):
+    print(f"watch it at {page_of(url)}", flush=True)
+    with temporary_settings({PREFECT_API_URL: url}), tags(*origin_tags()):
         try:
             yield
         except httpx.TransportError as error:

@@ -14,8 +14,14 @@ import sys
 import threading
 import time
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# The pages' code runs in the page and in workers made of blobs; the report's figures are data.
+POLICY = (
+    "default-src 'self' data: blob:; style-src 'self' 'unsafe-inline';"
+    " script-src 'self' 'unsafe-inline' 'unsafe-eval' 'wasm-unsafe-eval' blob:"
+)
 EVENT_LOGGER = "prefect.server.events.services.event_persister"
 
 
@@ -65,6 +71,24 @@ def retry_if_locked(app: ASGIApp, tries: int = 10, pause: float = 0.03) -> ASGIA
     return retrying_app
 
 
+def keep_to_itself(app: ASGIApp) -> ASGIApp:
+    """Wrap an ASGI application so that browsers ask no other server for anything on its pages.
+
+    Prefect's newer pages contact a service that measures their use also where its settings forbid
+    to; others show pictures from GitHub.
+    """
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).append("Content-Security-Policy", POLICY)
+            await send(message)
+
+        await app(scope, receive, send_with_policy)
+
+    return application
+
+
 def is_no_resent_event(record: logging.LogRecord) -> bool:
     """Whether a log record is not about events that the database already holds.
 
@@ -95,11 +119,13 @@ def serve(socket_: socket.socket) -> None:
     import uvicorn
     from prefect.server.api import server as prefect_server
 
+    import flows.message  # noqa: F401 - Prefect finds the class by its name
+
     create_ui_app = prefect_server.create_ui_app
     # Prefect gives a server with few services no pages, and has no setting for it; ours has them,
     # for a run prints where to watch it.
     prefect_server.create_ui_app = lambda ephemeral: create_ui_app(ephemeral=False)
-    app = retry_if_locked(prefect_server.create_app())
+    app = keep_to_itself(retry_if_locked(prefect_server.create_app()))
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
     )

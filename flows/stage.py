@@ -80,6 +80,8 @@ def run_stage(stage: Stage, decision: Decision, place: Place) -> State[Any]:  # 
             outcome = Outcome("failed", reason=str(error))
         except launcher.Stopped as stopped:
             return Cancelled(message=str(stopped))
+        if outcome.kind == "ran":
+            watcher.complete()
     publish_artifacts(stage, outcome)
     if outcome.kind == "failed":
         reason = record_failure(note, reason_of(outcome, watcher.error))
@@ -109,9 +111,9 @@ def execute(stage: Stage, decision: Decision, place: Place, watcher: output.Watc
 def publish_artifacts(stage: Stage, outcome: Outcome) -> None:
     """Show the files that the stage names; a stage that failed may have written some of them."""
     if outcome.kind != "unchanged":
-        for path in map(Path, stage.meta.artifacts):
-            if path.exists() or outcome.kind == "ran":
-                artifacts.publish(path, stage.name)
+        for title, path in (stage.meta.artifacts or {}).items():
+            if Path(path).exists() or outcome.kind == "ran":
+                artifacts.publish(title, Path(path))
 
 
 def succeeded(decision: Decision, outcome: Outcome, seconds: float) -> State[Any]:  # Any: Prefect's

@@ -10,11 +10,11 @@ import contextlib
 import queue
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import allow_failure, flow
-from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
@@ -22,10 +22,20 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
 
-from flows import cluster, gpu_sharing, launcher, mps, repository, runs, server, source
+from flows import (
+    artifacts,
+    cluster,
+    gpu_sharing,
+    launcher,
+    mps,
+    repository,
+    runs,
+    server,
+    source,
+)
 from flows import slots as slot_list
 from flows.dag import Stage
-from flows.lock import AnotherStudy, sole_study
+from flows.lock import AnotherStudy, name_holder, sole_study
 from flows.output import folder_of_run
 from flows.repository import Outcome
 from flows.stage import Decision, Place, run_stage
@@ -42,7 +52,7 @@ Future = PrefectFuture[Any]
 def study(
     slots: slot_list.Slots = "auto",
     per_gpu: slot_list.PerGpu = "auto",
-    force: list[str] | None = None,
+    force: Sequence[str] = (),
     dask: str | None = None,
 ) -> State[Any]:  # Any: Prefect's own
     """Run every stage of dvc.yaml that has changed, in parallel.
@@ -58,7 +68,7 @@ def study(
     """
     try:
         with runs.working(), sole_study(f"the run '{flow_run.name}'") as lock:
-            return run_alone(lock, slots, per_gpu, force or [], dask)
+            return run_alone(lock, slots, per_gpu, force, dask)
     except AnotherStudy as error:
         return Cancelled(message=str(error))
     except StudyError as error:
@@ -66,7 +76,7 @@ def study(
 
 
 def run_alone(
-    lock: int, slots: str, per_gpu: slot_list.PerGpu, force: list[str], dask: str | None
+    lock: int, slots: str, per_gpu: slot_list.PerGpu, force: Sequence[str], dask: str | None
 ) -> State[Any]:  # Any: Prefect's own
     """Run the study of this checkout, whose lock (a file descriptor) the caller holds.
 
@@ -80,6 +90,9 @@ def run_alone(
         dag = own.call(repository.inspect, on_line=log.info)
         order = dag.lock_order()
         refuse_unknown(force, dag.stages)
+        title = dag.title(force)
+        runs.describe(title, dag.tags())
+        name_holder(lock, f"the run '{title}'")
         devices = slot_list.find_devices(slots, log.warning)
         slot_names = slot_list.name_slots(
             devices, gpu_sharing.per_device(per_gpu, devices, log.info)
@@ -91,7 +104,10 @@ def run_alone(
         with cluster.connect(dask, dag.remote) if dask else contextlib.nullcontext() as workers:
             states = run_all(dag.stages, slot_names, force, workers, service)
         show(dag.stages, states)
-        return conclude(states)
+        state = conclude(states)
+        if state.is_completed() and runs.has_recovered():
+            state.name = runs.RECOVERED
+        return state
     finally:
         # However the study ends, also when it is cancelled from the page: no stage may outlive it.
         own.stop()
@@ -99,7 +115,7 @@ def run_alone(
         repository.order_lock(order)
 
 
-def refuse_unknown(force: list[str], stages: list[Stage]) -> None:
+def refuse_unknown(force: Sequence[str], stages: list[Stage]) -> None:
     """Check that the stages to force exist.
 
     Raises:
@@ -114,7 +130,7 @@ def refuse_unknown(force: list[str], stages: list[Stage]) -> None:
 def run_all(
     stages: list[Stage],
     slots: list[str],
-    force: list[str],
+    force: Sequence[str],
     workers: cluster.Workers | None,
     service: dict[str, str],
 ) -> States:
@@ -257,13 +273,14 @@ def show(stages: list[Stage], states: States) -> None:
     for stage in stages:
         reasons = "; ".join(stage.changed)
         if state := states.get(stage.name):
-            row = {"state": state.name, "why": state.message}
+            row = {"state": str(state.name), "why": str(state.message)}
         elif reasons:
             row = {"state": "changed", "why": reasons}
         else:
             row = {"state": "unchanged, unless an upstream stage changes", "why": ""}
         rows.append({"stage": stage.name, **row})
-    create_table_artifact(rows, key="stages", description="all stages of the study")
+    title = "Stages" if states else "Stages at the start"
+    artifacts.publish_table(rows, artifacts.key(title), title)
 
 
 def conclude(states: States) -> State[Any]:  # Any: Prefect's own
@@ -282,7 +299,7 @@ def conclude(states: States) -> State[Any]:  # Any: Prefect's own
     return Completed(message=f"all {len(states)} stages: {counts}")
 
 
-def run(slots: str, per_gpu: slot_list.PerGpu, force: list[str], dask: str | None) -> int:
+def run(slots: str, per_gpu: slot_list.PerGpu, force: Sequence[str], dask: str | None) -> int:
     """Run a study from the command line, with a server if there is none, and print its summary.
 
     Returns:

@@ -9,14 +9,14 @@ import json
 import signal
 from typing import Any
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from flows import repository, runs, server, source
+from flows.dag import Dag
 from flows.lock import study_is_running
 from flows.output import Log
 from flows.study import study
@@ -42,25 +42,32 @@ def check_and_start(log: Log) -> State[Any]:  # Any: Prefect's own
     if study_is_running():
         return Completed(message="a study is running; no other was started")
     try:
-        count, reasons, force = find_changes(log)
+        dag, reasons, force = find_changes(log)
     except StudyError as error:
         return Failed(message=str(error))
     if not reasons:
         return Completed(
-            message=f"nothing has changed in {count} stages and at the source; no run was started"
+            message=f"nothing has changed in {len(dag.stages)} stages and at the source; no run was"
+            " started"
         )
     for reason in reasons:
         log.info("%s", reason)
     summary = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if reasons[3:] else "")
-    try:
-        run: FlowRun = run_deployment(  # type: ignore[assignment]  # not async here
-            "study/study", parameters={"force": force}, timeout=0, as_subflow=False, tags=["watch"]
-        )
-    except ObjectNotFound:  # nothing is served: this process runs it
-        state = study(force=force, return_state=True)
+    deployment = runs.served_study()
+    if deployment is None:  # this process runs it
+        with tags(runs.SCHEDULED):
+            state = study(force=force, return_state=True)
         if state.is_completed():
             return Completed(message=f"ran the study: {summary}")
         return Failed(message=state.message)
+    run: FlowRun = run_deployment(  # type: ignore[assignment]  # not async here
+        deployment,
+        flow_run_name=dag.title(force),
+        parameters={"force": force},
+        timeout=0,
+        as_subflow=False,
+        tags=[runs.SCHEDULED],
+    )
     started = runs.wait_for_start(run.id)
     message = f"started the study '{run.name}': {summary}; it is {started.name}"
     if started.is_running() or started.is_completed():
@@ -69,16 +76,16 @@ def check_and_start(log: Log) -> State[Any]:  # Any: Prefect's own
     return Failed(message=f"{message}: {reason}")
 
 
-def find_changes(log: Log) -> tuple[int, list[str], list[str]]:
-    """Return the number of stages, why the study should run, and the stages that must run although
+def find_changes(log: Log) -> tuple[Dag, list[str], list[str]]:
+    """Return the stages, why the study should run, and the stages that must run although
     nothing has changed here.
 
     Raises:
         StudyError: a setting is wrong, DVC cannot read its files, or the source does not answer.
     """
-    stages = repository.inspect().stages
+    dag = repository.inspect()
     force, reasons = [], []
-    for stage in stages:
+    for stage in dag.stages:
         reasons += [f"{stage.name}: {change}" for change in stage.changed]
         if not stage.meta.source:
             continue
@@ -87,13 +94,13 @@ def find_changes(log: Log) -> tuple[int, list[str], list[str]]:
         if not stage.forced and source.differ(now, source.last_fetched(stage.meta)):
             reasons.append(f"{stage.name}: {source.CHANGED}")
             force.append(stage.name)
-    return len(stages), reasons, force
+    return dag, reasons, force
 
 
 def run() -> int:
     """Watch once, here, and print the outcome; return the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with server.for_this_process():
+    with server.for_this_process(), tags(runs.SCHEDULED):
         state = watch(return_state=True)
     print(state.message)
     return 0 if state.is_completed() else 1

@@ -1,5 +1,5 @@
 """Write the study's report: reports/study.md in the format of the original, results.csv,
-times.csv, figures/ and model_card.md. Copy the best model to data/models/best.
+times.csv, summary.csv, figures/ and model_card.md. Copy the best model to data/models/best.
 
 python -m tasks.report                   fail if a run of params.yaml is missing
 python -m tasks.report --incomplete      report the finished runs and list the others as failed
@@ -119,6 +119,7 @@ def main(*arguments: str) -> None:
     results = results_table(runs)
     write_csv(reports / "results.csv", results[results.columns.difference([*TIMES], sort=False)])
     write_csv(reports / "times.csv", results[["key", *TIMES]])
+    write_csv(reports / "summary.csv", experiments.summary_table(summaries))
 
     text = summary_of(study, runs, summaries, warnings)
     write_text(reports / "summary.txt", text)

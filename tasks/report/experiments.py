@@ -4,10 +4,21 @@ the results table.
 
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
+
 from hemotune.markup import code, escaped
 from hemotune.settings.backbone import Backbone
 from hemotune.settings.experiment import architecture
-from tasks.report.markdown import Row, bold, duration, listed, milliseconds, percent, table
+from tasks.report.markdown import (
+    Row,
+    bold,
+    duration,
+    format_interval,
+    listed,
+    milliseconds,
+    percent,
+    table,
+)
 from tasks.report.results import (
     FACTORS,
     Experiment,
@@ -80,6 +91,28 @@ def runs_table(group: Sequence[Summary], axes: Sequence[str]) -> str:
             cells.append(duration(run.metrics.learning_time_seconds))
         rows.append([*[getattr(run, axis) for axis in axes], *cells])
     return table(head, rows, left=len(axes))
+
+
+def summary_table(summaries: Iterable[Summary]) -> pd.DataFrame:
+    """Return summary.csv, which Prefect's page shows: a row for each experiment in each series, as
+    text. Times are not in it: a repetition makes the same bytes.
+    """
+    rows = []
+    for summary in summaries:
+        done = summary.finished
+        accuracy, _, interval = (
+            format_interval(summary.per_image) if done else "failed"
+        ).partition(" ")
+        rows.append(
+            {
+                "experiment": summary.experiment,
+                "accuracy": accuracy,
+                "95 % interval": interval,
+                "split": summary.series,
+                "trainings": f"{len(done)} of {len(summary.runs)}",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def result_rows(summaries: Sequence[Summary]) -> list[Row]:

@@ -23,7 +23,7 @@ from hemotune.settings.validation import Validation
 from tasks.validate.expectations import Result, judge, load_great_expectations
 from tasks.validate.page import write_page
 from tasks.validate.rules import rules_for
-from tasks.validate.summary import describe_broken_rules
+from tasks.validate.summary import describe_broken_rules, rules_table
 from tasks.validate.tables import Tables, common_size, tables_of
 
 
@@ -54,6 +54,7 @@ def main(*arguments: str) -> None:
         result = judge(tables, rules_for(settings, common_size(tables.decoded)))
         with new_folder(VALIDATION) as report:
             write_json(report / "result.json", asdict(result))
+            rules_table(result).to_csv(report / "rules.csv", index=False, lineterminator="\n")
             write_page(report / "index.html", result, tables, np.load(pixels, mmap_mode="r"))
         if result.verdict == "failed":
             raise StudyError(describe_broken_rules(result, "error"))

@@ -1,4 +1,6 @@
-"""The broken rules as text for the terminal."""
+"""The rules as text: the broken ones for the terminal, all of them for Prefect's page."""
+
+import pandas as pd
 
 from hemotune.paths import RAW_IMAGES, VALIDATION
 from hemotune.settings.validation import Severity
@@ -20,6 +22,23 @@ def describe_broken_rules(result: Result, severity: Severity) -> str:
         found = describe_offenders(rule) if rule.count else rule.found
         lines.append(f"  {rule.rule}: {found}. Expected: {rule.expected}. Fix: {rule.fix}")
     return "\n".join(lines)
+
+
+def rules_table(result: Result) -> pd.DataFrame:
+    """Return rules.csv, which Prefect's page shows: a row for each rule, the broken ones first."""
+    order = ["failed", "warnings", "passed", "off"]
+    return pd.DataFrame(
+        [
+            {
+                "verdict": "warning" if rule.state == "warnings" else rule.state,
+                "rule": rule.rule,
+                "found": describe_offenders(rule) if rule.count else rule.found,
+                "expected": rule.expected,
+                "fix": "" if rule.passed else rule.fix,
+            }
+            for rule in sorted(result.rules, key=lambda rule: order.index(rule.state))
+        ]
+    )
 
 
 def describe_offenders(rule: RuleResult) -> str:

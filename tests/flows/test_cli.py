@@ -6,14 +6,18 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from types import SimpleNamespace
 
 import pytest
+from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 
+from flows import schedules, serve
+from flows.schedules import Times
 from tests.conftest import ENVIRONMENT, ROOT, python
 from tests.flows.toy import Toy, call, wait_for
 
-IN_CHECKOUT = ["run", "ui", "watch", "status", "clean", "doctor"]
-COMMANDS = ["init", "run", "ui", "predict", "watch", "status", "clean", "doctor", "audit"]
+IN_CHECKOUT = ["run", "ui", "watch", "notify", "status", "clean", "doctor"]
+COMMANDS = ["init", "run", "ui", "predict", "watch", "notify", "status", "clean", "doctor", "audit"]
 
 
 @pytest.fixture
@@ -77,6 +81,7 @@ def test_wrong_options_are_named(elsewhere, arguments, problem):
     [
         ("clean", "clean"),
         ("doctor", "doctor"),
+        ("notify", "notify"),
         ("serve", "ui"),
         ("status", "status"),
         ("study", "run"),
@@ -103,16 +108,97 @@ def test_what_no_device_and_no_stage_is_called_is_refused_in_one_line(tmp_path, 
         assert capfd.readouterr() == ("", f"error: {problem}\n")
 
 
-@pytest.mark.parametrize("cron", ["every day", "0 0 30 2 *"])
-def test_a_wrong_cron_is_refused_before_anything_starts(tmp_path, monkeypatch, capfd, cron):
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with no more than what a command looks for at first."""
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    assert call("ui", "--watch", cron) == 1
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "problem"),
+    [
+        (["--watch", "every day"], {}, "--watch: 'every day' is no cron expression"),
+        (["--watch", "0 0 30 2 *"], {}, "--watch: '0 0 30 2 *' is no cron expression"),
+        ([], {"HEMOTUNE_WATCH": "hourly?"}, "--watch: 'hourly?' is no cron expression"),
+        (["--timezone", "Mars/Base"], {}, "--timezone: there is no time zone 'Mars/Base'"),
+        ([], {"HEMOTUNE_TIMEZONE": "Berlin"}, "--timezone: there is no time zone 'Berlin'"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_before_anything_starts(
+    checkout, monkeypatch, capfd, options, environment, problem
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert call("ui", *options) == 1
     output, errors = capfd.readouterr()
     assert (output, errors.count("\n")) == ("", 1)
-    assert errors.startswith(f"error: --watch: {cron!r} is no cron expression")
-    assert len(list(tmp_path.iterdir())) == 2
+    assert errors.startswith(f"error: {problem}")
+    assert len(list(checkout.iterdir())) == 2
+
+
+def test_a_schedule_has_the_time_zone_of_this_machine_unless_told(monkeypatch):
+    monkeypatch.setattr(schedules.tzlocal, "get_localzone_name", lambda: "America/Lima")
+    assert Times.parse("0 6 * * *", None) == Times("0 6 * * *", "America/Lima")
+    assert Times.parse("0 6 * * 1", "Asia/Tokyo").next_date().startswith("Mon ")
+
+
+def test_only_another_schedule_from_the_command_line_replaces_that_of_the_last_start(checkout):
+    calls = []
+
+    class Client:
+        def update_deployment_schedule(self, deployment, own, schedule):
+            calls.append((own, schedule.cron))
+
+        def create_deployment_schedules(self, deployment, new):
+            calls.append(("new", new[0].schedule.cron))
+
+    (checkout / ".study").mkdir()
+    own, users = (SimpleNamespace(id=slug, slug=slug) for slug in (schedules.SLUG, None))
+    served = SimpleNamespace(id="watch", schedules=[own, users])
+    deleted = SimpleNamespace(id="watch", schedules=[users])
+    daily, weekly = Times("0 6 * * *", "UTC"), Times("0 6 * * 1", "UTC")
+    for times, deployment in [
+        (daily, served),  # as it was created
+        (daily, served),
+        (weekly, served),
+        (weekly, deleted),  # on the page: it stays so
+        (daily, deleted),
+    ]:
+        schedules.apply(Client(), deployment, times)
+    assert calls == [
+        (schedules.SLUG, "0 6 * * *"),
+        (schedules.SLUG, "0 6 * * 1"),
+        ("new", "0 6 * * *"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "give an address, or --off"),
+        (["https://example.org", "--off"], "give an address, or --off"),
+        (["--off"], "no server runs that could tell: start `hemotune ui` beside this, or set"),
+    ],
+)
+def test_nobody_is_told_without_an_address_and_a_server(checkout, capfd, arguments, problem):
+    assert call("notify", *arguments) == 1
+    assert capfd.readouterr().err.startswith(f"error: {problem}")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "work.example.org"])
+def test_a_page_that_others_reach_without_a_login_is_warned_of(host, monkeypatch, capfd):
+    serve.warn_if_open(host)
+    warning = capfd.readouterr().err
+    assert warning.startswith(f"warning: --host {host}: the page has no login")
+    assert warning.count("\n") == 1 and "PREFECT_SERVER_API_AUTH_STRING=NAME:PASSWORD" in warning
+    with temporary_settings({PREFECT_SERVER_API_AUTH_STRING: "me:secret"}):
+        serve.warn_if_open(host)
+    for local in ("127.0.0.1", "::1", "localhost"):
+        serve.warn_if_open(local)
+    assert capfd.readouterr().err == ""
 
 
 def status(toy):

@@ -129,13 +129,15 @@ def test_artifacts_show_progress_tables_and_the_report_with_its_figure(study):
     of_run = {"id": {"any_": [study.first_run["id"]]}}
     artifacts = ask(study.api, "artifacts", flow_runs=of_run, sort="CREATED_DESC")
     found = {item["key"]: item for item in artifacts}
-    assert found["train-c-progress"]["data"] == 100
+    # The report's last line says 50 %.
+    assert found["train-c-progress"]["data"] == found["report-progress"]["data"] == 100
     assert (
-        "data:image/png;base64,iVBOR" in found["report-md"]["data"]
-        and "# complete" in found["report-md"]["data"]
+        "data:image/png;base64,iVBOR" in found["report"]["data"]
+        and "# complete" in found["report"]["data"]
     )
-    assert '"name": "g"' in found["results-csv"]["data"]
-    assert "train@g" in found["stages"]["data"]
+    assert "| name | made |" in found["results"]["data"] and "\n| g | " in found["results"]["data"]
+    assert found["results"]["description"] == "Results: results.csv"
+    assert all("train@g" in found[key]["data"] for key in ("stages-at-the-start", "stages"))
 
 
 def test_lock_file_is_the_same_bytes_as_dvc_repro_leaves(toy):

@@ -13,7 +13,11 @@ import uuid
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    temporary_settings,
+)
 
 from flows import server
 from hemotune.errors import StudyError
@@ -35,6 +39,20 @@ def test_a_run_that_starts_its_own_server_can_be_watched(own_place):
         # As a browser does.
         page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})
     assert page.status_code == 200 and "<html" in page.text
+
+
+def test_a_server_with_a_login_is_found_with_it_alone(own_place, monkeypatch, capfd):
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
+    with (
+        temporary_settings({PREFECT_API_AUTH_STRING: "me:secret"}),
+        server.running(port=0) as api,
+    ):
+        assert httpx.post(f"{api}/flow_runs/filter").status_code == 401
+        assert server.find_running() == server.Address(api, services=True)
+        server.check_answer(api)
+        with temporary_settings({PREFECT_API_AUTH_STRING: None}):
+            assert server.find_running() is None
+    assert "asks for a login: set PREFECT_API_AUTH_STRING" in capfd.readouterr().out
 
 
 def test_a_port_is_held_from_its_choice_on(monkeypatch):

@@ -2,12 +2,16 @@
 cancelled through it.
 """
 
+import contextlib
 import datetime
+import http.server
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +21,7 @@ import pytest
 from prefect.states import Cancelled
 
 from flows import watch
+from flows.dag import Dag
 from tests.flows.toy import Toy, ask, end, serve, serving, wait_for
 
 
@@ -167,7 +172,51 @@ def test_a_schedule_starts_the_study_only_if_something_has_changed(toy):
     assert [len(events) for events in toy.events().values()] == [2, 2, 2]
 
 
-def test_a_change_of_parameters_is_seen(toy):
+@contextlib.contextmanager
+def listening():
+    """Run a web server during the block; yield its address, and what is sent to it."""
+    received = []
+
+    class Webhook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}/", received
+        listener.shutdown()
+
+
+def notify(toy, *arguments):
+    """Run `hemotune notify`; return its exit status and output."""
+    done = toy.run(sys.executable, "-m", "flows.cli", "notify", *arguments)
+    return done.returncode, done.stdout
+
+
+def test_a_change_of_parameters_is_seen_and_a_failure_told(toy):
+    assert ask(toy.api, "automations") == []
+    with listening() as (address, received):
+        assert notify(toy, address)[0] == 0
+        assert notify(toy, address)[0] == 0  # it replaces the first
+        assert [message["text"][:8] for message in received] == ["Hemotune", "Hemotune"]
+        see_changes(toy)
+        # Not the runs of other tests, which no schedule had started.
+        wait_for(lambda: len(received) == 4)
+        assert [message["state"] for message in received[2:]] == ["Failed", "Recovered"]
+        assert "train@b: b fails as requested" in received[2]["text"]
+        assert f"{toy.api.removesuffix('/api')}/runs/flow-run/" in received[2]["text"]
+        assert notify(toy, "--off")[0] == 0
+    assert ask(toy.api, "automations") == []
+    status, output = notify(toy, "http://127.0.0.1:9/")
+    assert status == 1 and output.startswith("error: http: a first message was not taken: ")
+
+
+def see_changes(toy):
     wait_for(
         lambda: not any(run["state_type"] in ("RUNNING", "PENDING") for run in runs(toy, "watch")),
         60,
@@ -179,7 +228,7 @@ def test_a_change_of_parameters_is_seen(toy):
     assert state["type"] == "COMPLETED" and "params.yaml: seconds: modified" in state["message"]
     study = runs(toy, "study")[0]
     assert (
-        f"started the study '{study['name']}'" in state["message"]
+        "started the study 'study: 3 of 4 stages'" in state["message"]
         and "; it is Running" in state["message"]
     )
     assert len(runs(toy, "study")) == studies + 1
@@ -192,22 +241,21 @@ def test_a_change_of_parameters_is_seen(toy):
         f"The last study, '{study['name']}', ended Failed: " in message
         and "train@b: b fails as requested" in message
     )
-    assert ended(toy, runs(toy, "study")[0]["id"])["type"] == "COMPLETED"
+    study = runs(toy, "study")[0]
+    assert ended(toy, study["id"])["name"] == "Recovered"
+    assert study["name"] == "study: 2 of 4 stages" and "watch" in study["tags"]
     assert toy.changed() == []
 
 
 def test_parameters_from_the_page_are_those_of_the_command_line(toy):
     form = deployment(toy, "study/study")["parameter_openapi_schema"]["properties"]
     assert "`cpu,cpu`" in form["slots"]["description"] and form["slots"]["pattern"]
-    for name, value in {"slots": "cpu;cpu", "per_gpu": 0}.items():
+    assert "On this machine auto is " in form["slots"]["description"]
+    assert form["force"]["items"]["enum"] == ["download", "train@a", "train@b", "report"]
+    for name, value in {"slots": "cpu;cpu", "per_gpu": 0, "force": ["trian"]}.items():
         with pytest.raises(httpx.HTTPStatusError) as refused:
             start(toy, "study/study", **{name: value})
         assert name in refused.value.response.json()["detail"]
-    state = ended(toy, start(toy, "study/study", force=["trian"]))
-    assert (state["type"], state["message"]) == (
-        "FAILED",
-        "force: there is no stage trian; `dvc stage list` names them",
-    )
 
     toy.forget_events()
     toy.set("ab", 0.45)
@@ -226,8 +274,10 @@ def test_a_watch_whose_study_does_not_run_fails_and_says_why(monkeypatch):
         id=None, name="brave-otter", state=Cancelled(message="another study is running")
     )
     monkeypatch.setattr(watch, "study_is_running", lambda: False)
-    monkeypatch.setattr(watch, "find_changes", lambda log: (3, ["params.yaml: modified"], []))
+    dag = Dag(stages=[], locked=[], remote=None)
+    monkeypatch.setattr(watch, "find_changes", lambda log: (dag, ["params.yaml: modified"], []))
     monkeypatch.setattr(watch, "run_deployment", lambda *_, **__: run)
+    monkeypatch.setattr(watch.runs, "served_study", lambda: "its id")
     monkeypatch.setattr(watch.runs, "wait_for_start", lambda run_id: run.state)
     state = watch.check_and_start(logging.getLogger())
     assert state.is_failed()
@@ -249,7 +299,19 @@ def test_a_source_that_does_not_answer_fails_the_watch_and_says_why(toy):
 def test_a_failed_check_fails_the_watch_and_says_why(toy):
     toy.set("ab", 0.3)
     toy.write("wrong", "")
-    state = ended(toy, start(toy, "watch/watch"))
+    with listening() as (address, received):
+        # An address of Apprise, which the server of `hemotune ui` can send to.
+        apprise = address.replace("http:", "json:")
+        assert notify(toy, apprise) == (
+            1,
+            "error: json: the server of PREFECT_API_URL sends only to http: and https:\n",
+        )
+        assert notify(toy.beside(), apprise)[0] == 0
+        state = ended(toy, start(toy, "watch/watch"))
+        wait_for(lambda: len(received) == 2)
+        assert received[1]["title"] == "watch 'watch': Failed"
+        assert received[1]["message"].startswith("wrong: is not allowed; remove it")
+        assert notify(toy.beside(), "--off")[0] == 0
     (toy.folder / "wrong").unlink()
     toy.set("ab", 0.4)
     assert state["type"] == "FAILED" and state["message"].startswith(
@@ -272,6 +334,11 @@ def test_a_server_that_dies_is_restarted_and_the_study_continues(toy):
 def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
     toy.set("ab", 0.6)
     run = start_and_hold(toy)
+    # What a user sets on the page survives the next start.
+    watch = deployment(toy, "watch/watch")
+    cron = {"schedule": {"cron": "15 7 * * *", "timezone": "Asia/Tokyo"}, "active": True}
+    toy.call("POST", f"deployments/{watch['id']}/schedules", json=[cron])
+    toy.call("POST", f"deployments/{watch['id']}/pause_deployment")
     toy.process.send_signal(signal.SIGSTOP)
     asked = start(toy, "study/study")
     flow = toy.call("GET", f"flow_runs/{run}")["flow_id"]
@@ -289,6 +356,12 @@ def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
     kill_serving(toy)
     wait_for(lambda: not toy.processes(), 10)
     serve(toy, port=toy.api.split(":")[-1].removesuffix("/api"))
+    kept = deployment(toy, "watch/watch")
+    crons = [schedule["schedule"]["cron"] for schedule in kept["schedules"]]
+    assert kept["paused"] and crons.count("15 7 * * *") == 1
+    assert len(crons) == 1 + len(watch["schedules"])
+    assert "watch   for changes: paused on the page" in output(toy)
+    toy.call("POST", f"deployments/{watch['id']}/resume_deployment")
     for left in (run, old, pending, cancelling):
         state = state_of(toy, left)
         assert state["type"] == "CRASHED" and "no process works on this run" in state["message"]

@@ -61,6 +61,7 @@ note("end")
 
 REPORT = """
 import base64, pathlib, sys
+print("[ 50%] writing", flush=True)
 made = sorted(path.name for path in pathlib.Path("data/results").iterdir())
 kind = "incomplete" if "--incomplete" in sys.argv else "complete"
 pathlib.Path("figure.png").write_bytes(base64.b64decode(
@@ -105,7 +106,7 @@ stages:
     outs: [report.md, results.csv, figure.png]
     meta:
       incomplete: python report.py --incomplete
-      artifacts: [report.md, results.csv]
+      artifacts: {Report: report.md, Results: results.csv}
       summary: report.md
 """
 
@@ -277,20 +278,21 @@ def serving():
     return serve(toy)
 
 
-def serve(toy, port="0"):
-    """Serve a toy study with `hemotune ui` until this Python ends; return it with `api`
-    and `process` set.
+def serve(toy, *options, port="0", api=None):
+    """Serve a toy study with `hemotune ui OPTIONS` until this Python ends, at the server `api` if
+    one is given; return it with `api` and `process` set.
     """
     printed, server = toy.folder / "serve.txt", toy.folder / ".study/server.json"
-    command = [sys.executable, "-m", "flows.cli", "ui", "--port", port]
-    toy.process = toy.start(*command, stdout=open(printed, "w"), stderr=-2)
+    command = [sys.executable, "-m", "flows.cli", "ui", *([] if api else ["--port", port])]
+    own = toy.beside(api=api)  # of the server that is to be started, if none is given
+    toy.process = own.start(*command, *options, stdout=open(printed, "w"), stderr=-2)
     atexit.register(end, toy.process, signal.SIGTERM)
     wait_for(lambda: "open  " in printed.read_text() or toy.process.poll() is not None, 300)
     if toy.process.poll() is not None:
         pytest.fail(
             f"hemotune ui ended with status {toy.process.returncode}:\n{printed.read_text()}"
         )
-    toy.api = json.loads(server.read_text())["api"]
+    toy.api = api or json.loads(server.read_text())["api"]
     return toy
 
 

@@ -628,6 +628,13 @@ def test_a_missing_run_is_an_error_or_named_as_failed(small, tmp_path):
     )
     assert "| **mn_resultset3** | 1 | **32** | 1e-5 | failed |  |" in text
     assert "Incomplete: 2 of 3" in text
+    # What Prefect's page shows of it.
+    rows = pandas.read_csv(root / "reports/summary.csv").set_index("experiment")
+    assert list(rows.columns) == ["accuracy", "95 % interval", "split", "trainings"]
+    assert list(rows["trainings"]) == ["1 of 1", "0 of 1", "0 of 1"]
+    assert rows.loc["mn_resultset3", "accuracy"] == "failed"
+    assert re.fullmatch(r"\d+\.\d\d%", rows.loc["mn_resultset1", "accuracy"])
+    assert re.fullmatch(r"\[\d+\.\d\d, \d+\.\d\d\]", rows.loc["mn_resultset1", "95 % interval"])
     # Without images.npy the errors are listed and not drawn.
     assert "| Image | Truth | Prediction |" in text and "figures/errors" not in text
 

@@ -262,7 +262,14 @@ def test_stage_stops_at_many_defects_and_names_each(tmp_path):
     assert sorted(path.name for path in (tmp_path / "reports/validation").iterdir()) == [
         "index.html",
         "result.json",
+        "rules.csv",
     ]
+    rules = pd.read_csv(tmp_path / "reports/validation/rules.csv")
+    assert list(rules.columns[:2]) == ["verdict", "rule"]
+    assert list(rules["verdict"]) == sorted(
+        rules["verdict"], key=["failed", "warning", "passed", "off"].index
+    )
+    assert "TRAIN/A/cmyk.jpeg (CMYK)" in rules.set_index("rule").loc["mode", "found"]
     assert "TRAIN/B/text.jpeg" in (tmp_path / "reports/validation/index.html").read_text()
 
 
