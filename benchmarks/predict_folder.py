@@ -2,7 +2,7 @@
 
     python -m benchmarks.predict_folder [--images 1000]
 
-The images are drawn, 160 x 120 px; the network is a MobileNet at 32 px with random weights. The
+The images are drawn, 64 x 48 px; the network is a MobileNet at 32 px with random weights. The
 goal for the memory is a tenth more: what is kept of each image is its name.
 """
 
@@ -64,7 +64,7 @@ def main() -> int:
         for number in (options.images, 10 * options.images):
             images = Path(folder, str(number))
             photographs = number // (len(cells.CLASSES) * COPIES)
-            cells.write_sample(images, photographs, COPIES, 160, 120, seed=1)
+            cells.write_sample(images, photographs, COPIES, 64, 48, seed=1)
             figures.append(measure(images / "images", model))
     (seconds, memory), (more_seconds, more_memory) = figures
     what = f"predict, {10 * options.images} / {options.images} drawn images"
