@@ -30,7 +30,7 @@ STEPS, FEWER_STEPS = 300, 150
 EPOCHS = (5, 60)  # fewest and most
 # Few images are laid in smaller batches: more steps of the same cost
 BATCH, SMALL_BATCH, FEW_IMAGES = 32, 16, 1000
-BUDGET = 900.0  # seconds for all trainings, beyond which images are made smaller
+BUDGET = 400.0  # seconds for all trainings, beyond which images are made smaller
 LEAST_STRETCH = 1.2  # longer side / shorter side from which images are padded, not squeezed
 IMBALANCE = 3.0
 
