@@ -14,4 +14,4 @@ def test_training_runs_under_jax_as_under_tensorflow():
     command = [*pytest, *files, "-k", f"{tests} or of_the_heat"]
     done = run(command, ROOT, KERAS_BACKEND="jax")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"\b9 passed", done.stdout)
+    assert re.search(r"\b8 passed", done.stdout)
