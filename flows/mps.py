@@ -20,13 +20,13 @@ CONTROL = "nvidia-cuda-mps-control"
 # Starts the service and a server for this user, which shows whether it is allowed here. Ends it
 # when standard input closes, which also happens when this process is killed.
 SCRIPT = f"""
+trap 'rm -rf "$CUDA_MPS_PIPE_DIRECTORY"' EXIT
 control() {{ timeout 20 {CONTROL} "$@"; }}
 control -d || exit
 echo "start_server -uid $(id -u)" | control
 echo "servers: $(echo get_server_list | control)"
 read -r _
 echo quit | control
-rm -rf "$CUDA_MPS_PIPE_DIRECTORY"
 """
 
 

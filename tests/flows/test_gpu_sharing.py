@@ -6,6 +6,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -150,11 +151,15 @@ def test_the_service_runs_as_long_as_a_gpu_is_shared(control, caplog):
         ({"servers": "true"}, "servers:"),
     ],
 )
-def test_where_the_service_is_not_allowed_stages_take_turns(control, caplog, answers, reason):
+def test_where_the_service_is_not_allowed_stages_take_turns(
+    control, caplog, answers, reason, tmp_path, monkeypatch
+):
     control(**answers)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with mps.running(["0#1", "0#2"], logging.getLogger("test")) as variables:
         assert variables == {}
     assert f"does not start ({reason}); stages take turns" in caplog.text
+    assert not list(tmp_path.glob("mps-*"))
 
 
 def test_the_service_ends_with_a_killed_run(control):
