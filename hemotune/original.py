@@ -64,6 +64,7 @@ class Settings(Section):
     image_size: str = UNKNOWN
     weights: str = UNKNOWN
     head: str = UNKNOWN
+    initialization: str = UNKNOWN  # of the head
     freeze: str = UNKNOWN
     epochs: str = UNKNOWN
     batch_size: str = UNKNOWN

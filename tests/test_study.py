@@ -371,6 +371,7 @@ def test_an_experiment_sets_how_it_is_trained(repository, tmp_path):
     """It is recorded, a slip is refused before training, and nothing of it is in the model."""
     other = copy_of(repository, tmp_path / "other", "cache")
     own = {
+        "initialization": "centred",
         "freeze": "conv_pw_2",
         "augmentation": "turns",
         "warm_up": 0.5,

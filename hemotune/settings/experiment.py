@@ -14,6 +14,7 @@ from hemotune.settings.training import (
     Dropout,
     Freeze,
     Head,
+    Initialization,
     Keep,
     Training,
     WarmUp,
@@ -33,6 +34,7 @@ class Experiment(Section):
     batch_size: BatchSize | None = None
     dropout: Dropout | None = None
     head: Head | None = None
+    initialization: Initialization | None = None
     freeze: Freeze | None = None
     batch_norm: BatchNorm | None = None
     augmentation: Augmentation | None = None

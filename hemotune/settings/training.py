@@ -13,6 +13,7 @@ Freeze = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 BatchNorm = Literal["trained", "frozen"]
 Augmentation = Literal["none", "flips", "turns"]
 WarmUp = Annotated[float, Field(ge=0, le=10_000)]
+Initialization = Literal["random", "centred"]
 ClassWeights = Literal["none", "balanced"]
 Keep = Literal["last", "best"]
 Averages = Literal["as_trained", "recomputed"]
@@ -26,6 +27,8 @@ class Training(Section):
     dropout: Dropout = 0.5
     # What the first hidden layer sees: every value of the feature maps, or the average of each map
     head: Head = "flatten"
+    # Of the head. Centred: every unit is scaled and shifted to training images before the training
+    initialization: Initialization = "random"
     # What keeps its initial weights: none, the backbone, or its layers up to one by name
     freeze: Freeze = "none"
     # Frozen: it normalizes by its averages in training too, and keeps its weights

@@ -33,12 +33,15 @@ def features(network: keras.Model) -> keras.KerasTensor:
     They are the averages of the feature maps, projected at random: that keeps distances to some
     six per cent, whatever the images (Johnson & Lindenstrauss 1984), and a tenth of the room is
     enough. The projection is the same for every network: NumPy never changes what RandomState
-    draws.
+    draws. The layers have names of their own: a model that was loaded has those that Keras gives.
     """
-    means = keras.layers.GlobalAveragePooling2D(dtype="float32")(feature_maps(network))
+    means = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features_mean")(
+        feature_maps(network)
+    )
     projection = np.random.RandomState(1).standard_normal((means.shape[-1], FEATURES))
     project = keras.layers.Dense(
         FEATURES,
+        name="features_projection",
         use_bias=False,
         trainable=False,
         dtype="float32",
@@ -46,7 +49,7 @@ def features(network: keras.Model) -> keras.KerasTensor:
             projection / np.sqrt(FEATURES), dtype
         ),
     )
-    return keras.layers.UnitNormalization(dtype="float32")(project(means))
+    return keras.layers.UnitNormalization(dtype="float32", name="features")(project(means))
 
 
 @dataclass(frozen=True)

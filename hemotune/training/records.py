@@ -106,6 +106,7 @@ class Metrics(Software):
     batch_size: int
     dropout: float
     head: str  # this and the next: values of settings.training.Training
+    initialization: str
     freeze: str
     batch_norm: str
     augmentation: str

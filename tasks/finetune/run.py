@@ -32,6 +32,7 @@ from hemotune.splits import ImageSplit, read_split  # noqa: E402
 from hemotune.training import resume  # noqa: E402
 from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam, warming_up  # noqa: E402
+from hemotune.training.initialization import centre_head  # noqa: E402
 from hemotune.training.inputs import Integers  # noqa: E402
 from hemotune.training.model import Design, assemble, build_backbone, layers_of  # noqa: E402
 from hemotune.training.observer import Observer, Seen, score  # noqa: E402
@@ -87,6 +88,8 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
     model = starting_model(run.weights_file, design)
     refuse_what_has_no_use(model, cells.data, run)
     freeze_layers(model, cells.data, run)
+    if training.initialization == "centred":
+        centre_head(model, cells.data.images, cells.data.train, [run.seed, 0, 2])
     done = train(model, cells.data, run, device)
     delivered, observer = deliver(done, training.keep), done.observer
     validation, features = delivered.validation, delivered.features

@@ -211,6 +211,7 @@ def protocols_table(study: Study, settings: Settings, summaries: Sequence[Summar
         "image_size": ("Image size", f"{profile.images.size} × {profile.images.size}"),
         "weights": ("Initial weights", initial_weights(profile.backbone)),
         "head": ("Head", ours("head", HEADS)),
+        "initialization": ("Initial weights of the head", ours("initialization")),
         "freeze": ("Frozen layers", ours("freeze")),
         "epochs": ("Epochs", ours("epochs")),
         "batch_size": ("Batch size", ours("batch_size")),

@@ -36,6 +36,9 @@ FACTORS = {
     "batch_size": Factor("Batch size", "Batch Size", "batch size", str),
     "dropout": Factor("Dropout", "Dropout", "dropout", "{:g}".format),
     "head": Factor("Head", "Head", "the head's input", str),
+    "initialization": Factor(
+        "Initial weights of the head", "Initialization", "the initial weights of the head", str
+    ),
     "freeze": Factor("Frozen layers", "Frozen", "the frozen layers", str),
     "batch_norm": Factor("BatchNormalization", "BatchNorm", "BatchNormalization", str),
     "augmentation": Factor("Augmentation", "Augmentation", "augmentation", str),
@@ -75,6 +78,7 @@ class Experiment:
     batch_size: int = 32
     dropout: float = 0.5
     head: str = "flatten"
+    initialization: str = "random"
     freeze: str = "none"
     batch_norm: str = "trained"
     augmentation: str = "none"

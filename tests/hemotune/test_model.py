@@ -27,7 +27,15 @@ from hemotune.files import write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
 from hemotune.images import recipe  # noqa: E402
 from hemotune.prediction.network import load  # noqa: E402
-from hemotune.training import averages, fused_adam, inputs, model, observer, resume  # noqa: E402
+from hemotune.training import (  # noqa: E402
+    averages,
+    fused_adam,
+    initialization,
+    inputs,
+    model,
+    observer,
+    resume,
+)
 from hemotune.training import fit as training  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
 from tasks.finetune import run as finetune  # noqa: E402
@@ -442,6 +450,34 @@ def test_a_rate_that_warms_up_rises_linearly_and_stays():
     found = [float(rate(step)) for step in (0, 1, 3, 4, 100)]
     assert found == pytest.approx([0.25e-3, 0.5e-3, 1e-3, 1e-3, 1e-3], rel=1e-5)
     assert float(fused_adam.warming_up(1e-3, 1)(0)) == pytest.approx(1e-3)
+
+
+def test_features_join_a_loaded_model_whose_layers_have_kerass_names():
+    maps = keras.Input((4, 4, 3))
+    pooled = keras.layers.GlobalAveragePooling2D(name="global_average_pooling2d")(maps)
+    hidden = keras.layers.Dense(2, name="dense")(pooled)
+    loaded = keras.Model(maps, keras.layers.Dense(2, name="unit_normalization")(hidden))
+    keras.backend.clear_session()  # as in a new process, which counts from 1
+    images = np.random.default_rng(1).random((2, 4, 4, 3)).astype("float32")
+    seen = observer.Observer.of(loaded, images).see(np.arange(2))
+    np.testing.assert_allclose(np.linalg.norm(seen.features, axis=1), 1, rtol=1e-5)
+
+
+def test_a_centred_head_begins_with_every_unit_alive():
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (90, 8, 8, 3)).astype("uint8")
+    network, rows = small_model(), np.arange(80)
+    initialization.centre_head(network, images, rows, [1])
+    first, last = network.get_layer("hidden_1"), network.layers[-1]
+    values = keras.Model(network.inputs, first.input).predict(images[:80], verbose=0)
+    kernel, bias = first.get_weights()
+    found = values @ kernel + bias
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(found.std(axis=0), 1, rtol=1e-3)
+    kernel, bias = last.get_weights()
+    logits = np.maximum(found, 0) @ kernel + bias
+    np.testing.assert_allclose(logits.mean(axis=0), 0, atol=1e-3)
+    assert observer.Observer.of(network, images).see(rows).hidden[0].any(axis=0).all()
 
 
 def test_balanced_classes_weigh_the_same_in_the_loss(data):

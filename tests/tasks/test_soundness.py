@@ -13,6 +13,7 @@ PHOTOGRAPHS, COPIES = 50, 8
 IMAGES = PHOTOGRAPHS * COPIES
 FACTORS = {
     "head": "flatten",
+    "initialization": "random",
     "freeze": "none",
     "batch_norm": "trained",
     "keep": "last",
