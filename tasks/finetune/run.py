@@ -32,13 +32,13 @@ from hemotune.splits import ImageSplit, read_split  # noqa: E402
 from hemotune.training import resume  # noqa: E402
 from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam, warming_up  # noqa: E402
-from hemotune.training.initialization import centre_head  # noqa: E402
 from hemotune.training.inputs import Integers  # noqa: E402
 from hemotune.training.model import Design, assemble, build_backbone, layers_of  # noqa: E402
 from hemotune.training.observer import Observer, Seen, score  # noqa: E402
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
 from hemotune.training.resume import LAST_EPOCHS  # noqa: E402
 from tasks.finetune.delivery import Delivered, deliver  # noqa: E402
+from tasks.finetune.initialization import centre_head  # noqa: E402
 from tasks.finetune.plan import FACTORS, Run  # noqa: E402
 from tasks.finetune.start import (  # noqa: E402
     freeze_layers,

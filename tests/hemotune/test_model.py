@@ -27,17 +27,10 @@ from hemotune.files import write_json  # noqa: E402
 from hemotune.gpus import gpu_names  # noqa: E402
 from hemotune.images import recipe  # noqa: E402
 from hemotune.prediction.network import load  # noqa: E402
-from hemotune.training import (  # noqa: E402
-    averages,
-    fused_adam,
-    initialization,
-    inputs,
-    model,
-    observer,
-    resume,
-)
+from hemotune.training import averages, fused_adam, inputs, model, observer, resume  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
+from tasks.finetune import initialization  # noqa: E402
 from tasks.finetune import run as finetune  # noqa: E402
 from tasks.finetune.delivery import deliver  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
