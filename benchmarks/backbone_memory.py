@@ -1,4 +1,4 @@
-"""Write flows/backbones.csv, from which `--per-gpu auto` estimates memory: for every backbone of
+"""Write hemotune/backbones.csv, from which `--per-gpu auto` estimates memory: for every backbone of
 keras.applications its parameters and the values that its layers put out for each pixel of an image.
 
     python -m benchmarks.backbone_memory
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 
-TABLE = Path("flows/backbones.csv")
+TABLE = Path("hemotune/backbones.csv")
 SIZE = 224  # pixels; the values for each pixel are nearly the same at other sizes
 
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import psutil
 
 from flows import gpu_sharing
-from flows.gpu_sharing import GB
 from flows.slots import find_devices, name_slots
 from hemotune.errors import StudyError
+from hemotune.gpu_memory import GB
 from hemotune.gpus import BACKENDS, usable_gpus
 from hemotune.hardware import NATIVE_BFLOAT16, choose_precision, cpu_name, read_cpu
 from hemotune.settings.reading import read_profile

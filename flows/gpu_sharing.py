@@ -1,34 +1,19 @@
-"""How many fine-tunes share a GPU: `per_gpu: auto`, from the GPU's memory, the images' size and the
-backbones.
-"""
+"""How many fine-tunes share a GPU: `per_gpu: auto`, from its memory and what a fine-tune takes."""
 
-import csv
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from flows.slots import CPU
 from hemotune.errors import StudyError
+from hemotune.gpu_memory import GB, estimate
 from hemotune.gpus import run
 from hemotune.progress import cores
-from hemotune.settings.images import Images
-from hemotune.settings.params import Params
-from hemotune.settings.reading import read_params, read_profile
-from hemotune.settings.training import Training
 
-GB = 10**9
 MIB = 2**20
 # Seven fine-tunes keep an H100 busy all the time (docs/gpus.md): more would gain nothing.
 MOST = 7
-# What CUDA, its libraries and their workspaces take in every process.
-PER_PROCESS = 0.8 * GB
-# A larger array of images stays in the memory of the machine (hemotune/training/fit.py).
-IMAGES = 4 << 30
-# Weights, gradients and Adam's two averages, in float32.
-PER_PARAMETER = 16
-PER_VALUE = 2  # mixed_bfloat16
 # Kept free, since the estimate is rough.
 SPARE = 0.1
 
@@ -42,35 +27,6 @@ class Gpu:
     name: str
     memory: int  # bytes; 0 if the driver does not say
     used: int  # bytes, by any process
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a backbone needs, a row of backbones.csv (`python -m benchmarks.backbone_memory`)."""
-
-    parameters: int
-    values_per_pixel: int  # that all layers put out for each pixel of an image
-
-
-@dataclass(frozen=True)
-class Need:
-    """An estimate of the GPU memory of one fine-tune, in bytes."""
-
-    images: float
-    weights: float
-    batch: float  # of the layers' outputs
-    what: str  # a batch of what
-
-    @property
-    def total(self) -> float:
-        return PER_PROCESS + self.images + self.weights + self.batch
-
-    def __str__(self) -> str:
-        return (
-            f"{self.total / GB:.1f} GB (images up to {self.images / GB:.1f}, weights and Adam"
-            f" {self.weights / GB:.1f}, {self.what} {self.batch / GB:.1f}, CUDA"
-            f" {PER_PROCESS / GB:.1f})"
-        )
 
 
 @dataclass(frozen=True)
@@ -108,38 +64,6 @@ def read_gpus(warn: Callable[[str], object] = print) -> list[Gpu]:
 def bytes_of(mebibytes: str) -> int:
     """Return a memory of nvidia-smi in bytes; 0 for `[N/A]`, of one that the processor shares."""
     return int(mebibytes) * MIB if mebibytes.isdecimal() else 0
-
-
-def read_sizes() -> dict[str, Size]:
-    """Return what each backbone of keras.applications needs, by its name."""
-    with Path(__file__).with_name("backbones.csv").open(encoding="utf-8", newline="") as file:
-        return {
-            row["backbone"]: Size(int(row["parameters"]), int(row["values_per_pixel"]))
-            for row in csv.DictReader(file)
-        }
-
-
-def estimate(root: str | Path = ".") -> Need:
-    """Return the largest need of the study's fine-tunes.
-
-    Raises:
-        StudyError: params.yaml or the profile cannot be read.
-    """
-    params: Params = read_params("", Params, root)
-    size = read_profile("images", Images, root).size
-    training: Training = read_profile("training", Training, root)
-    batch = max(e.batch_size or training.batch_size for e in params.experiments.values())
-    sizes = read_sizes()
-    # A backbone that is not in the table counts as the largest that is.
-    used = [sizes[name] for name in params.backbones if name in sizes]
-    if len(used) < len(params.backbones):
-        used = list(sizes.values())
-    return Need(
-        images=IMAGES,
-        weights=max(backbone.parameters for backbone in used) * PER_PARAMETER,
-        batch=max(b.values_per_pixel for b in used) * size**2 * batch * PER_VALUE,
-        what=f"a batch of {batch} at {size} px",
-    )
 
 
 def per_device(

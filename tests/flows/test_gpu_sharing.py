@@ -11,7 +11,9 @@ import tempfile
 import pytest
 
 from flows import gpu_sharing, mps
-from flows.gpu_sharing import GB, Gpu, read_gpus, share
+from flows.gpu_sharing import Gpu, read_gpus, share
+from hemotune import gpu_memory
+from hemotune.gpu_memory import GB
 from tests.conftest import ROOT, make_nvidia_smi
 from tests.flows.toy import Toy, wait_for
 
@@ -56,8 +58,8 @@ def test_the_drivers_tool_says_what_gpus_have(tmp_path, monkeypatch):
 
 def test_a_large_gpu_is_shared_as_far_as_its_memory_goes(study, monkeypatch):
     """Seven at 224 px took 34 GB of an H100, with 1.9 GB of images each (docs/gpus.md)."""
-    need = gpu_sharing.estimate()
-    assert 34 / 7 * GB < need.total - (gpu_sharing.IMAGES - 1.9 * GB) < 1.3 * 34 / 7 * GB
+    need = gpu_memory.estimate()
+    assert 34 / 7 * GB < need.total - (gpu_memory.IMAGES - 1.9 * GB) < 1.3 * 34 / 7 * GB
     sharing = share(["0"], [H100, T4])
     assert sharing.per_device == 7
     assert sharing.why.startswith(
@@ -74,12 +76,12 @@ def test_a_large_gpu_is_shared_as_far_as_its_memory_goes(study, monkeypatch):
     monkeypatch.setattr(gpu_sharing, "cores", lambda: 16)
     settings = study.read_text()
     study.write_text(settings.replace("[ResNet50]", "[ResNet50, EfficientNetV2L]"))
-    larger = gpu_sharing.estimate()
+    larger = gpu_memory.estimate()
     assert larger.weights > 4 * need.weights and larger.batch > 2 * need.batch
     study.write_text(settings.replace("[ResNet50]", "[MyNet]"))
-    assert gpu_sharing.estimate().total > larger.total
+    assert gpu_memory.estimate().total > larger.total
     study.write_text(settings.replace("1.0e-4}", "1.0e-4, batch_size: 64}"))
-    assert gpu_sharing.estimate().batch == pytest.approx(2 * need.batch)
+    assert gpu_memory.estimate().batch == pytest.approx(2 * need.batch)
 
 
 @pytest.mark.parametrize(
