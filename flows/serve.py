@@ -42,16 +42,9 @@ def serve(
     """
     times = Times.parse(cron, timezone)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if found := server.find_running():
-        whose = "" if found.services else ", for a run: watch it there, or wait for its end"
-        raise StudyError(f"a server runs here already: {found.api.removesuffix('/api')}{whose}")
-    started = datetime.datetime.now(datetime.UTC)
     own = server.of_others() is None
-    if not own and (host is not None or port is not None):
-        raise StudyError(
-            "PREFECT_API_URL names a server that runs already: leave out --host and --port, or"
-            " unset the variable"
-        )
+    refuse_second_server(own, host, port)
+    started = datetime.datetime.now(datetime.UTC)
     with ThreadPoolExecutor(1) as pool:
         stages = pool.submit(repository.stage_names)  # takes seconds, as the server's start does
         if own:
@@ -72,6 +65,18 @@ def serve(
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(runner.start())
     return 0
+
+
+def refuse_second_server(own: bool, host: str | None, port: int | None) -> None:
+    """Raise StudyError if a server of this checkout runs, or an address is given for another's."""
+    if found := server.find_running():
+        whose = "" if found.services else ", for a run: watch it there, or wait for its end"
+        raise StudyError(f"a server runs here already: {found.api.removesuffix('/api')}{whose}")
+    if not own and (host is not None or port is not None):
+        raise StudyError(
+            "PREFECT_API_URL names a server that runs already: leave out --host and --port, or"
+            " unset the variable"
+        )
 
 
 def print_welcome(api: str, served: Registered) -> None:

@@ -163,15 +163,8 @@ def run_all(
                 beside = slots if has_rivals(stage, stages) else slots[:1]
                 variables = slot_list.variables(slot, beside) | (service if slot else {})
                 place = Place(run, variables, slot)
-                # Prefect's own rule would name failed upstream stages by the ids of their runs.
-                after = [
-                    allow_failure(futures[name])
-                    for name in stage.upstream
-                    if not (states[name].is_crashed() or states[name].is_cancelled())
-                ]
-                future = task_of(stage).submit(
-                    stage=stage, decision=decision, place=place, wait_for=after, return_state=False
-                )
+                ended_well = [futures[n] for n in stage.upstream if has_reported(states[n])]
+                future = submit(stage, decision, place, ended_well)
             futures[stage.name] = future
             future.add_done_callback(ended.put)
         future = ended.get()
@@ -183,6 +176,23 @@ def run_all(
         if workers:
             workers.fetch(stage, states[stage.name])
     return states
+
+
+def has_reported(state: State[Any]) -> bool:  # Prefect's type of any result
+    return not (state.is_crashed() or state.is_cancelled())
+
+
+def submit(stage: Stage, decision: Decision, place: Place, after: list[Future]) -> Future:
+    """Start a stage's task on this machine.
+
+    Args:
+        after: of upstream stages, failed ones too: Prefect's own rule would name these by the ids
+            of their runs.
+    """
+    waits = [allow_failure(future) for future in after]
+    return task_of(stage).submit(
+        stage=stage, decision=decision, place=place, wait_for=waits, return_state=False
+    )
 
 
 def has_rivals(stage: Stage, stages: list[Stage]) -> bool:

@@ -136,9 +136,7 @@ def take_inventory(
         StudyError: a process was killed.
         OSError: the disk is full.
     """
-    length = max(1, min(64, (16 << 20) // (3 * size * size)))
-    starts = range(0, len(paths), length)
-    chunks = [paths[start : start + length] for start in starts]
+    chunks = chunks_of(paths, size)
     progress = Progress("decode", len(paths), "images")
     # Fork: a spawned process would import pandas again. No thread and no TensorFlow runs here yet.
     Image.init()
@@ -149,20 +147,25 @@ def take_inventory(
         offset = allocate(file, (len(paths), size, size, 3))
         job = Job(folder, size, fit, file.fileno(), offset)
         try:
-            results = pool.map(read_chunk, itertools.repeat(job), starts, chunks)
+            results = pool.map(read_chunk, itertools.repeat(job), chunks, chunks.values())
             if meanwhile:  # only now: map has forked all processes
                 threading.Thread(target=meanwhile, daemon=True).start()
-            for start, batch in zip(starts, results, strict=True):
+            for start, batch in zip(chunks, results, strict=True):
                 batches.append(batch)
                 progress.update(start + len(batch))
         except BrokenProcessPool:
-            raise StudyError(
-                "a decoding process was killed, probably because memory ran out: free some memory"
-            ) from None
+            problem = "a decoding process was killed, probably because memory ran out"
+            raise StudyError(f"{problem}: free some memory") from None
         finally:
             pool.shutdown(cancel_futures=True)
     rows: pd.DataFrame = pa.Table.from_batches(batches, SCHEMA).to_pandas()
     return rows
+
+
+def chunks_of(paths: Sequence[str], size: int) -> dict[int, Sequence[str]]:
+    """Return paths in parts whose pixels take little memory, by the row of the first."""
+    length = max(1, min(64, (16 << 20) // (3 * size * size)))
+    return {start: paths[start : start + length] for start in range(0, len(paths), length)}
 
 
 def allocate(file: IO[bytes], shape: tuple[int, ...]) -> int:

@@ -32,7 +32,7 @@ from hemotune.splits import ImageSplit, read_split  # noqa: E402
 from hemotune.training import resume  # noqa: E402
 from hemotune.training.fit import Data, Fit, Plan, fit, versions  # noqa: E402
 from hemotune.training.fused_adam import adam, warming_up  # noqa: E402
-from hemotune.training.inputs import Integers  # noqa: E402
+from hemotune.training.inputs import Floats, Integers  # noqa: E402
 from hemotune.training.model import Design, assemble, build_backbone, layers_of  # noqa: E402
 from hemotune.training.observer import Observer, Seen, score  # noqa: E402
 from hemotune.training.records import Epoch, Metrics, Scores, Software  # noqa: E402
@@ -75,14 +75,12 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
     run.failure_file.unlink(missing_ok=True)
     device = choose_device(training.precision)
     cells = read_cells(split)
-    size, classes = cells.data.images.shape[1], len(cells.classes)
-    layers, units, head = experiment.layers, experiment.units, training.head
-    design = Design(backbone, size, classes, layers, units, training.dropout, head)
+    design = design_of(run, cells)
     keras.config.set_dtype_policy(device.precision)
     keras.utils.set_random_seed(run.seed)
     print(
-        f"{run.key}: {architecture(backbone, layers, units, head)}, learning rate"
-        f" {run.learning_rate:g}, {size} px, {device.precision} on {device.name}",
+        f"{run.key}: {architecture(backbone, design.layers, design.units, design.head)}, learning"
+        f" rate {run.learning_rate:g}, {design.size} px, {device.precision} on {device.name}",
         flush=True,
     )
     model = starting_model(run.weights_file, design)
@@ -102,14 +100,19 @@ def fine_tune(name: str, backbone: str, training_name: str) -> None:
     predictions, scores = evaluate(seen, cells)
     predictions = add_validation_columns(predictions, done, delivered, cells.classes)
     with new_folder(MODELS / run.key) as folder:
-        save_model(folder, model, cells.classes)
-        known = np.concatenate([features, validation.features])
-        np.save(folder / "features.npy", known.astype("float16"))
+        save_model(folder, model, cells.classes, np.concatenate([features, validation.features]))
     metrics = metrics_of(run, device, done, delivered, scores)
     write_results(RESULTS / run.key, predictions, done.course.history, metrics)
     resume.forget(run.states)
     test = metrics.test
     print(f"{run.key}: test accuracy {test.accuracy:.4f}, loss {test.loss:.4f}", flush=True)
+
+
+def design_of(run: Run, cells: Cells) -> Design:
+    """Return what the run's network looks like."""
+    layers, units, training = run.experiment.layers, run.experiment.units, run.training
+    size, classes = cells.data.images.shape[1], len(cells.classes)
+    return Design(run.backbone, size, classes, layers, units, training.dropout, training.head)
 
 
 def read_cells(split: ImageSplit) -> Cells:
@@ -225,7 +228,7 @@ def add_validation_columns(
     return predictions
 
 
-def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
+def save_model(folder: Path, model: keras.Model, classes: list[str], features: Floats) -> None:
     """Write into `folder` what others need to use the model, and nothing of its training.
 
     model.keras holds network, weights and preprocessing; model.json holds the class of each output
@@ -241,6 +244,7 @@ def save_model(folder: Path, model: keras.Model, classes: list[str]) -> None:
         layer.trainable = True
     saved.save(folder / "model.keras")
     write_json(folder / "model.json", {"classes": classes, "image": read_json(RECIPE)})
+    np.save(folder / "features.npy", features.astype("float16"))
 
 
 def metrics_of(

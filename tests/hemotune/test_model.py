@@ -702,7 +702,8 @@ def test_a_model_trained_in_bfloat16_is_delivered_in_float32(tmp_path, monkeypat
         trained = model.assemble(model.build_backbone("MobileNet", 32), design)
         trained.compile(optimizer=fused_adam.adam(1e-3), loss="sparse_categorical_crossentropy")
         training.build(trained, np.zeros(1))
-        finetune.save_model(tmp_path, finetune.in_float32(trained, design), ["A", "B", "C"])
+        delivered, features = finetune.in_float32(trained, design), np.ones((4, 256), "float32")
+        finetune.save_model(tmp_path, delivered, ["A", "B", "C"], features)
     finally:
         keras.config.set_dtype_policy(before)
     assert json.loads((tmp_path / "model.json").read_text()) == {
