@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from hemotune.audit.audit import examine
-from hemotune.audit.source import opened
 from hemotune.hardware import cpu_name
+from hemotune.local_source import opened
 
 FOUND, TRUE, ACCUSED = 0.95, 0.99, 0.01  # the goals
 FILLS = (cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE)

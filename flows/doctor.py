@@ -20,6 +20,7 @@ from hemotune.errors import StudyError
 from hemotune.gpu_memory import GB
 from hemotune.gpus import BACKENDS, usable_gpus
 from hemotune.hardware import NATIVE_BFLOAT16, choose_precision, cpu_name, read_cpu
+from hemotune.kaggle_json import kaggle_json
 from hemotune.settings.reading import read_profile
 from hemotune.settings.training import Training
 
@@ -157,9 +158,7 @@ def find_kaggle_token() -> Finding:
     environment, home = os.environ, Path("~/.kaggle").expanduser()
     if environment.get("KAGGLE_API_TOKEN"):
         return Finding("a token in KAGGLE_API_TOKEN")
-    other = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
-    folder = environment.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else other)
-    files = [home / "access_token", home / "access_token.txt", Path(folder) / "kaggle.json"]
+    files = [home / "access_token", home / "access_token.txt", kaggle_json()]
     pair = bool(environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY"))
     if pair and not any(path.is_file() for path in files[:2]):
         return Finding("a token in KAGGLE_USERNAME and KAGGLE_KEY")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hemotune.errors import StudyError
 from hemotune.file_kind import HEAD_LENGTH, kind_of
-from hemotune.layout import UNUSABLE
+from hemotune.plan import UNUSABLE, Plan, plan
 from hemotune.progress import Progress
+from hemotune.settings.dataset import Selection
 
 # A zip beyond these limits is rejected. The largest image data sets in use (14 million files,
 # images of some 100 MB) fit; deflate reaches 1032:1 on zeros, while images, even flat bitmaps, stay
@@ -123,6 +124,25 @@ def entry_problem(entry: zipfile.ZipInfo) -> str | None:
             f"unpacks to {format_bytes(entry.file_size)}, the limit is {format_bytes(LARGEST_FILE)}"
         )
     return None
+
+
+def names_in(opened: zipfile.ZipFile) -> tuple[list[str], list[str]]:
+    """Return the names of the files in an open zip, and those of its folders."""
+    entries = opened.infolist()
+    files = [entry.filename for entry in entries if not entry.is_dir()]
+    return files, [entry.filename for entry in entries if entry.is_dir()]
+
+
+def unpack_images(path: Path, folder: Path, selection: Selection | None) -> Plan:
+    """Unpack the images of the zip at `path` to `folder`, as the returned plan says.
+
+    Raises:
+        StudyError: as `open_zip`, `plan` and `unpack`.
+    """
+    with open_zip(path) as opened:
+        chosen = plan(str(path), *names_in(opened), selection)
+        unpack(opened, chosen.targets, folder)
+    return chosen
 
 
 def unpack(opened: zipfile.ZipFile, targets: dict[str, str], folder: Path) -> None:

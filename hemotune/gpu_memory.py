@@ -4,6 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from hemotune.gpus import HELD_AT_MOST
 from hemotune.settings.images import Images
 from hemotune.settings.params import Params
 from hemotune.settings.reading import read_params, read_profile
@@ -12,8 +13,6 @@ from hemotune.settings.training import Training
 GB = 10**9
 # What CUDA, its libraries and their workspaces take in every process.
 PER_PROCESS = 0.8 * GB
-# A larger array of images stays in the memory of the machine (hemotune/training/fit.py).
-IMAGES = 4 << 30
 # Weights, gradients and Adam's two averages, in float32.
 PER_PARAMETER = 16
 PER_VALUE = 2  # mixed_bfloat16
@@ -73,7 +72,7 @@ def estimate(root: str | Path = ".") -> Need:
     if len(used) < len(params.backbones):
         used = list(sizes.values())
     return Need(
-        images=IMAGES,
+        images=HELD_AT_MOST,
         weights=max(backbone.parameters for backbone in used) * PER_PARAMETER,
         batch=max(b.values_per_pixel for b in used) * size**2 * batch * PER_VALUE,
         what=f"a batch of {batch} at {size} px",

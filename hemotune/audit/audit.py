@@ -11,9 +11,7 @@ import pandas as pd
 
 from hemotune.audit.groups import Pair, Pixels, group_images, pairs_across
 from hemotune.audit.measures import LEARNT_FROM, Measure, measures_of
-from hemotune.audit.source import Source
-from hemotune.errors import StudyError
-from hemotune.inventory import list_images, take_inventory
+from hemotune.local_source import Source, inventory_of, refuse_one_class, refuse_unreadable
 
 SIZE = 64  # pixels, side of the images that the controls and the hashes compare
 # Findings about single files; a file may have several.
@@ -122,23 +120,12 @@ def examine(path: Path, source: Source, pixels_path: Path) -> Audit:
     Raises:
         StudyError: nothing is readable, or there is one class only.
     """
-    paths, _ = list_images(source.images)
-    inventory = take_inventory(source.images, paths, SIZE, pixels_path)
-    names = inventory["path"].map(source.names)
-    top = os.path.commonpath([os.path.dirname(name) for name in names])
-    inventory["name"] = [os.path.relpath(name, top or ".") for name in names]
+    inventory = inventory_of(source, SIZE, pixels_path)
+    top = os.path.commonpath([os.path.dirname(name) for name in inventory["name"]])
+    inventory["name"] = [os.path.relpath(name, top or ".") for name in inventory["name"]]
+    refuse_unreadable(path, inventory)
     readable = inventory[inventory["readable"]]
-    if readable.empty:
-        first = inventory.iloc[0]
-        raise StudyError(
-            f"{path}: none of {len(inventory):,} images can be read: {first['name']}"
-            f" {first['error']}; replace them"
-        )
-    if readable["class"].nunique() < 2:
-        raise StudyError(
-            f"{path}: holds one class only, {readable['class'].iloc[0]}; name the folder that holds"
-            " a folder for each class"
-        )
+    refuse_one_class(path, readable["class"])
     pixels = np.load(pixels_path, mmap_mode="r")
     groups = group_images(readable, pixels, source.images, source.photographs, source.groups)
     split, learnt = readable["split"], readable["split"].isin(LEARNT_FROM)
@@ -179,8 +166,7 @@ def pairs_of_two_classes(readable: pd.DataFrame, groups: pd.DataFrame) -> list[P
 def odd_files(inventory: pd.DataFrame, pixels: Pixels) -> list[Odd]:
     """Return the odd files of each kind of ODD that there are."""
     readable = inventory[inventory["readable"]]
-    width, height = readable["width"].astype(int), readable["height"].astype(int)
-    sizes = width.astype(str) + " x " + height.astype(str)
+    width, height, sizes = sizes_of(readable)
     shape = (width / height).map(math.log)
     contrast = pd.Series(
         [float(pixels[row].mean(axis=2).std()) for row in readable.index], readable.index
@@ -201,6 +187,12 @@ def odd_files(inventory: pd.DataFrame, pixels: Pixels) -> list[Odd]:
     ]
 
 
+def sizes_of(readable: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Return width, height and, as text, the size of each image."""
+    width, height = readable["width"].astype(int), readable["height"].astype(int)
+    return width, height, width.astype(str) + " x " + height.astype(str)
+
+
 def minority(values: pd.Series) -> pd.Series:
     """Return the values that are not the most frequent one, if they are few."""
     others = values[values != values.value_counts().sort_index().idxmax()]
@@ -215,8 +207,7 @@ def few(odd: pd.Series, images: int) -> pd.Series:
 def variety(audit: Audit) -> dict[str, str]:
     """Return what the readable images are like: {"sizes": ..., "modes": ...}."""
     readable = audit.readable
-    width, height = readable["width"].astype(int), readable["height"].astype(int)
-    sizes = width.astype(str) + " x " + height.astype(str)
+    width, height, sizes = sizes_of(readable)
     counts, area = sizes.value_counts(), (width * height).to_numpy()
     ends = f"{sizes.iloc[area.argmin()]} to {sizes.iloc[area.argmax()]}"
     common = f"{counts.index[0]} ({counts.iloc[0]:,})"

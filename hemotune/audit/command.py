@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hemotune.audit.audit import examine
 from hemotune.audit.page import write_page
-from hemotune.audit.source import opened
 from hemotune.audit.text import lines_of
 from hemotune.errors import StudyError
 from hemotune.files import new_file
+from hemotune.local_source import opened
 from hemotune.settings.dataset import Dataset
 from hemotune.settings.reading import read
 

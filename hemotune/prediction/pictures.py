@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hemotune.errors import StudyError
 from hemotune.images import FileFacts, UnreadableImageError, decode, small_grey
-from hemotune.layout import SUFFIXES
+from hemotune.plan import SUFFIXES
 from hemotune.progress import cores
 from hemotune.settings.images import Images
 from hemotune.tree import walk

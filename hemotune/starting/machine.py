@@ -1,6 +1,7 @@
 """How many images a second this machine trains on, estimated in a second and without Keras.
 
-The constants are those of MobileNet at batches of 32, measured once: docs/own-images.md.
+The constants are rough, of MobileNet at batches of 32. Those of a CPU come from runs beside other
+work (docs/own-images.md); that of a GPU is a guess.
 """
 
 import time

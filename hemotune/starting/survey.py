@@ -9,15 +9,19 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from hemotune.archive import open_zip
-from hemotune.audit.source import opened
 from hemotune.copies import same_bytes
 from hemotune.errors import StudyError
 from hemotune.groups import groups_across
-from hemotune.inventory import list_images, take_inventory
-from hemotune.layout import PARTS, SPLITS, folder_of, kind_ignored, plan
+from hemotune.layout import PARTS, SPLITS, folder_of
+from hemotune.local_source import (
+    inventory_of,
+    names_of,
+    opened,
+    refuse_one_class,
+    refuse_unreadable,
+)
+from hemotune.plan import kind_ignored, plan
 from hemotune.settings.dataset import GROUP, Groups, Selection
-from hemotune.tree import walk
 
 SIZE = 32  # px, of the pixels that are decoded here and thrown away
 # What separates a group from the rest of a file's name
@@ -107,9 +111,7 @@ def look(path: str, groups: Groups) -> Survey:
     place = Path(path).expanduser()
     selection = selection_for(place, groups)
     with opened(place, selection) as source, TemporaryDirectory() as folder:
-        paths, _ = list_images(source.images)
-        inventory = take_inventory(source.images, paths, SIZE, Path(folder) / "images.npy")
-        inventory["name"] = inventory["path"].map(source.names)
+        inventory = inventory_of(source, SIZE, Path(folder) / "images.npy")
     found = Survey(
         path=path,
         is_zip=not place.is_dir(),
@@ -129,17 +131,8 @@ def refuse_too_few(survey: Survey) -> None:
         StudyError: there are not.
     """
     path, inventory = survey.path, survey.inventory
-    broken = inventory[~inventory["readable"]]
-    if survey.readable.empty:
-        name, error = broken.iloc[0][["name", "error"]]
-        raise StudyError(
-            f"{path}: none of {len(inventory):,} images can be read: {name} {error}; replace them"
-        )
-    if len(survey.classes) < 2 and inventory["class"].nunique() < 2:
-        raise StudyError(
-            f"{path}: holds one class only, {inventory['class'].iloc[0]}; name the folder that"
-            " holds a folder for each class"
-        )
+    refuse_unreadable(path, inventory)
+    refuse_one_class(path, inventory["class"])
     for name in sorted(inventory["class"].unique()):
         if (count := survey.classes.get(name, 0)) < FEWEST_IMAGES:
             raise StudyError(
@@ -156,7 +149,7 @@ def selection_for(path: Path, groups: Groups) -> Selection:
     Raises:
         StudyError: there is no such source, or its layout is not supported in any of these ways.
     """
-    files, folders = list_source(path)
+    files, folders = names_of(path)
     plain = Selection(groups=groups)
     try:
         plan(str(path), files, folders, plain)
@@ -192,28 +185,6 @@ def guesses(images: Sequence[str]) -> Iterator[dict[str, object]]:
         yield {"splits": rest}
         yield {"splits": rest, "unlabelled": unlabelled}
     yield {"unlabelled": unlabelled}
-
-
-def list_source(path: Path) -> tuple[list[str], list[str]]:
-    """Return the paths of the files and of the folders in a folder or a zip.
-
-    Raises:
-        StudyError: there is no such file, or it cannot be read.
-    """
-    if not path.exists():
-        raise StudyError(f"{path}: there is no such file or folder; correct the path")
-    if not path.is_dir():
-        with open_zip(path) as zipped:
-            entries = zipped.infolist()
-        files = [entry.filename for entry in entries if not entry.is_dir()]
-        return files, [entry.filename for entry in entries if entry.is_dir()]
-    try:
-        tree = walk(path)
-    except OSError as error:
-        raise StudyError(
-            f"{error.filename}: cannot be read ({error.strerror}); correct its permissions"
-        ) from None
-    return tree.files, tree.folders
 
 
 @dataclass(frozen=True)

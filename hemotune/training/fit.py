@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from hemotune.errors import StudyError
+from hemotune.gpus import HELD_AT_MOST
 from hemotune.progress import Progress
 from hemotune.training import averages, resume
 from hemotune.training.averages import BatchMoments
@@ -29,9 +30,6 @@ from hemotune.training.observer import Observer, Seen, score
 from hemotune.training.records import Averages, Epoch
 from hemotune.training.resume import Course
 
-# The original study's images take 1.9 GB at 224 px, a quarter of the memory of a small GPU. Larger
-# sets are read from the memory-mapped array.
-HELD_AT_MOST = 4 << 30  # bytes
 # Uniform guessing has a loss of 1 to 2, and a bad phase of training some hundred; no training has
 # recovered from this much.
 EXPLODED = 1e4

@@ -29,6 +29,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from hemotune.errors import StudyError
+from hemotune.kaggle_json import kaggle_json
 
 HOW_TO_SIGN_IN = (
     "create a token at https://www.kaggle.com/settings/api and set KAGGLE_API_TOKEN, or save it in "
@@ -114,9 +115,7 @@ def find_credentials() -> Credentials:
     username, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
     if username and key:
         return Credentials(username=username, key=key)
-    other = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
-    folder = os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else other)
-    return read_kaggle_json(Path(folder) / "kaggle.json")
+    return read_kaggle_json(kaggle_json())
 
 
 def read_kaggle_json(path: Path) -> Credentials:

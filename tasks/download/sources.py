@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hemotune.archive import open_zip, unpack
+from hemotune.archive import unpack_images
 from hemotune.errors import StudyError
 from hemotune.file_kind import HEAD_LENGTH, kind_of
 from hemotune.files import sha256_of
 from hemotune.groups import read_groups, write_groups
-from hemotune.layout import Plan, plan
 from hemotune.paths import GIVEN_GROUPS, RAW
+from hemotune.plan import Plan, plan
 from hemotune.progress import Progress
 from hemotune.settings.dataset import Dataset
 from hemotune.tree import state_of, walk
@@ -74,12 +74,7 @@ def fetch(dataset: Dataset, folder: Path) -> Fetched:
 
 def fetch_zip(path: Path, folder: Path, dataset: Dataset) -> Counter[str]:
     """Unpack the images of the zip at `path` to `folder`; return the ignored files by kind."""
-    with open_zip(path) as opened:
-        entries = opened.infolist()
-        files = [entry.filename for entry in entries if not entry.is_dir()]
-        folders = [entry.filename for entry in entries if entry.is_dir()]
-        chosen = plan(str(path), files, folders, dataset)
-        unpack(opened, chosen.targets, folder)
+    chosen = unpack_images(path, folder, dataset)
     record_groups(chosen, folder)
     return chosen.ignored
 

@@ -24,11 +24,11 @@ def centre_head(network: keras.Model, images: ImageArray, rows: Integers, seed: 
     """
     drawn = np.random.default_rng(seed).permutation(rows)[:IMAGES]
     dense = [*hidden_layers(network), network.layers[-1]]
-    # Filled up to whole batches: a smaller last one would be traced anew
+    # Whole batches: a smaller last one would be traced anew
     batch = min(EVALUATION_BATCH, len(drawn))
-    filled = drawn[: len(drawn) // batch * batch]
+    whole = drawn[: len(drawn) // batch * batch]
     seen = keras.Model(network.inputs[0], dense[0].input)
-    values = np.asarray(seen.predict(Batches(images, filled, batch), verbose=0), "float64")
+    values = np.asarray(seen.predict(Batches(images, whole, batch), verbose=0), "float64")
     for layer in dense:
         kernel = layer.get_weights()[0].astype("float64")
         found = values @ kernel

@@ -13,7 +13,7 @@ from tasks.report.markdown import (
     Row,
     bold,
     duration,
-    format_interval,
+    format_bounds,
     listed,
     milliseconds,
     percent,
@@ -100,14 +100,11 @@ def summary_table(summaries: Iterable[Summary]) -> pd.DataFrame:
     rows = []
     for summary in summaries:
         done = summary.finished
-        accuracy, _, interval = (
-            format_interval(summary.per_image) if done else "failed"
-        ).partition(" ")
         rows.append(
             {
                 "experiment": summary.experiment,
-                "accuracy": accuracy,
-                "95 % interval": interval,
+                "accuracy": percent(summary.per_image.value) if done else "failed",
+                "95 % interval": format_bounds(summary.per_image) if done else "",
                 "split": summary.series,
                 "trainings": f"{len(done)} of {len(summary.runs)}",
             }

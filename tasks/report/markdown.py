@@ -120,9 +120,14 @@ def sentence(text: str) -> str:
 
 def format_interval(estimate: Estimate) -> str:
     """Return an accuracy with its interval, e.g. `94.79% [92.10, 97.05]`."""
+    return " ".join(filter(None, (percent(estimate.value), format_bounds(estimate))))
+
+
+def format_bounds(estimate: Estimate) -> str:
+    """Return the interval alone, e.g. `[92.10, 97.05]`; empty if there is none."""
     if estimate.low is None or estimate.high is None:
-        return percent(estimate.value)
-    return f"{percent(estimate.value)} [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"
+        return ""
+    return f"[{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"
 
 
 def format_difference(change: Estimate) -> str:

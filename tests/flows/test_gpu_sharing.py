@@ -14,6 +14,7 @@ from flows import gpu_sharing, mps
 from flows.gpu_sharing import Gpu, read_gpus, share
 from hemotune import gpu_memory
 from hemotune.gpu_memory import GB
+from hemotune.gpus import HELD_AT_MOST
 from tests.conftest import ROOT, make_nvidia_smi
 from tests.flows.toy import Toy, wait_for
 
@@ -59,7 +60,7 @@ def test_the_drivers_tool_says_what_gpus_have(tmp_path, monkeypatch):
 def test_a_large_gpu_is_shared_as_far_as_its_memory_goes(study, monkeypatch):
     """Seven at 224 px took 34 GB of an H100, with 1.9 GB of images each (docs/gpus.md)."""
     need = gpu_memory.estimate()
-    assert 34 / 7 * GB < need.total - (gpu_memory.IMAGES - 1.9 * GB) < 1.3 * 34 / 7 * GB
+    assert 34 / 7 * GB < need.total - (HELD_AT_MOST - 1.9 * GB) < 1.3 * 34 / 7 * GB
     sharing = share(["0"], [H100, T4])
     assert sharing.per_device == 7
     assert sharing.why.startswith(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from hemotune.errors import StudyError
-from hemotune.layout import plan
+from hemotune.plan import plan
 from hemotune.protocols import rows_by_protocol
 from hemotune.settings.dataset import Selection
 from hemotune.settings.split import Split

@@ -97,7 +97,7 @@ def test_report_is_written_and_printed(study):
     text = (root / "reports/study.md").read_text()
     assert "ResNet50 - F - D(8) - D(8) - D(8)" in text
     assert text.index("**This is the sample.**") < text.index("## 1.")
-    assert "multiplies every rate by 5" in text and "Learning Rate: 5e-5 (applied: 2.5e-4)" in text
+    assert "multiplies every rate by 3" in text and "Learning Rate: 5e-5 (applied: 1.5e-4)" in text
     assert text.index("no two images have the same bytes") < text.index("## 1.")
     assert "turned off:** `imbalance`" in text and "different software" not in text
     assert "None" not in text and not re.search(r"\bnan\b", text)

@@ -138,7 +138,7 @@ def test_truncated_zip_from_a_process(workspace, tmp_path):
 def test_the_real_zip_is_understood():
     """By its table of contents only: unpacking takes seconds."""
     from hemotune.archive import open_zip
-    from hemotune.layout import plan
+    from hemotune.plan import plan
 
     with open_zip(REAL_ZIP) as opened:
         real = plan("real", [e.filename for e in opened.infolist() if not e.is_dir()])
