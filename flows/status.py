@@ -14,8 +14,9 @@ def show() -> None:
     """
     study = find_study()
     print(f"running: {study or 'no study'}")
-    if found := server.find_running():
-        print(f"  {found.api.removesuffix('/api')}")
+    own = server.find_running()
+    if api := server.of_others() or (own.api if own else None):
+        print(f"  {server.page_of(api)}")
     notes = sorted(FAILURES.glob("*.json"))
     print_list(f"failed: {len(notes)}", [f"{n.stem}: {read_json(n)['reason']}" for n in notes])
     if study:  # DVC compares nothing with what a stage is writing

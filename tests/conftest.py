@@ -3,16 +3,22 @@ look at.
 """
 
 import contextlib
+import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Hundreds of processes import the same code; many containers forbid Python to keep its bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ENVIRONMENT = {
     **os.environ,
@@ -21,7 +27,6 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "CUDA_VISIBLE_DEVICES": "",
-    "PYTHONDONTWRITEBYTECODE": "1",
     # A temporary repository is committed to without the user's own git settings.
     "GIT_CONFIG_GLOBAL": os.devnull,
     **{
@@ -111,7 +116,7 @@ def documented_model_code():
 def make_workspace(folder):
     """Copy the project's code and settings into `folder`, with the tiny profile switched on."""
     for name in ("hemotune", "tasks", "flows", "profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "profiles" / "tiny.yaml").write_text(TINY_PROFILE)
     (folder / "params.yaml").write_text(TINY_PARAMS)
@@ -123,8 +128,27 @@ def make_repository(folder):
     return commit_workspace(make_workspace(folder))
 
 
+def place_database(home: Path) -> None:
+    """Put the database of a new Prefect server into its folder `home`.
+
+    Prefect makes one by a hundred migrations, which take longer than the server's start.
+    """
+    made = ROOT / f".pytest_cache/prefect-{importlib.metadata.version('prefect')}"
+    made.parent.mkdir(exist_ok=True)
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+                upgrade = ["prefect", "server", "database", "upgrade", "--yes"]
+                done = run([sys.executable, "-m", *upgrade], ROOT, PREFECT_HOME=folder)
+                assert done.returncode == 0, done.stderr
+                os.replace(Path(folder, "prefect.db"), made)
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(made, home / "prefect.db")
+
+
 def commit_workspace(folder):
     """Make a workspace a git and DVC repository with a first commit."""
+    place_database(folder / ".study/prefect")
     shutil.copytree(
         ROOT / ".dvc",
         folder / ".dvc",

@@ -16,6 +16,7 @@ from tests.conftest import (
     documented_model_code,
     make_nvidia_smi,
     make_repository,
+    place_database,
     python,
     run,
 )
@@ -54,7 +55,9 @@ def dvc(repository, *arguments):
 def copy_of(repository, other, *left_out):
     """Copy the repository with its results, without what a run leaves beside them."""
     ignored = shutil.ignore_patterns("tmp", ".study", "plots", *left_out)
-    return shutil.copytree(repository, other, symlinks=True, ignore=ignored)
+    shutil.copytree(repository, other, symlinks=True, ignore=ignored)
+    place_database(other / ".study/prefect")
+    return other
 
 
 def test_the_study_ends_with_the_table_and_where_the_report_lies(repository):
@@ -335,18 +338,10 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
     """
     other = copy_of(repository, tmp_path / "other")
     driver = {"PATH": make_nvidia_smi(tmp_path, "echo 0"), "CUDA_VISIBLE_DEVICES": None}
-    flow, fine_tune = (
-        [sys.executable, "-m", "flows.cli", "run", "--slots", "auto"],
-        [sys.executable, "-m", "tasks.finetune", *KEYS[0].split("-", 2)],
-    )
-    absent = run(fine_tune, other, **driver | {"CUDA_VISIBLE_DEVICES": "7"})
-    assert absent.stderr.startswith(
-        "error: CUDA_VISIBLE_DEVICES=7: there is no GPU 7; nvidia-smi lists 0: name some of these"
-    )
-    assert absent.returncode == 1 and len(absent.stderr.splitlines()) == 1
     profile = other / "profiles" / "tiny.yaml"
     profile.write_text(profile.read_text().replace("seed: 1001", "seed: 1002"))
-    for command in (flow, ["dvc", "repro", "report"]):
+    stage = [sys.executable, "-m", "tasks.backbone", "MobileNet"]
+    for command in ([sys.executable, "-m", "flows.cli", "run", "--slots", "auto"], stage):
         done = run(command, other, **driver)
         output = done.stdout + done.stderr
         assert done.returncode != 0 and "Traceback" not in output, output
@@ -363,12 +358,12 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_study(repository, tmp_path):
             r"install the CUDA libraries: (.*) \(.*(--slots cpu) or set (.*)", message
         ).groups()
         assert all(text in (ROOT / "docs/gpus.md").read_text() for text in (install, *cpu))
-    # Which dvc repro removed before it ran the stage
+    # Which DVC removed before it ran the stage
     assert not (other / "data/backbone/MobileNet").exists()
 
 
 def test_an_experiment_sets_how_it_is_trained(repository, tmp_path):
-    """It is recorded, a slip is refused before training, and nothing of it is in the model."""
+    """It is recorded, and nothing of it is in the model."""
     other = copy_of(repository, tmp_path / "other", "cache")
     own = {
         "initialization": "centred",
@@ -381,20 +376,12 @@ def test_an_experiment_sets_how_it_is_trained(repository, tmp_path):
         "batch_size": 8,
     }
     params = (other / "params.yaml").read_text()
-    for layer, expected in ("conv_pw_2", None), ("conv_pw_x", "freeze: the backbone has no layer"):
-        text = ", ".join(f"{key}: {value}" for key, value in (own | {"freeze": layer}).items())
-        written = params.replace("units: 4,", f"units: 4, {text},")
-        assert written != params
-        (other / "params.yaml").write_text(written)
-        done = python("tasks.finetune", *KEYS[0].split("-", 2), cwd=other)
-        if expected:
-            (message,) = done.stderr.splitlines()
-            assert message.startswith(
-                f"error: params.yaml: experiments.narrow.{expected} '{layer}'"
-            )
-            assert "epoch 1" not in done.stdout
-        else:
-            assert done.returncode == 0, done.stderr
+    text = ", ".join(f"{key}: {value}" for key, value in own.items())
+    written = params.replace("units: 4,", f"units: 4, {text},")
+    assert written != params
+    (other / "params.yaml").write_text(written)
+    done = python("tasks.finetune", *KEYS[0].split("-", 2), cwd=other)
+    assert done.returncode == 0, done.stderr
     metrics = json.loads((other / "data/results" / KEYS[0] / "metrics.json").read_text())
     assert own == {name: metrics[name] for name in own}
     assert metrics["dropout"] == 0.5 and metrics["batch_norm"] == "trained"

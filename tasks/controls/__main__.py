@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from hemotune.command import ArgumentParser
-from hemotune.controls import controls_of
 from hemotune.errors import StudyError, entry_point
 from hemotune.files import write_json
 from hemotune.paths import CONTROLS, INVENTORY, PHOTOGRAPHS, PIXELS, SPLITS
@@ -20,6 +19,9 @@ from hemotune.splits import read_split
 @entry_point
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
+    # Loads scikit-learn, which takes seconds: not for help or wrong arguments.
+    from hemotune.controls import controls_of
+
     read = [read_split(path) for path in sorted(SPLITS.glob("*.json"))]
     # Repeats of a protocol have the same images.
     splits = list({split.protocol: split for split in read}.values())

@@ -1,9 +1,8 @@
-"""The command line `hemotune`: help, wrong options, folders that are no checkout, status."""
+"""The command line `hemotune`: help, wrong options, folders that are no checkout."""
 
 import importlib
 import runpy
 import subprocess
-import sys
 import tomllib
 import zipfile
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
 from flows import schedules, serve
 from flows.schedules import Times
 from tests.conftest import ENVIRONMENT, ROOT, python
-from tests.flows.toy import Toy, call, wait_for
+from tests.flows.toy import Toy, call
 
 IN_CHECKOUT = ["run", "ui", "watch", "notify", "status", "clean", "doctor"]
 COMMANDS = ["init", "run", "ui", "predict", "watch", "notify", "status", "clean", "doctor", "audit"]
@@ -201,55 +200,6 @@ def test_a_page_that_others_reach_without_a_login_is_warned_of(host, monkeypatch
     assert capfd.readouterr().err == ""
 
 
-def status(toy):
-    done = toy.run(sys.executable, "-m", "flows.cli", "status")
-    return done.returncode, done.stdout
-
-
-@pytest.mark.slow
-def test_status_shows_what_is_running_failed_and_changed(tmp_path):
-    toy = Toy(tmp_path / "toy", names="ab", seconds=0.0)
-    none = "running: no study\nfailed: 0\n"
-    changed = [
-        f"  {name}: no earlier result in dvc.lock\n"
-        for name in ("download", "train@a", "train@b", "report")
-    ]
-    assert status(toy) == (
-        0,
-        f"{none}changed: 4 of 4 stages\n{''.join(changed)}",
-    )
-
-    toy.write("fail-b", "")
-    toy.write("hold-a", "")
-    run = toy.start(
-        sys.executable, "-m", "flows.cli", "run", "--slots", "0,1", stdout=subprocess.DEVNULL
-    )
-    try:
-        wait_for(lambda: toy.events("a") and (toy.folder / ".study/failures/b.json").exists())
-        code, output = status(toy)
-    finally:
-        (toy.folder / "hold-a").unlink()
-        assert run.wait(120) == 1
-    assert code == 0
-    lines = output.splitlines()
-    assert lines[0].startswith("running: the run '")
-    assert lines[1].startswith("  http://127.0.0.1:")
-    assert lines[2:] == [
-        "failed: 1",
-        "  b: b fails as requested",
-        "changed: not known while a study runs",
-    ]
-
-    (toy.folder / "fail-b").unlink()
-    assert toy.run(sys.executable, "-m", "flows.cli", "run").returncode == 0
-    assert status(toy) == (0, f"{none}changed: 0 of 4 stages\n")
-
-    toy.write("params.yaml", "names: [a")
-    code, output = status(toy)
-    assert code == 1
-    assert output.startswith(f"{none}error: dvc: ") and "Traceback" not in output
-
-
 def test_the_entry_point_is_there():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     module, _, name = project["scripts"]["hemotune"].partition(":")
@@ -268,5 +218,5 @@ def test_an_installation_has_all_files(workspace, tmp_path):
         path.relative_to(workspace).as_posix()
         for package in ("flows", "tasks", "hemotune")
         for path in (workspace / package).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.suffix != ".pyc"
     }

@@ -168,6 +168,48 @@ def test_unchanged_study_starts_nothing(toy):
     )
 
 
+def status(toy):
+    done = toy.run(sys.executable, "-m", "flows.cli", "status")
+    return done.returncode, done.stdout
+
+
+def test_status_shows_what_is_running_failed_and_changed(toy, tmp_path):
+    page = f"  {toy.api.removesuffix('/api')} (PREFECT_API_URL)"
+    none = f"running: no study\n{page}\nfailed: 0\n"
+    changed = [
+        f"  {name}: no earlier result in dvc.lock\n"
+        for name in ("download", "train@a", "train@b", "report")
+    ]
+    new = Toy(tmp_path / "new", names="ab")
+    assert status(new) == (
+        0,
+        f"running: no study\nfailed: 0\nchanged: 4 of 4 stages\n{''.join(changed)}",
+    )
+    assert status(toy) == (0, f"{none}changed: 0 of 9 stages\n")
+
+    toy.set("ab", 0.25)
+    toy.write("fail-b", "")
+    with holding(toy, "a"):
+        run = start_flow(toy, "0,1")
+        wait_for(lambda: toy.events("a") and (toy.folder / ".study/failures/b.json").exists())
+        code, output = status(toy)
+    assert run.wait(120) == 1
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0].startswith("running: the run '")
+    assert lines[1:] == [
+        page,
+        "failed: 1",
+        "  b: b fails as requested",
+        "changed: not known while a study runs",
+    ]
+
+    toy.write("params.yaml", "names: [a")
+    code, output = status(toy)
+    assert code == 1
+    assert "error: dvc: " in output and "Traceback" not in output
+
+
 def test_nothing_runs_if_a_check_fails(toy):
     toy.set("abcdefg", 0.1)
     toy.write("wrong", "")

@@ -22,7 +22,7 @@ from prefect.settings import (
 from flows import server
 from hemotune.errors import StudyError
 from hemotune.files import write_json
-from tests.conftest import ROOT
+from tests.conftest import ROOT, place_database
 from tests.flows.toy import ask, wait_for
 
 
@@ -31,10 +31,12 @@ def own_place(tmp_path, monkeypatch):
     """A folder without a study, in which servers write their files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    place_database(tmp_path / "prefect")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
 
 
-def test_a_run_that_starts_its_own_server_can_be_watched(own_place):
+def test_a_run_that_starts_its_own_server_can_be_watched(own_place, tmp_path):
+    (tmp_path / "prefect/prefect.db").unlink()  # as on a fresh machine
     with server.running(port=0, services=False) as api:
         # As a browser does.
         page = httpx.get(f"{api.removesuffix('api')}runs", headers={"Accept": "text/html"})

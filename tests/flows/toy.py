@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from flows import cli
-from tests.conftest import ROOT
+from tests.conftest import ROOT, place_database
 
 CLIENT = httpx.Client(timeout=300)  # a server that restarts on a busy machine answers late
 
@@ -127,6 +127,7 @@ class Toy:
             self.write(name, text)
         self.write(".gitignore", "/data\n/events\n/hold-*\n/.study\n/source.txt\n__pycache__\n")
         self.set(names, seconds)
+        place_database(self.folder / ".study/prefect")
         self.run("git", "init", "-q", ".")
         self.run("dvc", "init", "-q")
 

@@ -5,6 +5,7 @@ import pytest
 from flows import slots
 from flows.dag import Meta, Stage
 from flows.study import has_rivals
+from hemotune import gpus
 from hemotune.errors import StudyError
 from tests.conftest import make_nvidia_smi
 
@@ -74,6 +75,14 @@ def test_gpus_are_found_through_the_drivers_tool(nvidia_smi, script, devices, wa
     assert warned == [
         f"nvidia-smi fails: {text}; GPUs that it does not list are not used" for text in warnings
     ]
+
+
+def test_an_id_that_the_driver_does_not_list_is_named(nvidia_smi, monkeypatch):
+    nvidia_smi("echo 0; echo 1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,7")
+    assert gpus.explain_unseen(["0", "7"], gpus.BACKENDS["tensorflow"]).startswith(
+        "CUDA_VISIBLE_DEVICES=0,7: there is no GPU 7; nvidia-smi lists 0, 1: name some of these"
+    )
 
 
 @pytest.mark.parametrize(

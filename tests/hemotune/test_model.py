@@ -8,6 +8,7 @@ import platform
 import re
 import resource
 import threading
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -30,7 +31,7 @@ from hemotune.prediction.network import load  # noqa: E402
 from hemotune.training import averages, fused_adam, inputs, model, observer, resume  # noqa: E402
 from hemotune.training import fit as training  # noqa: E402
 from tasks.backbone import weights  # noqa: E402
-from tasks.finetune import initialization  # noqa: E402
+from tasks.finetune import initialization, start  # noqa: E402
 from tasks.finetune import run as finetune  # noqa: E402
 from tasks.finetune.delivery import deliver  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
@@ -87,12 +88,16 @@ def small_model():
     return keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
 
 
-@pytest.fixture
-def data():
+def made_up_data():
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, 80)
     images = random.integers(0, 128, (80, 8, 8, 3)) + labels[:, None, None, None] * 64
     return images.astype("uint8"), labels
+
+
+@pytest.fixture
+def data():
+    return made_up_data()
 
 
 def test_fused_adam_matches_keras_adam(data):
@@ -218,14 +223,21 @@ def test_a_fit_as_trained_is_what_keras_alone_does(data):
 RISING = 0.1
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """A training of four epochs that nothing interrupted."""
+    done = fit(made_up_data(), RISING, epochs=4, averages="recomputed")
+    assert done.course.best.epoch < 3
+    return done
+
+
 # Before the best epoch is left behind, after it, and at the end
 @pytest.mark.parametrize(("keep", "killed_after"), [("best", 2), ("last", 3), ("best", 4)])
 def test_a_killed_fit_resumes_with_the_same_results(
-    data, tmp_path, monkeypatch, capsys, killed_after, keep
+    data, whole, tmp_path, monkeypatch, capsys, killed_after, keep
 ):
-    whole = fit(data, RISING, epochs=4, averages="recomputed")
+    trained = whole.network.get_weights()
     expected = deliver(whole, keep)
-    assert whole.course.best.epoch < 3
     # Killed after this epoch's state was written
     with monkeypatch.context() as patch:
         patch.setattr(training.resume, "save", dying_after(killed_after, training.resume.save))
@@ -240,6 +252,7 @@ def test_a_killed_fit_resumes_with_the_same_results(
     np.testing.assert_array_equal(delivered.other_averages, expected.other_averages)
     np.testing.assert_array_equal(resumed.course.predicted, whole.course.predicted)
     same_weights(resumed, whole)
+    whole.network.set_weights(trained)  # as it was before the delivery
 
 
 def dying_after(epoch, save):
@@ -436,6 +449,17 @@ def test_a_layer_to_freeze_must_be_there():
     message = "backbone has no layer 'conv1': name one of its layers, such as conv_1, .*none or"
     with pytest.raises(StudyError, match=message):
         model.freeze(nested_model(), "conv1", False)
+    for own, place in (
+        ("conv1", "params.yaml: experiments.narrow.freeze: the "),
+        (None, "profile: training.freeze: the "),
+    ):
+        run = SimpleNamespace(
+            name="narrow",
+            experiment=SimpleNamespace(freeze=own),
+            training=SimpleNamespace(freeze="conv1", batch_norm="trained", averages="as_trained"),
+        )
+        with pytest.raises(StudyError, match=f"^{place}{message}"):
+            start.freeze_layers(nested_model(), None, run)
 
 
 def test_a_rate_that_warms_up_rises_linearly_and_stays():
