@@ -22,7 +22,7 @@ from prefect.states import Cancelled
 
 from flows import watch
 from flows.dag import Dag
-from tests.flows.toy import Toy, ask, end, serve, serving, wait_for
+from tests.flows.toy import ask, end, serve, serving, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -401,8 +401,9 @@ def test_a_study_from_the_command_line_outlives_the_server_it_uses(toy):
     assert state_of(toy, run["id"])["type"] == "COMPLETED"
 
 
-def test_the_end_of_hemotune_ui_ends_everything(tmp_path):
-    toy = serve(Toy(tmp_path / "served", names="ab", seconds=0.2))
+def test_the_end_of_hemotune_ui_ends_everything(toy):
+    serving.cache_clear()  # other tests serve another study
+    toy.set("ab", 0.8)
     start_and_hold(toy)
     end(toy.process)
     wait_for(lambda: not toy.processes(), 15)
