@@ -8,6 +8,7 @@ import http.server
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from prefect.states import Cancelled
+from websockets.sync.client import connect
 
 from flows import watch
 from flows.dag import Dag
-from tests.flows.toy import ask, end, serve, serving, wait_for
+from tests.flows.toy import Toy, ask, end, serve, serving, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +271,58 @@ def test_parameters_from_the_page_are_those_of_the_command_line(toy):
     assert {events[0]["slot"] for events in toy.events().values()} == {"10", "2"}
 
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def open_pages(folder, pages):
+    """Open each of `pages`, {address: text}, in a browser until it shows the text; return all
+    addresses that the pages asked.
+    """
+    asked, port = [], folder / "DevToolsActivePort"
+    options = ["--headless", "--no-sandbox", f"--user-data-dir={folder}"]
+    options += ["--remote-debugging-port=0", "about:blank"]
+    process = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.DEVNULL)
+    try:
+        number = wait_for(lambda: port.exists() and port.read_text().split("\n")[0])
+        tabs = httpx.get(f"http://127.0.0.1:{number}/json", trust_env=False).json()
+        address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+        with connect(address, max_size=None) as browser:
+
+            def do(method, **params):
+                browser.send(json.dumps({"id": 1, "method": method, "params": params}))
+                for message in map(json.loads, browser):
+                    if message.get("id") == 1:
+                        return message["result"]
+                    if message["method"] == "Network.requestWillBeSent":
+                        asked.append(message["params"]["request"]["url"])
+
+            def shown():
+                looked = do("Runtime.evaluate", expression="document.body?.innerText ?? ''")
+                return looked["result"]["value"]
+
+            do("Network.enable")
+            for page, text in pages.items():
+                do("Page.navigate", url=page)
+                wait_for(lambda: text in shown())  # noqa: B023
+    finally:
+        end(process)
+    return asked
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_the_pages_ask_no_other_address(toy, tmp_path):
+    server, run = toy.api.removesuffix("/api"), runs(toy, "study")[0]
+    pages = {
+        "runs": "Page 1 of 1",
+        f"runs/flow-run/{run['id']}": run["name"],
+        "deployments": "Ready",
+        "blocks/catalog": "AWS Credentials",
+    }
+    asked = open_pages(tmp_path, {f"{server}/{page}": text for page, text in pages.items()})
+    assert len(asked) > 50
+    assert not [url for url in asked if url.startswith("http") and not url.startswith(server)]
+
+
 def test_a_watch_whose_study_does_not_run_fails_and_says_why(monkeypatch):
     run = SimpleNamespace(
         id=None, name="brave-otter", state=Cancelled(message="another study is running")
@@ -317,6 +371,18 @@ def test_a_failed_check_fails_the_watch_and_says_why(toy):
     assert state["type"] == "FAILED" and state["message"].startswith(
         "wrong: is not allowed; remove it. The last study, "
     )
+
+
+def test_another_checkout_is_served_at_the_server_of_this_one(toy, tmp_path):
+    other = serve(Toy(tmp_path / "other", names="a", seconds=0.1), "--name", "mine", api=toy.api)
+    assert f"using Prefect's server at {toy.api.removesuffix('/api')}" in output(other)
+    run = start(other, "study/mine")
+    assert ended(other, run)["type"] == "COMPLETED"
+    assert f"checkout:{other.folder}" in toy.call("GET", f"flow_runs/{run}")["tags"]
+    assert other.changed() == []
+    end(other.process)
+    wait_for(lambda: not other.processes(), 15)
+    assert deployment(toy, "study/study")["status"] == "READY" and toy.process.poll() is None
 
 
 def test_a_server_that_dies_is_restarted_and_the_study_continues(toy):
