@@ -278,7 +278,7 @@ def open_pages(folder, pages):
     """Open each of `pages`, {address: text}, in a browser until it shows the text; return all
     addresses that the pages asked.
     """
-    asked, port = [], folder / "DevToolsActivePort"
+    asked, port = {}, folder / "DevToolsActivePort"
     options = ["--headless", "--no-sandbox", f"--user-data-dir={folder}"]
     options += ["--remote-debugging-port=0", "about:blank"]
     process = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.DEVNULL)
@@ -293,8 +293,11 @@ def open_pages(folder, pages):
                 for message in map(json.loads, browser):
                     if message.get("id") == 1:
                         return message["result"]
+                    event = message["params"]
                     if message["method"] == "Network.requestWillBeSent":
-                        asked.append(message["params"]["request"]["url"])
+                        asked[event["requestId"]] = event["request"]["url"]
+                    if event.get("blockedReason") == "csp":  # it was not sent
+                        del asked[event["requestId"]]
 
             def shown():
                 looked = do("Runtime.evaluate", expression="document.body?.innerText ?? ''")
@@ -306,7 +309,7 @@ def open_pages(folder, pages):
                 wait_for(lambda: text in shown())  # noqa: B023
     finally:
         end(process)
-    return asked
+    return list(asked.values())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
