@@ -281,6 +281,7 @@ def test_the_best_model_predicts_as_recorded_here_and_in_another_clone(repositor
         return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
     answers, notes = predict(repository, "--explain", tmp_path / "heat")
+    text = (repository / "reports/study.md").read_text()
     by_name = {answer["image"]: answer for answer in answers}
     assert by_name.pop("broken.png")["error"].startswith("is not a JPEG")
     assert sorted(by_name) == sorted(files)
@@ -298,12 +299,13 @@ def test_the_best_model_predicts_as_recorded_here_and_in_another_clone(repositor
     near = {name for answer in by_name.values() for name in answer["nearest"]}
     assert near <= set(inventory["path"].iloc[train]) and len(near) > 3
     assert "no sets that hold the truth: images of one group are in training" in notes
+    unsound = f"its training is unsound: {'; '.join(use['unsound'])}\n"
+    assert (unsound in notes) == bool(use["unsound"]) == ("**Its training is unsound:**" in text)
     assert "1 of 9 files could not be read" in notes and "[100%] predict 9/9" in notes
     assert "set" not in answers[0] and "unsure" not in answers[0]
     assert sorted(path.name for path in (tmp_path / "heat").iterdir()) == sorted(
         f"{name}.png" for name in files
     )
-    text = (repository / "reports/study.md").read_text()
     assert f"`data/models/best` holds `{use['key']}`" in text
     assert "nothing to remove" in python("flows.cli", "clean", "--yes", cwd=repository).stdout
 

@@ -186,6 +186,8 @@ def tell(chosen: Chosen) -> None:
         return
     use = chosen.known.use
     print(f"model {use.key}, temperature {use.calibration.temperature:.2f}", file=sys.stderr)
+    if use.unsound:
+        print(f"its training is unsound: {'; '.join(use.unsound)}", file=sys.stderr)
     if reason := why_no_sets(use.calibration, use.unit, use.units):
         print(f"no sets that hold the truth: {reason}", file=sys.stderr)
     else:

@@ -53,6 +53,7 @@ class Use(BaseModel):
     brightness: Range  # mean grey level, 0 to 255
     # Distance of features beyond which an image is unlike the training images
     farthest: float
+    unsound: list[str] = []  # why the report calls the training unsound, a clause each
 
 
 @dataclass(frozen=True)

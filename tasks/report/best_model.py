@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hemotune.errors import StudyError
 from hemotune.evaluation.calibration import LEVEL, why_no_sets
@@ -39,6 +40,8 @@ def write_best(run: FinishedRun | None, words: Words) -> Use | None:
         shutil.rmtree(BEST, ignore_errors=True)
         return None
     known = knowledge.gather(run.key, words)
+    problems = [problem.found for problem in run.problems]
+    known = replace(known, use=known.use.model_copy(update={"unsound": problems}))
     with new_folder(BEST) as folder:
         for name in (MODEL, RECIPE):
             try:
@@ -55,13 +58,14 @@ def write_best(run: FinishedRun | None, words: Words) -> Use | None:
 def describe(use: Use) -> str:
     """Return how the model's probabilities are to be read, as sentences."""
     found = use.calibration
+    warning = f"**Its training is unsound:** {'; '.join(use.unsound)}. " if use.unsound else ""
     fitted = f"{found.images:,} validation images"
     if found.photographs is not None:
         fitted += f" of {found.photographs:,} {use.units}"
     text = (
-        f"Its probabilities are calibrated by a temperature of {found.temperature:.2f}, fitted on"
-        f" {fitted}: there the expected calibration error is {percent(found.error_before)} before"
-        f" and {percent(found.error_after)} after."
+        f"{warning}Its probabilities are calibrated by a temperature of {found.temperature:.2f},"
+        f" fitted on {fitted}: there the expected calibration error is"
+        f" {percent(found.error_before)} before and {percent(found.error_after)} after."
     )
     reason = why_no_sets(found, use.unit, use.units)
     if reason:

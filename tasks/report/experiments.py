@@ -9,6 +9,7 @@ import pandas as pd
 from hemotune.markup import code, escaped
 from hemotune.settings.backbone import Backbone
 from hemotune.settings.experiment import architecture
+from tasks.report.evidence import estimates_of
 from tasks.report.markdown import (
     Row,
     bold,
@@ -24,6 +25,7 @@ from tasks.report.results import (
     Experiment,
     FailedRun,
     Summary,
+    by_series,
     changed_factors,
     groups_of,
     shown_factors,
@@ -97,16 +99,23 @@ def summary_table(summaries: Iterable[Summary]) -> pd.DataFrame:
     """Return summary.csv, which Prefect's page shows: a row for each experiment in each series, as
     text. Times are not in it: a repetition makes the same bytes.
     """
+    summaries = list(summaries)
+    finished = by_series(summary for summary in summaries if summary.finished).values()
+    estimates = {
+        (summary.series, summary.experiment): estimate
+        for group in finished
+        for summary, estimate in zip(group, estimates_of(group), strict=True)
+    }
     rows = []
     for summary in summaries:
-        done = summary.finished
+        found = estimates.get((summary.series, summary.experiment))
         rows.append(
             {
                 "experiment": summary.experiment,
-                "accuracy": percent(summary.per_image.value) if done else "failed",
-                "95 % interval": format_bounds(summary.per_image) if done else "",
+                "accuracy": percent(found.value) if found else "failed",
+                "95 % interval": format_bounds(found) if found else "",
                 "split": summary.series,
-                "trainings": f"{len(done)} of {len(summary.runs)}",
+                "trainings": f"{len(summary.finished)} of {len(summary.runs)}",
             }
         )
     return pd.DataFrame(rows)

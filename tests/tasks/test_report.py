@@ -216,6 +216,8 @@ def test_unsound_trainings_are_named_and_counted(small, tmp_path):
     assert re.search(r"\| 9 of 16 \|.*\| \*\*unsound\*\*: dead units, below the fit \|", text)
     assert len(re.findall(r"\| 1 of \d+ \|.*\| sound \|", text)) == 2
     assert "**This training is unsound.**" in (root / "reports/model_card.md").read_text()
+    assert "**Its training is unsound:** 9 of 16 units of dense_0 are zero" in text
+    assert len(knowledge.read(root / "data/models/best").use.unsound) == 2
 
 
 def test_rows_say_how_many_of_their_trainings_are_unsound():
@@ -395,6 +397,9 @@ def test_folds_are_one_series_and_a_missing_run_of_a_repeat_is_named(tmp_path):
     assert float(row.strip("*")) == pytest.approx(100 * answers.mean().mean(), abs=0.011)
     best = re.search(r"### 7.2. 5 folds\n\nBest by validation: .*", text)[0]
     assert re.search(r", the 5 trainings of repeat 1, each on its own fold\.$", best)
+    # What Prefect's page shows is what the report says, photographs and trainings crossed.
+    for name, *found in pandas.read_csv(root / "reports/summary.csv").iloc[:, :3].to_numpy():
+        assert f"| **{name}** | {' '.join(found)} |" in text
 
     kept = {"1-ResNet50-fold-1-1", "1-ResNet50-fold-2-2", "2-ResNet50-fold-3-1"}
     for folder in (root / "data/results").glob("*-fold-*"):
