@@ -23,6 +23,8 @@ The method by which an image's photograph was found:
 """
 
 import hashlib
+import io
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ import numpy as np
 import pandas as pd
 from cv2.typing import MatLike
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
 
 from hemotune.progress import Progress, cores
@@ -163,9 +166,24 @@ def read_pictures(paths: Sequence[Path], mirrored: bool, what: str) -> list[Pict
     return in_threads(lambda path: read_picture(path, mirrored), paths, what)
 
 
+def is_too_large(data: bytes) -> bool:
+    """Whether an image, in the bytes of its file, is so large that it may be an attack, as
+    validation judges it. OpenCV would take gigabytes for it, or end the stage.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf)
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # OpenCV may read it, and says so if it cannot
+        return False
+
+
 def read_picture(path: Path, mirrored: bool) -> Picture:
-    encoded = np.fromfile(path, np.uint8)
-    colour = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if len(encoded) else None
+    data = path.read_bytes()
+    colour = None
+    if data and not is_too_large(data):
+        colour = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if colour is None:
         return Picture(path, (), np.zeros((0, 0), np.uint8), None)
     height, width = colour.shape[:2]

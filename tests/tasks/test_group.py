@@ -81,6 +81,8 @@ def test_bad_pictures_are_unknown_and_equal_ones_together(tmp_path):
         Image.new("RGB", (32, 24), (colour,) * 3).save(tmp_path / f"{name}.png")
     Image.new("L", (1, 1)).save(tmp_path / "dot.png")
     Image.new("RGB", (9, 700), (200, 10, 10)).save(tmp_path / "tall.png")
+    Image.new("1", (33_000, 33_000)).save(tmp_path / "bomb.png")  # OpenCV raises
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "large.png")  # OpenCV would read it
     paths = sorted(tmp_path.iterdir())
     table = group(paths, [tmp_path / "text.jpeg", tmp_path / "black.png"])
     table.index = [path.stem for path in paths]
