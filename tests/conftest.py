@@ -115,8 +115,10 @@ def documented_model_code():
 
 def make_workspace(folder):
     """Copy the project's code and settings into `folder`, with the tiny profile switched on."""
+    # With the code's bytecode, but for what another process is just writing
+    unfinished = shutil.ignore_patterns("*.pyc.*")
     for name in ("hemotune", "tasks", "flows", "profiles"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, folder / name, ignore=unfinished)
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "profiles" / "tiny.yaml").write_text(TINY_PROFILE)
     (folder / "params.yaml").write_text(TINY_PARAMS)
