@@ -2,6 +2,7 @@
 it has been trained on. Loads no Keras.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +64,15 @@ class Knowledge:
     features: Floats  # (n, FEATURES), of length 1
 
 
-def gather(key: str, words: Words, root: Path = Path(".")) -> Knowledge:
+def gather(
+    key: str, words: Words, root: Path = Path("."), unsound: Sequence[str] = ()
+) -> Knowledge:
     """Return what the results of a training say about its model.
 
     Args:
         key: EXPERIMENT-BACKBONE-TRAINING.
         root: the repository's top folder.
+        unsound: why the training is unsound, a clause each.
 
     Raises:
         StudyError: the model or its results are missing, or do not fit together.
@@ -102,6 +106,7 @@ def gather(key: str, words: Words, root: Path = Path(".")) -> Knowledge:
         aspect=range_of(aspect),
         brightness=range_of(train["brightness"]),
         farthest=float(np.quantile(nearest(others, near, 1)[1][:, 0], NEAR, method="higher")),
+        unsound=list(unsound),
     )
     return Knowledge(use, train["path"].to_numpy(object), near)
 

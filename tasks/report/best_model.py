@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 
 from hemotune.errors import StudyError
 from hemotune.evaluation.calibration import LEVEL, why_no_sets
@@ -39,9 +38,7 @@ def write_best(run: FinishedRun | None, words: Words) -> Use | None:
     if run is None:
         shutil.rmtree(BEST, ignore_errors=True)
         return None
-    known = knowledge.gather(run.key, words)
-    problems = [problem.found for problem in run.problems]
-    known = replace(known, use=known.use.model_copy(update={"unsound": problems}))
+    known = knowledge.gather(run.key, words, unsound=[one.found for one in run.problems])
     with new_folder(BEST) as folder:
         for name in (MODEL, RECIPE):
             try:

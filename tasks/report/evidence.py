@@ -80,6 +80,15 @@ def estimates_of(group: Sequence[Summary], by_photograph: bool = False) -> list[
     return estimates
 
 
+def accuracies_of(finished: Iterable[Summary]) -> list[tuple[Summary, Estimate]]:
+    """Return each row with its accuracy as in `estimates_of`, series by series."""
+    return [
+        pair
+        for group in by_series(finished).values()
+        for pair in zip(group, estimates_of(group), strict=True)
+    ]
+
+
 def interval_notes(group: Iterable[Summary], words: Words) -> list[str]:
     """Return the limitations of the intervals of one series, each once."""
     found = [limitation_of(estimate, words) for estimate in estimates_of(list(group))]
@@ -105,10 +114,10 @@ def limitation_of(estimate: Estimate, words: Words) -> str:
 def protocols_table(study: Study, finished: Iterable[Summary]) -> str:
     """Return a table of every experiment in every protocol."""
     params, protocols = study.params, list(study.protocols)
-    found: dict[tuple[str, str, str], Estimate] = {}
-    for group in by_series(finished).values():
-        for one, estimate in zip(group, estimates_of(group), strict=True):
-            found[one.backbone, one.experiment, one.protocol] = estimate
+    found = {
+        (one.backbone, one.experiment, one.protocol): estimate
+        for one, estimate in accuracies_of(finished)
+    }
     rows = []
     for backbone in params.backbones:
         for name in params.experiments:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from hemotune.evaluation.statistics import Estimate
 from hemotune.markup import code, escaped
 from hemotune.settings.backbone import Backbone
 from hemotune.settings.experiment import architecture
-from tasks.report.evidence import estimates_of
 from tasks.report.markdown import (
     Row,
     bold,
@@ -25,7 +25,6 @@ from tasks.report.results import (
     Experiment,
     FailedRun,
     Summary,
-    by_series,
     changed_factors,
     groups_of,
     shown_factors,
@@ -95,17 +94,16 @@ def runs_table(group: Sequence[Summary], axes: Sequence[str]) -> str:
     return table(head, rows, left=len(axes))
 
 
-def summary_table(summaries: Iterable[Summary]) -> pd.DataFrame:
+def summary_table(
+    summaries: Iterable[Summary], accuracies: Iterable[tuple[Summary, Estimate]]
+) -> pd.DataFrame:
     """Return summary.csv, which Prefect's page shows: a row for each experiment in each series, as
     text. Times are not in it: a repetition makes the same bytes.
+
+    Args:
+        accuracies: of the rows with results, as evidence.accuracies_of returns them.
     """
-    summaries = list(summaries)
-    finished = by_series(summary for summary in summaries if summary.finished).values()
-    estimates = {
-        (summary.series, summary.experiment): estimate
-        for group in finished
-        for summary, estimate in zip(group, estimates_of(group), strict=True)
-    }
+    estimates = {(one.series, one.experiment): estimate for one, estimate in accuracies}
     rows = []
     for summary in summaries:
         found = estimates.get((summary.series, summary.experiment))

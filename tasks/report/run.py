@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hemotune.evaluation import statistics
 from hemotune.evaluation.leaks import NAMES
+from hemotune.evaluation.statistics import Estimate
 from hemotune.files import new_file, new_folder, write_text
 from hemotune.markup import code, escaped
 from hemotune.paths import INVENTORY, PIXELS
@@ -84,11 +85,12 @@ def write_report(incomplete: bool, with_images: bool) -> None:
     images = read_images() if with_images else None
     show(0.1, "intervals")
     warnings = warnings_of(summaries, study.controls, study.words)
+    accuracies = evidence.accuracies_of(finished)
     suspects = label_errors.find_in_folds(finished)
 
     with new_folder(reports / "figures") as folder:
         show(0.3, "figures")
-        draw_figures(folder, finished)
+        draw_figures(folder, finished, accuracies)
         show(0.6, "errors of the models")
         paths = inventory["path"].to_list()
         mistakes.draw_mistakes(folder, finished, paths, images, study.words)
@@ -106,7 +108,7 @@ def write_report(incomplete: bool, with_images: bool) -> None:
     results = results_table(runs)
     write_csv(reports / "results.csv", results[results.columns.difference([*TIMES], sort=False)])
     write_csv(reports / "times.csv", results[["key", *TIMES]])
-    write_csv(reports / "summary.csv", experiments.summary_table(summaries))
+    write_csv(reports / "summary.csv", experiments.summary_table(summaries, accuracies))
 
     text = summary_of(study, runs, summaries, warnings)
     write_text(reports / "summary.txt", text)
@@ -123,7 +125,9 @@ def write_csv(path: Path, values: pd.DataFrame) -> None:
         values.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def draw_figures(folder: Path, finished: Sequence[Summary]) -> None:
+def draw_figures(
+    folder: Path, finished: Sequence[Summary], accuracies: Sequence[tuple[Summary, Estimate]]
+) -> None:
     """Draw the curves of each experiment and series, and the comparison, into `folder`."""
     for summary in finished:
         name = f"{summary.experiment}-{figures.name_of(summary)}"
@@ -132,10 +136,8 @@ def draw_figures(folder: Path, finished: Sequence[Summary]) -> None:
         runs = [summary.finished[0] for summary in group]
         name = f"validation-{figures.name_of(group[0])}"
         figures.draw_validation_curves(folder / name, runs, series)
-    if finished:
-        groups = by_series(finished).values()
-        estimates = [estimate for group in groups for estimate in evidence.estimates_of(group)]
-        compared = [summary for group in groups for summary in group]
+    if accuracies:
+        compared, estimates = zip(*accuracies, strict=True)
         figures.draw_comparison(folder / "result.png", compared, estimates)
 
 
