@@ -52,13 +52,16 @@ class Address:
     services: bool  # False: the server of a single run, which ends with it
 
 
-def address() -> str | None:
+def address(of_a_run: bool = False) -> str | None:
     """Return the API's address that the user has set, else that of the server of this checkout, if
     `make ui` has started one.
+
+    Args:
+        of_a_run: or if a run has started one for itself, which ends with that run.
     """
-    # A server that a run started for itself ends with that run.
-    if "PREFECT_API_URL" not in os.environ and (own := find_running()) and own.services:
-        return own.api
+    if "PREFECT_API_URL" not in os.environ and (own := find_running()):
+        if own.services or of_a_run:
+            return own.api
     return of_others()
 
 

@@ -14,8 +14,7 @@ def show() -> None:
     """
     study = find_study()
     print(f"running: {study or 'no study'}")
-    own = server.find_running()
-    if api := server.of_others() or (own.api if own else None):
+    if api := server.address(of_a_run=True):
         print(f"  {server.page_of(api)}")
     notes = sorted(FAILURES.glob("*.json"))
     print_list(f"failed: {len(notes)}", [f"{n.stem}: {read_json(n)['reason']}" for n in notes])

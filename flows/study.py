@@ -163,8 +163,8 @@ def run_all(
                 beside = slots if has_rivals(stage, stages) else slots[:1]
                 variables = slot_list.variables(slot, beside) | (service if slot else {})
                 place = Place(run, variables, slot)
-                ended_well = [futures[n] for n in stage.upstream if has_reported(states[n])]
-                future = submit(stage, decision, place, ended_well)
+                reported = [futures[n] for n in stage.upstream if has_reported(states[n])]
+                future = submit(stage, decision, place, reported)
             futures[stage.name] = future
             future.add_done_callback(ended.put)
         future = ended.get()
