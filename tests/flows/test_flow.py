@@ -207,7 +207,9 @@ def test_status_shows_what_is_running_failed_and_changed(toy, tmp_path):
     toy.write("params.yaml", "names: [a")
     code, output = status(toy)
     assert code == 1
-    assert "error: dvc: " in output and "Traceback" not in output
+    failed = "failed: 1\n  b: b fails as requested\n"
+    assert output.startswith(f"running: no study\n{page}\n{failed}error: dvc: ")
+    assert "Traceback" not in output
 
 
 def test_nothing_runs_if_a_check_fails(toy):

@@ -36,8 +36,9 @@ def test_help_runs_nothing_and_loads_no_keras(no_keras, name):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_wrong_arguments_are_one_line(no_keras, name):
-    given = ARGUMENTS.get(name, [])
-    for arguments in [[*given, "--no-such-option"], given[:-1] if given else ["extra"]]:
+    cases = [[*ARGUMENTS.get(name, []), "--no-such-option"], [*ARGUMENTS.get(name, []), "extra"]]
+    cases += [ARGUMENTS[name][:-1]] if name in ARGUMENTS else []
+    for arguments in cases:
         code, output, errors = stage(name, *arguments, folder=no_keras)
         assert (code, output, errors.count("\n")) == (1, "", 1)
         assert errors.startswith("error: ")
