@@ -101,7 +101,7 @@ def draw_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
     """Draw the training and validation curves of an experiment to the PNG `path`, a line for each
     repeat.
     """
-    margins = {"left": 0.065, "right": 0.985, "bottom": 0.145, "top": 0.91, "wspace": 0.17}
+    margins = {"left": 0.075, "right": 0.985, "bottom": 0.145, "top": 0.91, "wspace": 0.18}
     figure = new_figure(9, 3.4, margins)
     both = figure.subplots(1, 2)
     for axes, name in zip(both, ("loss", "accuracy"), strict=True):
@@ -290,7 +290,7 @@ def draw_reliability(path: Path, curves: Mapping[str, pd.DataFrame]) -> None:
         curves: by label what statistics.reliability returns.
     """
     curve = next(iter(curves.values()))
-    figure = new_figure(5, 5)
+    figure = new_figure(6, 5)  # as wide as the legend
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 100], [0, 100], color="#888888", linestyle=":", label="perfectly calibrated")
     for number, (label, one) in enumerate(curves.items()):

@@ -7,9 +7,11 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy
 import pandas
 import pytest
 from markdown_it import MarkdownIt
+from PIL import Image
 
 from hemotune.errors import StudyError
 from hemotune.evaluation.calibration import calibrate
@@ -101,6 +103,15 @@ def test_report_is_written_and_printed(study):
     assert text.index("no two images have the same bytes") < text.index("## 1.")
     assert "turned off:** `imbalance`" in text and "different software" not in text
     assert "None" not in text and not re.search(r"\bnan\b", text)
+
+
+def test_nothing_is_cut_off_in_a_figure(study):
+    figures = sorted((study[0] / "reports/figures").glob("*.png"))
+    assert len(figures) > 15
+    for path in figures:
+        pixels = numpy.asarray(Image.open(path).convert("L"))
+        edges = numpy.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert edges.min() == 255, path.name
 
 
 def test_a_control_close_to_the_model_is_reported_at_the_top(study):
