@@ -1,7 +1,7 @@
 """Speed and size, each as a ratio of two commands in one run. `make bench` runs them all."""
 
 
-def print_row(what, value, goal, how):
+def print_row(what: str, value: float, goal: float, how: str) -> None:
     """Print one figure as a row of the table that `make bench` ends with.
 
     Args:

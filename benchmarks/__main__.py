@@ -18,13 +18,14 @@ BENCHMARKS = [
 ]
 
 
-def main():
+def main() -> int:
     rows, status = [], 0
     for name in BENCHMARKS:
         print(f"python -m benchmarks.{name}", flush=True)
         with subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.{name}"], stdout=subprocess.PIPE, text=True
         ) as process:
+            assert process.stdout
             for line in process.stdout:
                 print(line, end="", flush=True)
                 rows += [line] if line.startswith("| ") else []

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from hemotune.audit.audit import examine
 from hemotune.hardware import cpu_name
@@ -28,7 +29,7 @@ FOUND, TRUE, ACCUSED = 0.95, 0.99, 0.01  # the goals
 FILLS = (cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT, cv2.BORDER_REPLICATE)
 
 
-def texture(rng, height, width):
+def texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
     """Noise of mean 0 and deviation 1 (height, width, 3), of one octave after the other.
 
     In photographs each octave is about as strong as the next (Field 1987).
@@ -43,10 +44,11 @@ def texture(rng, height, width):
         )
         total += stretched * spacing**steepness
         spacing *= 2
-    return (total - total.mean()) / total.std()
+    scaled: NDArray[np.float32] = (total - total.mean()) / total.std()
+    return scaled
 
 
-def draw_photograph(rng, height, width):
+def draw_photograph(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
     """A textured photograph with up to seven textured ellipses: uint8 (height, width, 3)."""
     picture = rng.uniform(70, 180, 3) + rng.uniform(12, 40) * texture(rng, height, width)
     within = texture(rng, height, width)
@@ -60,7 +62,7 @@ def draw_photograph(rng, height, width):
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def changed(rng, picture):
+def changed(rng: np.random.Generator, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy of a picture, turned, sheared, moved, perhaps mirrored, and brightened."""
     height, width = picture.shape[:2]
     turn, shear = np.deg2rad(rng.uniform(-20, 20)), rng.uniform(-0.2, 0.2)
@@ -75,10 +77,11 @@ def changed(rng, picture):
     if rng.uniform() < 0.5:
         moved = moved[:, ::-1]
     brightened = moved * rng.uniform(0.6, 1.4) + rng.uniform(-15, 15)
-    return np.clip(brightened, 0, 255).astype(np.uint8)
+    clipped: NDArray[np.uint8] = np.clip(brightened, 0, 255).astype(np.uint8)
+    return clipped
 
 
-def draw(folder, distinct, copies, seed):
+def draw(folder: Path, distinct: int, copies: int, seed: int) -> None:
     """Write `distinct` photographs and copies of some into SPLIT/CLASS folders below `folder`.
 
     The name of a file is the number of its photograph, and `c` for a copy.
@@ -92,7 +95,7 @@ def draw(folder, distinct, copies, seed):
             write(folder / "test" / name / f"{number}c.jpg", changed(rng, picture))
 
 
-def write(path, picture):
+def write(path: Path, picture: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
 
@@ -109,7 +112,7 @@ class Rates:
     distinct: int
 
 
-def rates_of(folder):
+def rates_of(folder: Path) -> Rates:
     """What an audit of the images of `draw` finds."""
     with opened(folder) as source:
         audit = examine(folder, source, source.images.with_name("images.npy"))
@@ -117,7 +120,8 @@ def rates_of(folder):
     tested = audit.inventory["split"] == "TEST"
     copied = tested & (names[1] == "c")
     accused = [pair.row for pair in audit.leaks]
-    right = [names.at[pair.row, 0] == names.at[pair.other, 0] for pair in audit.leaks]
+    numbers = names[0]
+    right = [numbers[pair.row] == numbers[pair.other] for pair in audit.leaks]
     return Rates(
         found=sum(right) / copied.sum(),
         true=float(np.mean(right)) if right else 1.0,
@@ -128,7 +132,7 @@ def rates_of(folder):
     )
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.audit", description=__doc__.splitlines()[0]
     )

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -42,13 +43,13 @@ SIZE = 64  # px
 PADDINGS = range(0, 4096, 512)
 
 
-def decode(path):
+def decode(path: str) -> None:
     """Fully decode one image, and nothing else."""
     with Image.open(path) as image:
         image.load()
 
 
-def bare(folder, paths):
+def bare(folder: Path, paths: Sequence[str]) -> float:
     """Seconds to decode all images with all cores."""
     started = time.monotonic()
     with concurrent.futures.ProcessPoolExecutor(cores()) as pool:
@@ -57,7 +58,7 @@ def bare(folder, paths):
     return time.monotonic() - started
 
 
-def ours(folder, paths, folders):
+def ours(folder: Path, paths: list[str], folders: list[str]) -> float:
     """Seconds for the inventory, the pixels, the judging and the splits of both protocols."""
     rules = read(Path("profiles/sample.yaml"), "validation", Validation)
     started = time.monotonic()
@@ -71,7 +72,7 @@ def ours(folder, paths, folders):
     return time.monotonic() - started
 
 
-def one_round(folder):
+def one_round(folder: Path) -> None:
     """Print the seconds of both ways, once; a few images go before, so that everything is
     imported.
     """
@@ -83,7 +84,7 @@ def one_round(folder):
     print(bare(folder, paths), ours(folder, paths, folders))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode")
     parser.add_argument(
         "folder", nargs="?", type=Path, help="images in SPLIT/CLASS folders; left out: drawn ones"
@@ -97,7 +98,9 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder
         if folder is None:
-            cells.write_sample(scratch, photographs=125, copies=25, width=320, height=240, seed=1)
+            cells.write_sample(
+                Path(scratch), photographs=125, copies=25, width=320, height=240, seed=1
+            )
             folder = Path(scratch, "images")
         count = len(list_images(folder)[0])
         rounds = []
@@ -119,4 +122,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

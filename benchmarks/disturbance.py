@@ -7,19 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.conftest import ENVIRONMENT
 
+if TYPE_CHECKING:
+    from benchmarks.faults import Fault
 
-def environment(folder):
+
+def environment(folder: Path) -> dict[str, str]:
     return ENVIRONMENT | {
         "PYTHONPATH": str(folder),
         "PREFECT_HOME": str(folder / ".study" / "prefect"),
     }
 
 
-def call(folder, *command):
+def call(folder: Path, *command: str) -> tuple[int, str]:
     """Run a command in a study; returns (exit status, everything that it printed)."""
     done = subprocess.run(
         command,
@@ -32,12 +37,12 @@ def call(folder, *command):
     return done.returncode, done.stdout
 
 
-def copy(source, target):
+def copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
 @contextlib.contextmanager
-def small_disk(folder, source, room):
+def small_disk(folder: Path, source: Path, room: int) -> Iterator[Path]:
     """Copy a study to its own file system with `room` bytes left; yield the file that fills it.
 
     Needs permission to mount.
@@ -57,7 +62,7 @@ def small_disk(folder, source, room):
         subprocess.run(["umount", folder], check=True)
 
 
-def disturb(fault, folder, usual):
+def disturb(fault: "Fault", folder: Path, usual: float) -> tuple[bool, int, str]:
     """Run a stage and send the fault's signal at its moment; returns (whether it was sent, exit
     status, output).
     """
@@ -86,7 +91,8 @@ def disturb(fault, folder, usual):
         elif isinstance(fault.when, str):
             now = next(folder.glob(fault.when), None) is not None
         else:
-            now = fault.when.search(log.read_text(errors="replace"))
+            assert fault.when
+            now = fault.when.search(log.read_text(errors="replace")) is not None
         if now:
             send(fault, folder, process)
             break
@@ -103,7 +109,7 @@ def disturb(fault, folder, usual):
     return sent, status, log.read_text(errors="replace")
 
 
-def send(fault, folder, process):
+def send(fault: "Fault", folder: Path, process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         if fault.whole and not fault.flow:
             os.killpg(process.pid, fault.signal)
@@ -117,7 +123,7 @@ def send(fault, folder, process):
                     os.kill(pid, fault.signal)
 
 
-def processes(folder):
+def processes(folder: Path) -> list[int]:
     """Ids of all processes that work in this folder."""
     found = []
     for entry in Path("/proc").iterdir():

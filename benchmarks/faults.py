@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,11 @@ class Fault:
 
     stage: str
     what: str
-    when: float | str | re.Pattern | None = None
+    when: float | str | re.Pattern[str] | None = None
     signal: int = signal.SIGKILL
     whole: bool = True  # the signal goes to DVC and the stage, or to the stage alone
     room: int | None = None
-    damage: object = None
+    damage: Callable[[Path], None] | None = None
     message: str = ""  # that the disturbed command must print, beside whatever Prefect logs
     flow: bool = False  # the disturbed command is the flow, and so is the next run
     # The next run alone is the flow: DVC itself refuses a dvc.lock that is not whole
@@ -77,12 +78,12 @@ class Fault:
     ends: str = ""  # the state in which the served run that was disturbed ends
 
     @property
-    def by_flow(self):
+    def by_flow(self) -> bool:
         """Whether the flow makes what is compared: all stages, and not one."""
         return bool(self.flow or self.then_flow or self.served)
 
 
-def truncate_newest_state(folder):
+def truncate_newest_state(folder: Path) -> None:
     newest = sorted(folder.glob(".study/resume/*/*/epoch-*.npz"))[-1]
     newest.write_bytes(newest.read_bytes()[:-1000])
 
@@ -92,7 +93,7 @@ def halve_rwlock(folder: Path) -> None:
     table.write_bytes(table.read_bytes()[: table.stat().st_size // 2])
 
 
-def faults():
+def faults() -> list[Fault]:
     """Return all faults; the random moments are the same in every run."""
     moments = random.Random(SEED)
     killed = [
@@ -179,7 +180,7 @@ ROOM = {
 }
 
 
-def command_of(stage):
+def command_of(stage: str) -> list[str]:
     """Return the stage's command, as in dvc.yaml."""
     name, _, key = stage.partition("@")
     return [
@@ -190,7 +191,7 @@ def command_of(stage):
     ]
 
 
-def fingerprint(folder):
+def fingerprint(folder: Path) -> dict[str, str]:
     """{path: hash} of all results; times, the one thing that differs between two runs, are left
     out.
     """
@@ -210,7 +211,7 @@ def fingerprint(folder):
     return found
 
 
-def half_written(folder):
+def half_written(folder: Path) -> list[str]:
     return [
         str(path.relative_to(folder))
         for top in RESULTS
@@ -218,7 +219,9 @@ def half_written(folder):
     ]
 
 
-def judge(fault, before, reference, usual, folder):
+def judge(
+    fault: Fault, before: Path, reference: dict[str, str], usual: float, folder: Path
+) -> tuple[str, list[str]]:
     """Inject a fault into a copy of the study, run again; return (what happened, errors)."""
     wrong = []
     if fault.served:
@@ -262,6 +265,7 @@ def judge(fault, before, reference, usual, folder):
 
 def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple[str, list[str]]:
     """Do what `judge` does for a study that `hemotune ui` runs on request; so is the next run."""
+    assert isinstance(fault.when, re.Pattern)
     ended = "did not end"
     try:
         with served.disturbed(folder, fault.when, fault.served, fault.deaths) as (serving, ended):
@@ -280,7 +284,7 @@ def judge_served(fault: Fault, folder: Path, reference: dict[str, str]) -> tuple
     return f"the run ended {ended}", wrong + compare(folder, reference, by_flow=True)
 
 
-def run_again(fault, folder, reference):
+def run_again(fault: Fault, folder: Path, reference: dict[str, str]) -> list[str]:
     """Run the same command again; return a list of errors."""
     command = (
         ["flows.cli", "run", "--slots", "cpu"]
@@ -294,9 +298,7 @@ def run_again(fault, folder, reference):
     return wrong + compare(folder, reference, fault.by_flow, fault.stage)
 
 
-def compare(
-    folder: Path, reference: dict[str, str], by_flow: bool, stage: str | None = None
-) -> list[str]:
+def compare(folder: Path, reference: dict[str, str], by_flow: bool, stage: str = "") -> list[str]:
     """Return the differences from the undisturbed study, after the flow or after one stage."""
     found = fingerprint(folder)
     if by_flow:  # which also makes the report, in which learning times stand
@@ -316,7 +318,9 @@ def compare(
     return wrong + ([f"dvc status: {output or status}"] if status else [])
 
 
-def undisturbed(scratch):
+def undisturbed(
+    scratch: str,
+) -> tuple[dict[str, Path], dict[str, dict[str, str]], dict[str, float]]:
     """Run the study stage by stage; returns ({stage: copy before it}, {stage: results after it},
     {stage: seconds}).
     """
@@ -335,7 +339,13 @@ def undisturbed(scratch):
     return before, after, usual
 
 
-def row_of(fault, folder, before, after, usual):
+def row_of(
+    fault: Fault,
+    folder: Path,
+    before: dict[str, Path],
+    after: dict[str, dict[str, str]],
+    usual: dict[str, float],
+) -> tuple[str, str, str, str]:
     """Inject a fault into a study in `folder`; return its row of the table."""
     folder.mkdir()
     reference = after["report"] if fault.by_flow else after[fault.stage]
@@ -347,7 +357,7 @@ def row_of(fault, folder, before, after, usual):
     return row
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.faults", description=__doc__.splitlines()[0]
     )

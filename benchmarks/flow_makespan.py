@@ -36,7 +36,7 @@ stages:
 """
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.flow_makespan", description=__doc__.splitlines()[0]
     )
@@ -81,11 +81,11 @@ def main():
                 )
 
 
-def set_turn(turn, seconds):
+def set_turn(turn: int, seconds: float) -> None:
     Path("params.yaml").write_text(f"turn: {turn}\nseconds: {seconds}\n")
 
 
-def measured(api):
+def measured(api: str) -> tuple[float, float]:
     """(makespan, time of the whole run) of the latest flow run, seconds."""
     run = httpx.post(
         f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 1}
@@ -104,11 +104,11 @@ def measured(api):
     return last - first, moment(run["end_time"]) - moment(run["start_time"])
 
 
-def moment(text):
+def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def report(what, ideal, makespan, whole):
+def report(what: str, ideal: float, makespan: float, whole: float) -> None:
     print_row(
         f"{what} / ideal makespan",
         makespan / ideal,

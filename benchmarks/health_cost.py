@@ -13,6 +13,7 @@ images three times.
 import argparse
 import statistics
 import time
+from collections.abc import Callable, Sequence
 
 from hemotune import hardware
 
@@ -35,13 +36,13 @@ STEPS, SEEN, ROUNDS = 10, 512, 3
 GOAL = 1.05
 
 
-def seconds(action):
+def seconds(action: Callable[[], None]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.health_cost", description=__doc__.split(":")[0]
     )
@@ -63,13 +64,13 @@ def main(arguments=None):
         begun.data.images, data.train[: STEPS * options.batch_size], options.batch_size, data.labels
     )
 
-    def step():
+    def step() -> None:
         begun.trainer.fit(batches, verbose=0, shuffle=False)
 
-    def see():
+    def see() -> None:
         begun.observer.see(data.validation)
 
-    def recompute():
+    def recompute() -> None:
         own = read(network)
         begun.recompute(1)
         write(network, own)

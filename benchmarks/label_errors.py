@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hemotune.cells import dataset as cells
 from hemotune.cells.smear import CLASSES
 from hemotune.evaluation.label_errors import find_label_errors
-from hemotune.evaluation.predictions import judge
+from hemotune.evaluation.predictions import Judged, judge
 from hemotune.hardware import cpu_name
 from hemotune.paths import BACKBONES, INVENTORY, PHOTOGRAPHS, PIXELS, SPLITS
 from hemotune.splits import read_split
@@ -53,7 +54,9 @@ training: {{epochs: 1}}
 """
 
 
-def draw(raw, photographs, copies, size, seed=1):
+def draw(
+    raw: Path, photographs: int, copies: int, size: int, seed: int = 1
+) -> tuple[dict[str, str], dict[str, str]]:
     """Draw a data set into `raw` in which SHARE of the photographs lie in another class's folder.
 
     Args:
@@ -84,7 +87,15 @@ def draw(raw, photographs, copies, size, seed=1):
     return found, {name: classes[name] for name in wrong}
 
 
-def make_study(folder, backbone, size, photographs, copies, images, epochs):
+def make_study(
+    folder: Path,
+    backbone: str,
+    size: int,
+    photographs: int,
+    copies: int,
+    images: int,
+    epochs: int,
+) -> dict[str, str]:
     """Draw a data set in the workspace `folder` and run the stages validate and prepare on it.
 
     Returns:
@@ -104,7 +115,7 @@ def make_study(folder, backbone, size, photographs, copies, images, epochs):
     return wrong
 
 
-def run_stage(folder, *stage):
+def run_stage(folder: Path, *stage: str) -> None:
     """Run a stage in the workspace `folder`; `stage` is its name and arguments."""
     subprocess.run(
         [sys.executable, "-m", f"tasks.{stage[0]}", *stage[1:]],
@@ -115,7 +126,7 @@ def run_stage(folder, *stage):
     )
 
 
-def features_of(folder, backbone):
+def features_of(folder: Path, backbone: str) -> NDArray[np.float32]:
     """The pooled features (N, channels) of all images, from the pre-trained backbone."""
     run_stage(folder, "backbone", backbone)
     from hemotune import hardware
@@ -131,10 +142,11 @@ def features_of(folder, backbone):
     network.load_weights(folder / BACKBONES / backbone / "backbone.weights.h5")
     model = assemble(network, Design(backbone, images.shape[1], len(CLASSES)))
     pooled = keras.Model(model.inputs, model.layers[-2].output)
-    return pooled.predict(images[:], batch_size=64, verbose=0)
+    features: NDArray[np.float32] = pooled.predict(images[:], batch_size=64, verbose=0)
+    return features
 
 
-def judge_by_probe(folder, features):
+def judge_by_probe(folder: Path, features: NDArray[np.floating]) -> Judged:
     """The judged predictions of all images, each by the probe of the fold that tests it."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -160,7 +172,7 @@ def judge_by_probe(folder, features):
     return pd.concat(tables).sort_index()
 
 
-def counts_of(judged, wrong):
+def counts_of(judged: Judged, wrong: dict[str, str]) -> tuple[int, int, int]:
     """How many photographs are listed, of these rightly, and of these with their right class."""
     found = find_label_errors([judged])
     right = found[found["photograph"].isin(wrong)]
@@ -168,7 +180,7 @@ def counts_of(judged, wrong):
     return len(found), len(right), int(named.sum())
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.label_errors", description=__doc__.splitlines()[0]
     )

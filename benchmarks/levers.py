@@ -29,7 +29,7 @@ WAYS = {
 IMAGES = 512
 
 
-def child(way, options):
+def child(way: str, options: argparse.Namespace) -> dict[str, float]:
     """Measure one way in this process; returns seconds of import, first execution and a step, and
     evaluated images/s.
     """
@@ -63,7 +63,7 @@ def child(way, options):
     if way != "build":
         training.build(model, labels[:1])
 
-    def fit(steps):
+    def fit(steps: int) -> float:
         began = time.monotonic()
         rows = np.arange(steps * options.batch_size) % IMAGES
         model.fit(
@@ -85,7 +85,7 @@ def child(way, options):
     }
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.levers", description=__doc__.splitlines()[0]
     )

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import print_row
@@ -24,7 +25,7 @@ ROUNDS = 3
 COPIES = 25
 
 
-def seconds(*arguments):
+def seconds(*arguments: str) -> float:
     """Return how long Python takes with these arguments."""
     started = time.monotonic()
     done = subprocess.run(
@@ -39,14 +40,14 @@ def seconds(*arguments):
     return time.monotonic() - started
 
 
-def environment():
+def environment() -> dict[str, str]:
     return ENVIRONMENT | {
         "PYTHONPATH": os.getcwd(),
         "PREFECT_HOME": f"{os.getcwd()}/.study/prefect",
     }
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.no_op", description=__doc__.splitlines()[0]
     )

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -40,17 +41,17 @@ report: {{}}
 """
 
 
-def notebook(folder, size, epochs, experiments):
+def notebook(folder: str, size: int, epochs: int, experiments: int) -> None:
     """Do what the original notebook did; print the seconds of each epoch as JSON."""
     import keras
 
-    seconds = []
+    seconds: list[tuple[int, float]] = []
 
-    class Clock(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             self.started = time.monotonic()
 
-        def on_epoch_end(self, epoch, logs=None):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             seconds.append((epoch, time.monotonic() - self.started))
 
     parts = {
@@ -96,7 +97,7 @@ def notebook(folder, size, epochs, experiments):
     print(json.dumps(seconds))
 
 
-def timed(command, environment):
+def timed(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", *command], env=environment, capture_output=True, text=True
@@ -106,7 +107,7 @@ def timed(command, environment):
     return time.monotonic() - started, done.stdout
 
 
-def link_images(target):
+def link_images(target: str) -> None:
     """Write the study's split as the folders that image_dataset_from_directory reads."""
     inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
     split = json.loads(Path("data/splits/random-1.json").read_text())
@@ -118,12 +119,12 @@ def link_images(target):
             link.symlink_to(Path("data/raw/images", path).resolve())
 
 
-def later(epochs):
+def later(epochs: Iterable[tuple[int, float]]) -> float:
     """Median seconds of the epochs after each fit's first, which traces the graph."""
     return statistics.median(seconds for epoch, seconds in epochs if epoch > 0)
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.notebook", description=__doc__.splitlines()[0]
     )
@@ -141,7 +142,8 @@ def main():
     parser.add_argument("--notebook", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.notebook:
-        return notebook(options.notebook, options.size, options.epochs, options.experiments)
+        notebook(options.notebook, options.size, options.epochs, options.experiments)
+        return 0
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         make_repository(Path(folder))
@@ -164,15 +166,10 @@ def main():
         for name in ("size", "epochs", "experiments"):
             its += [f"--{name}", str(getattr(options, name))]
         theirs, printed = timed(its, defaults)
-        histories = [pd.read_csv(path) for path in Path("data/results").glob("*/history.csv")]
+        history = pd.concat(map(pd.read_csv, Path("data/results").glob("*/history.csv")))
         os.chdir(here)
     at_once = min(options.experiments, len(slots.find_devices(options.slots)))
-    ours_epoch = (
-        later(
-            [(row.epoch - 1, row.seconds) for history in histories for row in history.itertuples()]
-        )
-        / at_once
-    )
+    ours_epoch = later(zip(history["epoch"] - 1, history["seconds"], strict=True)) / at_once
     theirs_epoch = later(json.loads(printed.splitlines()[-1]))
     images = 4 * options.photographs * 8
     what = f"ResNet50, {options.size} px, {images} images"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import print_row
 from hemotune.cells import dataset as cells
+from hemotune.cells.smear import CLASSES
 from hemotune.files import write_json
 from hemotune.images import recipe
 from tests.conftest import ENVIRONMENT, ROOT
@@ -58,12 +59,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model.keras")
         subprocess.run([sys.executable, "-c", SAVE, model], cwd=ROOT, env=ENVIRONMENT, check=True)
-        write_json(
-            model.with_name("model.json"), {"classes": list(cells.CLASSES), "image": recipe(32)}
-        )
+        write_json(model.with_name("model.json"), {"classes": list(CLASSES), "image": recipe(32)})
         for number in (options.images, 10 * options.images):
             images = Path(folder, str(number))
-            photographs = number // (len(cells.CLASSES) * COPIES)
+            photographs = number // (len(CLASSES) * COPIES)
             cells.write_sample(images, photographs, COPIES, 64, 48, seed=1)
             figures.append(measure(images / "images", model))
     (seconds, memory), (more_seconds, more_memory) = figures

@@ -18,6 +18,7 @@ import pandas as pd
 
 from benchmarks import print_row
 from hemotune.cells import dataset as cells
+from hemotune.cells.smear import CLASSES
 from tests.conftest import ENVIRONMENT, make_workspace
 
 COPIES = 25
@@ -30,11 +31,11 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 """
 
 
-def measure(folder, images):
+def measure(folder: Path, images: int) -> tuple[float, float]:
     """(seconds, MB) of validate and prepare on `images` drawn images."""
     folder.mkdir()
     make_workspace(folder)
-    photographs = images // (len(cells.CLASSES) * COPIES)
+    photographs = images // (len(CLASSES) * COPIES)
     truth = cells.write_sample(folder / "data" / "raw", photographs, COPIES, 64, 48, seed=1)
     (folder / "data" / "raw" / "source.json").write_text(json.dumps({"source": "sample"}))
     pd.DataFrame(truth.items(), columns=["path", "photograph"]).to_parquet(
@@ -50,7 +51,7 @@ def measure(folder, images):
     return time.monotonic() - started, float(done.stdout)
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale", description=__doc__.splitlines()[0]
     )

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -41,18 +42,16 @@ class Served:
         wait_for("it is served", lambda: self.printed(re.compile("  open  ")), 300)
         self.api = json.loads((folder / ".study" / "server.json").read_text())["api"]
 
-    def printed(self, pattern: re.Pattern, times: int = 1) -> bool:
+    def printed(self, pattern: re.Pattern[str], times: int = 1) -> bool:
         return len(pattern.findall(self.text())) >= times
 
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def call(self, method: str, path: str, **options: object) -> dict:
-        return (
-            httpx.request(method, f"{self.api}/{path}", timeout=120, **options)
-            .raise_for_status()
-            .json()
-        )
+    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        answer = httpx.request(method, f"{self.api}/{path}", timeout=120, json=body)
+        content: dict[str, Any] = answer.raise_for_status().json()
+        return content
 
     def request(self) -> str:
         """Ask for a run of the study, as the button of its page does; returns the run's id once it
@@ -62,10 +61,10 @@ class Served:
             TimeoutError: it was not Running within a minute.
         """
         deployment = self.call("GET", "deployments/name/study/study")["id"]
-        run = self.call(
+        run: str = self.call(
             "POST",
             f"deployments/{deployment}/create_flow_run",
-            json={"parameters": {"slots": "cpu"}},
+            {"parameters": {"slots": "cpu"}},
         )["id"]
         wait_for(
             "a requested run is Running",
@@ -74,15 +73,17 @@ class Served:
         )
         return run
 
-    def state(self, run: str) -> dict:
-        return self.call("GET", f"flow_runs/{run}")["state"]
+    def state(self, run: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.call("GET", f"flow_runs/{run}")["state"]
+        return state
 
     def end_of(self, run: str) -> str:
         """Wait for the end of a run; returns the name of its state."""
         wait_for(
             "a run has ended", lambda: self.state(run)["type"] not in ("RUNNING", "CANCELLING"), 900
         )
-        return self.state(run)["name"]
+        name: str = self.state(run)["name"]
+        return name
 
 
 def kill(folder: Path, modules: tuple[str, ...]) -> None:
@@ -96,7 +97,7 @@ def kill(folder: Path, modules: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def disturbed(
-    folder: Path, when: re.Pattern, modules: tuple[str, ...], deaths: int
+    folder: Path, when: re.Pattern[str], modules: tuple[str, ...], deaths: int
 ) -> Iterator[tuple[Served, str]]:
     """Serve a study, request it, kill processes at the moment `when`; yields a serving that lives
     and how the run ended there.

@@ -13,20 +13,21 @@ import argparse
 import math
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import chi2
 
 from tasks.report.health import RULES
-from tasks.report.results import by_series, summaries_of
+from tasks.report.results import FinishedRun, Summary, by_series, summaries_of
 from tasks.report.runs import read_runs
 from tasks.report.study import read_study
 
 HEAD = ["row", "trainings", "validation: mean, sd [95 %]", "test: mean, sd [95 %]"]
 
 
-def spread_of(groups):
+def spread_of(groups: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
     """Pool accuracies of trainings on the same images.
 
     Args:
@@ -37,7 +38,7 @@ def spread_of(groups):
         chi-squared, for normal spread), all in points; NaN where no group has two.
     """
     freedom = sum(len(group) - 1 for group in groups)
-    mean = 100 * np.mean(np.concatenate(groups))
+    mean = 100 * float(np.mean(np.concatenate(groups)))
     if not freedom:
         return mean, math.nan, math.nan, math.nan
     squares = sum(np.square(np.subtract(group, np.mean(group))).sum() for group in groups)
@@ -46,9 +47,9 @@ def spread_of(groups):
     return mean, deviation, low * deviation, high * deviation
 
 
-def spread_cell(runs, part):
+def spread_cell(runs: Sequence[FinishedRun], part: str) -> str:
     """Return the cell of one row: mean, standard deviation and its interval on `part`."""
-    groups = {}
+    groups: dict[int | None, list[float]] = {}
     for run in runs:
         groups.setdefault(run.fold, []).append(getattr(run.metrics, part).accuracy)
     mean, deviation, low, high = spread_of(list(groups.values()))
@@ -57,7 +58,7 @@ def spread_cell(runs, part):
     return f"{mean:.2f}, {deviation:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def row_of(summary):
+def row_of(summary: Summary) -> list[str | int]:
     """Return the cells of one row of a study in one series."""
     runs = summary.finished
     broken = Counter(problem.rule for run in runs for problem in run.problems)
@@ -67,7 +68,7 @@ def row_of(summary):
     return [summary.experiment, len(runs), *parts, *named, any_rule]
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_spread", description=__doc__.splitlines()[0]
     )

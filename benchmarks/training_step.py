@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 
 from hemotune import hardware
 
@@ -24,35 +25,41 @@ import numpy as np  # noqa: E402
 from benchmarks import print_row  # noqa: E402
 from hemotune.gpus import choose_device  # noqa: E402
 from hemotune.training.fused_adam import adam  # noqa: E402
-from hemotune.training.inputs import hold_images, taking_rows  # noqa: E402
-from hemotune.training.model import Batches, Design, assemble, build_backbone  # noqa: E402
+from hemotune.training.inputs import (  # noqa: E402
+    Batches,
+    ImageArray,
+    Integers,
+    hold_images,
+    taking_rows,
+)
+from hemotune.training.model import Design, assemble, build_backbone  # noqa: E402
 
 IMAGES = 12_500
 GOAL = {True: 1.05, False: 1.02}
 ROUNDS = 5
 
 
-class Constant(keras.utils.PyDataset):
+class Constant(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
     """Yield the same batch forever, from memory."""
 
-    def __init__(self, batch, steps):
+    def __init__(self, batch: tuple[ImageArray] | tuple[ImageArray, Integers], steps: int) -> None:
         super().__init__()
         self.batch, self.steps = batch, steps
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[ImageArray] | tuple[ImageArray, Integers]:
         return self.batch
 
 
-def seconds(model, batches):
+def seconds(model: keras.Model, batches: keras.utils.PyDataset) -> float:
     started = time.perf_counter()
     model.fit(batches, verbose=0, shuffle=False)
     return time.perf_counter() - started
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training_step", description=__doc__.splitlines()[0]
     )
@@ -71,7 +78,7 @@ def main(arguments=None):
         optimizer=adam(1e-5), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
     )
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        images = np.lib.format.open_memmap(
+        images: ImageArray = np.lib.format.open_memmap(
             file.name, "w+", "uint8", (IMAGES, options.size, options.size, 3)
         )
         for start in range(0, IMAGES, 1000):

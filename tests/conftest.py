@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -80,19 +81,23 @@ experiments:
 """
 
 
-def run(command, cwd, **environment):
+def run(
+    command: Sequence[str | Path], cwd: Path, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
     """Run a command in a workspace and return the finished process; its output is text.
 
     None as the value of a variable removes it.
     """
-    variables = {**ENVIRONMENT, "PYTHONPATH": str(cwd), **environment}
-    variables = {name: value for name, value in variables.items() if value is not None}
+    wanted = {**ENVIRONMENT, "PYTHONPATH": str(cwd), **environment}
+    variables = {name: value for name, value in wanted.items() if value is not None}
     return subprocess.run(
         command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=900
     )
 
 
-def python(module, *arguments, cwd, **environment):
+def python(
+    module: str, *arguments: object, cwd: Path, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m MODULE ARGUMENTS` in a workspace."""
     return run([sys.executable, "-m", module, *map(str, arguments)], cwd, **environment)
 
@@ -106,14 +111,16 @@ def make_nvidia_smi(folder: Path, script: str) -> str:
     return f"{folder}{os.pathsep}{ENVIRONMENT['PATH']}"
 
 
-def documented_model_code():
+def documented_model_code() -> str:
     """The Python code by which docs/predict.md uses a model: imports, `read(path, recipe)` and one
     prediction.
     """
-    return re.search(r"```python\n(.*?)```", (ROOT / "docs/predict.md").read_text(), re.DOTALL)[1]
+    found = re.search(r"```python\n(.*?)```", (ROOT / "docs/predict.md").read_text(), re.DOTALL)
+    assert found
+    return found[1]
 
 
-def make_workspace(folder):
+def make_workspace(folder: Path) -> Path:
     """Copy the project's code and settings into `folder`, with the tiny profile switched on."""
     # With the code's bytecode, but for what another process is just writing
     unfinished = shutil.ignore_patterns("*.pyc.*")
@@ -125,7 +132,7 @@ def make_workspace(folder):
     return folder
 
 
-def make_repository(folder):
+def make_repository(folder: Path) -> Path:
     """A workspace that is a git and DVC repository with a first commit."""
     return commit_workspace(make_workspace(folder))
 
@@ -148,7 +155,7 @@ def place_database(home: Path) -> None:
     shutil.copy(made, home / "prefect.db")
 
 
-def commit_workspace(folder):
+def commit_workspace(folder: Path) -> Path:
     """Make a workspace a git and DVC repository with a first commit."""
     place_database(folder / ".study/prefect")
     shutil.copytree(
@@ -209,5 +216,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path):
+def workspace(tmp_path: Path) -> Path:
     return make_workspace(tmp_path)
