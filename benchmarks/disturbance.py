@@ -110,7 +110,8 @@ def disturb(fault: "Fault", folder: Path, usual: float) -> tuple[bool, int, str]
 
 
 def send(fault: "Fault", folder: Path, process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    # The process may end in between, and its folder in /proc with it.
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         if fault.whole and not fault.flow:
             os.killpg(process.pid, fault.signal)
         elif fault.flow and fault.whole:
