@@ -2,13 +2,15 @@
 
 One model holds both, crossed: multi-reader multi-case analysis, where a reader is a training and a
 case a photograph (Obuchowski & Rockette 1995; Hillis 2007; Gallas 2006). A statement then holds for
-other photographs and for other seeds. Two things it is conditional on: the cut of the images, of
-which there is one, and the pre-trained backbone that all trainings start from.
+other photographs and for other seeds. Two things it is conditional on: the cut of the images, and
+the pre-trained backbone that all trainings start from.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -263,10 +265,11 @@ class Components:
     photographs: float  # other photographs
     training: float  # another training, on all photographs alike
     crossed: float  # what a training makes of single photographs
+    split: float | None = None  # another cut of the same photographs; None where there is only one
 
     @property
     def total(self) -> float:
-        return self.photographs + self.training + self.crossed
+        return self.photographs + self.training + self.crossed + (self.split or 0.0)
 
 
 def components_of(rows: Sequence[Trainings], spreads: Sequence[Spread]) -> Components | None:
@@ -287,3 +290,47 @@ def components_of(rows: Sequence[Trainings], spreads: Sequence[Spread]) -> Compo
         return None
     means = np.average(parts, axis=0, weights=freedoms)
     return Components(*(max(0.0, float(mean)) for mean in means))
+
+
+def components_over_cuts(
+    cuts: Sequence[tuple[Sequence[Trainings], Sequence[Spread]]],
+) -> Components | None:
+    """Return the variance components of rows whose images were cut several times; None as above.
+
+    The choice of the split is what remains of the variance between cuts beside the trainings and
+    the photographs in which their tests differ.
+
+    Args:
+        cuts: the rows, in the same order, and their spreads.
+    """
+    found = [components_of(rows, spreads) for rows, spreads in cuts]
+    known = [parts for parts in found if parts]
+    if len(known) < len(found):
+        return None
+    photographs = fmean(parts.photographs for parts in known)
+    levels = [
+        [contrast([Term(1, row, one)]).value for row, one in zip(*cut, strict=True)] for cut in cuts
+    ]
+    between = float(np.var(levels, axis=0, ddof=1).mean())
+    trainings = fmean(
+        between_repeats(row)[0] * (row.weights_of_folds**2 / np.maximum(row.repeats, 1)).sum()
+        for rows, _ in cuts
+        for row in rows
+    )
+    tests = [rows[0] for rows, _ in cuts]
+    shared = fmean(overlap(one, other) for one, other in itertools.combinations(tests, 2))
+    return Components(
+        photographs,
+        fmean(parts.training for parts in known),
+        fmean(parts.crossed for parts in known),
+        max(0.0, between - trainings - photographs * (1 - shared)),
+    )
+
+
+def overlap(first: Trainings, second: Trainings) -> float:
+    """Return which part of the photographs' variance two tests share: 1 for the same photographs
+    with the same numbers of images, 0 for others.
+    """
+    a, b = (dict(zip(row.photographs, row.sizes, strict=True)) for row in (first, second))
+    both = sum(size * b.get(photograph, 0) for photograph, size in a.items())
+    return float(both / np.sqrt((first.sizes**2).sum() * (second.sizes**2).sum()))

@@ -18,6 +18,7 @@ class Split(Section):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.16
     test: Annotated[float, Field(gt=0, lt=1)] = 0.20
     folds: Annotated[int, Field(ge=2, le=99)] = 5  # of which fold-1 is the first
+    repeats: Annotated[int, Field(ge=1, le=99)] = 1  # how often images are cut, each in another way
     seed: Seed = 1
 
     @model_validator(mode="after")
@@ -26,3 +27,10 @@ class Split(Section):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train + validation + test is {total:.0%}; it must be 100%")
         return self
+
+    def cut(self, repeat: int) -> int:
+        """Return the number of a repeat's cut: 1 to `repeats`, in turn."""
+        return (repeat - 1) % self.repeats + 1
+
+    def seed_of(self, cut: int) -> int:
+        return self.seed + cut - 1

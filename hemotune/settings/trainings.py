@@ -59,6 +59,20 @@ def require_folds(entries: Iterable[str], folds: int) -> None:
             )
 
 
+def require_repeats(entries: Iterable[str], cuts: int) -> None:
+    """Check that every cut of the profile's `split.repeats` has a training.
+
+    Raises:
+        StudyError: it has not.
+    """
+    last = max(parse(entry).repeat for entry in entries)
+    if last < cuts:
+        raise StudyError(
+            f"params.yaml: trainings: the profile's split.repeats is {cuts}, but no protocol has a"
+            f" repeat {cuts}; add one, such as random-{cuts}, or lower split.repeats"
+        )
+
+
 def refuse_unknown(entry: str) -> str:
     parse(entry)
     return entry

@@ -11,8 +11,8 @@ from hemotune.paths import INVENTORY, PHOTOGRAPHS, SPLITS
 from hemotune.protocols import has_own_test, has_own_validation, rows_by_protocol
 from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
-from hemotune.settings.trainings import Trainings, parse, require_folds
-from hemotune.splits import ImageSplit
+from hemotune.settings.trainings import Trainings, parse, require_folds, require_repeats
+from hemotune.splits import ImageSplit, suffix_of_cut
 from tasks.prepare.shares import describe
 
 
@@ -21,6 +21,7 @@ def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
     entries, split = read_params("trainings", Trainings), read_profile("split", Split)
     require_folds(entries, split.folds)
+    require_repeats(entries, split.repeats)
     trainings = [parse(entry) for entry in entries]
     inventory = pd.read_parquet(INVENTORY)
     photographs = inventory[["path"]].merge(pd.read_parquet(PHOTOGRAPHS), on="path", how="left")[
@@ -36,23 +37,33 @@ def main(*arguments: str) -> None:
     if unreadable := len(inventory) - len(readable):
         print(f"left out as unreadable: {unreadable:,} images")
     classes = sorted(readable["class"].unique())
-    rows = rows_by_protocol(trainings, readable, photographs, split)
+    rows = {
+        cut: rows_by_protocol(
+            [training for training in trainings if split.cut(training.repeat) == cut],
+            readable,
+            photographs,
+            split.model_copy(update={"seed": split.seed_of(cut)}),
+        )
+        for cut in range(1, split.repeats + 1)
+    }
     own_test, own_validation = has_own_test(readable), has_own_validation(readable)
     made: dict[str, ImageSplit] = {}
     with new_folder(SPLITS) as folder:
         for protocol, fold, repeat in trainings:
+            cut = split.cut(repeat)
             found = ImageSplit(
                 protocol=protocol,
                 repeat=repeat,
+                cut=cut,
                 folds=split.folds if fold else None,
                 own_test=own_test and protocol == "held-out",
                 own_validation=own_validation and protocol == "held-out",
-                seed=split.seed,
+                seed=split.seed_of(cut),
                 classes=classes,
-                **rows[protocol],
+                **rows[cut][protocol],
             )
             write_json(folder / f"{found.training}.json", found.model_dump())
-            made.setdefault(protocol, found)
+            made.setdefault(protocol + suffix_of_cut(cut), found)
     for protocol, found in made.items():
         for line in describe(found, readable["class"], photographs, split):
             print(f"{protocol}: {line}")

@@ -129,7 +129,7 @@ def draw_curves(path: Path, runs: Sequence[FinishedRun], series: str) -> None:
 
 def name_of(summary: Summary) -> str:
     """Return the suffix of the names of a series' figures, `PROTOCOL-BACKBONE.png`."""
-    return f"{summary.protocol.replace(' ', '-')}-{summary.backbone}.png"
+    return f"{summary.protocol.replace(',', '').replace(' ', '-')}-{summary.backbone}.png"
 
 
 def label_of(experiment: Experiment, first: Experiment) -> str:

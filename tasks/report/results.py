@@ -10,6 +10,7 @@ import pandas as pd
 
 from hemotune.evaluation.predictions import Judged, per_photograph, photographs_known
 from hemotune.evaluation.statistics import Estimate, accuracy
+from hemotune.splits import suffix_of_cut
 from hemotune.training.records import Metrics, Scores
 from tasks.report.markdown import duration, milliseconds, percent, rate
 from tasks.report.soundness import Problem
@@ -97,6 +98,7 @@ class Run(Experiment):
     protocol: str  # random, held-out, fold-1, fold-2, ...
     fold: int | None
     repeat: int
+    cut: int  # which of the profile's `split.repeats`
     pooled: str  # the protocol under which it is reported: all folds are one, e.g. `5 folds`
 
 
@@ -120,12 +122,13 @@ class FinishedRun(Run):
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Experiment):
-    """The trainings of an experiment in one protocol: its repeats, in folds those of each fold.
+    """The trainings of an experiment in one protocol and cut: its repeats, in folds those of each
+    fold.
 
     Accuracies and times need at least one finished run.
     """
 
-    protocol: str  # random, held-out or e.g. `5 folds`
+    protocol: str  # random, held-out or e.g. `5 folds`, or a further cut, e.g. `random, cut 2`
     series: str  # protocol, and backbone if there are several, in tables and figures
     runs: list[FinishedRun | FailedRun]
 
@@ -161,6 +164,11 @@ class Summary(Experiment):
             tests[0].images / images * fmean(test.accuracy for test in tests)
             for tests in folds.values()
         )
+
+    @property
+    def over_cuts(self) -> str:
+        """The series of the first cut of these images."""
+        return self.series.removesuffix(suffix_of_cut(self.runs[0].cut))
 
     @property
     def seconds(self) -> float:

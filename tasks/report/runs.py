@@ -14,9 +14,10 @@ from hemotune.paths import FAILURES, INVENTORY, PHOTOGRAPHS, RESULTS
 from hemotune.settings.experiment import Experiment as ExperimentSettings
 from hemotune.settings.params import Params
 from hemotune.settings.report import Unsound
+from hemotune.settings.split import Split
 from hemotune.settings.training import Training as TrainingSettings
-from hemotune.settings.trainings import Training, parse
-from hemotune.splits import ImageSplit
+from hemotune.settings.trainings import parse
+from hemotune.splits import ImageSplit, pooled_protocol
 from hemotune.training.records import Metrics, Scores
 from tasks.report.results import FACTORS, FailedRun, FinishedRun, Run
 from tasks.report.soundness import problems_of
@@ -26,30 +27,31 @@ from tasks.report.study import Study
 Truths: TypeAlias = dict[str, "pd.Series[str]"]
 
 
-def runs_of(params: Params, folds: int, training: TrainingSettings) -> list[Run]:
+def runs_of(params: Params, split: Split, training: TrainingSettings) -> list[Run]:
     """Return the runs that the axes of params.yaml name, by protocol, backbone, experiment and
     training, each in the order in which params.yaml lists them.
 
     Args:
-        folds: the profile's `split.folds`.
-        training: the profile's, which holds what an experiment does not set.
+        split, training: the profile's; the latter holds what an experiment does not set.
     """
-    protocols: dict[str, list[str]] = {}
+    protocols: dict[str, list[dict[str, Any]]] = {}
     for entry in params.trainings:
-        protocols.setdefault(pooled_protocol(parse(entry), folds), []).append(entry)
-    axes = itertools.product(protocols.items(), params.backbones, params.experiments.items())
+        named = parse(entry)
+        cut = split.cut(named.repeat)
+        pooled = pooled_protocol(named.protocol, split.folds if named.fold else None, cut)
+        fields = {"training": entry, "pooled": pooled, "cut": cut, **named._asdict()}
+        protocols.setdefault(pooled, []).append(fields)
+    axes = itertools.product(protocols.values(), params.backbones, params.experiments.items())
     return [
         Run(
             experiment=name,
             backbone=backbone,
             **factors_of(experiment, training),
-            key=f"{name}-{backbone}-{entry}",
-            training=entry,
-            pooled=pooled,
-            **parse(entry)._asdict(),
+            key=f"{name}-{backbone}-{fields['training']}",
+            **fields,
         )
-        for (pooled, entries), backbone, (name, experiment) in axes
-        for entry in entries
+        for trainings, backbone, (name, experiment) in axes
+        for fields in trainings
     ]
 
 
@@ -57,11 +59,6 @@ def factors_of(experiment: ExperimentSettings, training: TrainingSettings) -> di
     """Return the value of each factor: the experiment's, or the profile's where it sets none."""
     own = experiment.model_dump(include=set(FACTORS), exclude_none=True)
     return training.model_dump(include=set(FACTORS)) | own
-
-
-def pooled_protocol(training: Training, folds: int) -> str:
-    """Return the protocol under which a training is reported, e.g. `5 folds`."""
-    return f"{folds} folds" if training.fold else training.protocol
 
 
 def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[FinishedRun | FailedRun]:
@@ -86,7 +83,7 @@ def read_runs(root: Path, study: Study, incomplete: bool = False) -> list[Finish
     profile = study.profile
     bounds = profile.report.unsound
     runs: list[FinishedRun | FailedRun] = []
-    for run in runs_of(study.params, profile.split.folds, profile.training):
+    for run in runs_of(study.params, profile.split, profile.training):
         folder = root / RESULTS / run.key
         missing = [
             name

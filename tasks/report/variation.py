@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from hemotune.evaluation.contrasts import Contrast, Term, components_of, contrast, tested_by_all
+from hemotune.evaluation.contrasts import (
+    Components,
+    Contrast,
+    Term,
+    components_of,
+    components_over_cuts,
+    contrast,
+    tested_by_all,
+)
 from hemotune.evaluation.predictions import photographs_known
 from hemotune.evaluation.trainings import Spread, Trainings, paired_rows, spreads_of
 from hemotune.markup import escaped
@@ -73,20 +81,42 @@ def shares_table(finished: Iterable[Summary], words: Words) -> str:
         f"Standard deviation, points ({words.plural}; training)",
     ]
     rows: list[Row] = []
-    for series, group in by_series(finished).items():
-        answers = [one for one in answers_of(group).values() if one.spread]
-        found = components_of(
-            [one.trainings for one in answers], [one.spread for one in answers if one.spread]
-        )
-        unknown = "not separable"
+    unknown = "not separable"
+    cuts: dict[str, list[list[Summary]]] = {}
+    for group in by_series(finished).values():
+        cuts.setdefault(group[0].over_cuts, []).append(group)
+    for series, groups in cuts.items():
+        found = components(groups)
         if found is None or found.total == 0:
             rows.append([bold(series), unknown, unknown, unknown, unknown, ""])
             continue
-        parts = (found.photographs, found.training, found.crossed)
-        deviations = [f"{100 * part**0.5:.2f}" for part in parts[:2]]
-        shares = [f"{100 * part / found.total:.0f} %" for part in parts]
-        rows.append([bold(series), *shares, unknown, "; ".join(deviations)])
+        parts = (found.photographs, found.training, found.crossed, found.split)
+        deviations = [f"{100 * part**0.5:.2f}" for part in (found.photographs, found.training)]
+        shares = [
+            unknown if part is None else f"{100 * part / found.total:.0f} %" for part in parts
+        ]
+        rows.append([bold(series), *shares, "; ".join(deviations)])
     return table(head, rows)
+
+
+def components(cuts: Sequence[Sequence[Summary]]) -> Components | None:
+    """Return the variance components of the rows that have spreads in every cut of their images."""
+    answers = [
+        {
+            experiment: (answer.trainings, answer.spread)
+            for (_, experiment), answer in answers_of(group).items()
+            if answer.spread
+        }
+        for group in cuts
+    ]
+    names = [name for name in answers[0] if all(name in of_cut for of_cut in answers)]
+    if not names:
+        return None
+    parts = [
+        ([of_cut[name][0] for name in names], [of_cut[name][1] for name in names])
+        for of_cut in answers
+    ]
+    return components_of(*parts[0]) if len(parts) == 1 else components_over_cuts(parts)
 
 
 def leak_table(finished: Sequence[Summary], words: Words) -> str:

@@ -1,11 +1,19 @@
 """Contrasts over photographs and trainings: against planted variances and textbook tests."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from hemotune.errors import StudyError
-from hemotune.evaluation.contrasts import Term, components_of, contrast
+from hemotune.evaluation.contrasts import (
+    Term,
+    components_of,
+    components_over_cuts,
+    contrast,
+    overlap,
+)
 from hemotune.evaluation.moderation import moderated
 from hemotune.evaluation.trainings import (
     Spread,
@@ -157,6 +165,43 @@ def test_estimated_shares_of_variance_are_the_planted_ones():
     assert np.mean(estimates, axis=0) == pytest.approx(planted, rel=0.2)
     rows = drawn_rows(rng, 5, 1, 0.2, 0.03, 0.2)
     assert components_of(rows, spreads_of(rows)) is None
+
+
+@pytest.mark.slow
+def test_the_choice_of_the_split_has_the_planted_share():
+    rng = np.random.default_rng(9)
+    photograph, training, crossed, split = 0.2, 0.03, 0.2, 0.02
+    estimates = []
+    for _ in range(400):
+        hard = rng.normal(0, photograph, sum(ALL))[:, None]
+        cuts = []
+        for _ in range(5):
+            rows = drawn_rows(rng, 1, 3, 0, training, crossed, rows=3)
+            level = hard + rng.normal(0, split)
+            rows = [dataclasses.replace(row, shares=row.shares + level) for row in rows]
+            cuts.append((rows, spreads_of(rows)))
+        found = components_over_cuts(cuts)
+        parts = np.array([found.photographs, found.training, found.crossed, found.split])
+        estimates.append(parts / found.total)
+    squares = ((rows[0].sizes / rows[0].sizes.sum()) ** 2).sum()
+    planted = np.array([photograph**2 * squares, training**2, crossed**2 * squares, split**2])
+    planted /= planted.sum()
+    assert planted.min() > 0.1
+    assert np.mean(estimates, axis=0) == pytest.approx(planted, rel=0.2)
+
+
+def test_cuts_without_repeats_have_no_share_of_the_split():
+    rows = drawn_rows(np.random.default_rng(9), 1, 1, 0.2, 0.03, 0.2, rows=3)
+    spread = Spread(0.0, 1.0, np.zeros(1))
+    assert components_over_cuts([(rows, [spread] * 3)] * 2) is None
+
+
+def test_cuts_share_the_variance_of_the_photographs_that_all_of_them_test():
+    a, b, other = (
+        Trainings(np.array(names, object), np.array([2, 1]), np.zeros(2, int), np.ones((2, 1)))
+        for names in (["a", "b"], ["b", "a"], ["c", "d"])
+    )
+    assert [overlap(a, a), overlap(a, b), overlap(a, other)] == pytest.approx([1, 0.8, 0])
 
 
 def test_the_leak_is_measured_on_the_images_that_both_series_tested():

@@ -15,6 +15,7 @@ from hemotune.settings.reading import read_params, read_profile
 from hemotune.settings.split import Split
 from hemotune.settings.training import Training
 from hemotune.settings.trainings import parse
+from hemotune.splits import suffix_of_cut
 from hemotune.training.records import Metrics, Scores
 from tasks.report import __main__ as report
 from tasks.report.results import FinishedRun, summaries_of
@@ -91,23 +92,25 @@ def write_study(
     mixed = numpy.random.default_rng(8).permutation(len(inventory))
     number = inventory["photograph"].str[1:].astype(int)
     tested = number >= 0.8 * photographs
-    splits = {
-        "random": cut(random.permutation(len(inventory))),
-        "held-out": cut(mixed[numpy.argsort(tested[mixed], kind="stable")]),
+    params, split = read_params("", Params, root), read_profile("split", Split, root)
+    folds = split.folds
+    splits = {"random": cut(random.permutation(len(inventory)))}
+    splits |= {
+        f"random, cut {number}": cut(numpy.random.default_rng(number).permutation(len(inventory)))
+        for number in range(2, split.repeats + 1)
     }
-    params = read_params("", Params, root)
-    folds = read_profile("split", Split, root).folds
+    splits["held-out"] = cut(mixed[numpy.argsort(tested[mixed], kind="stable")])
     splits |= {f"fold-{k}": cut_fold(number.to_numpy(), k, folds) for k in range(1, folds + 1)}
     for entry in params.trainings:
         training = parse(entry)
-        parts = {
-            name: [int(row) for row in part] for name, part in splits[training.protocol].items()
-        }
+        named = training.protocol + suffix_of_cut(split.cut(training.repeat))
+        parts = {name: [int(row) for row in part] for name, part in splits[named].items()}
         write_json(
             root / f"data/splits/{entry}.json",
             {
                 "protocol": training.protocol,
                 "repeat": training.repeat,
+                "cut": split.cut(training.repeat),
                 "folds": folds if training.fold else None,
                 "own_test": own_test and training.protocol == "held-out",
                 "seed": 1,
@@ -134,11 +137,12 @@ def write_study(
     )
     names = list(params.experiments)
     training = read_profile("training", Training, root)
-    for number, run in enumerate(runs_of(params, folds, training)):
+    for number, run in enumerate(runs_of(params, split, training)):
         accuracy = ACCURACIES["held-out" if run.fold else run.protocol][
             names.index(run.experiment) % 7
         ]
-        write_run(root, run, number, accuracy, inventory, splits[run.protocol], random, classes)
+        rows = splits[run.protocol + suffix_of_cut(run.cut)]
+        write_run(root, run, number, accuracy, inventory, rows, random, classes)
 
 
 def change_profile(profile, sections):

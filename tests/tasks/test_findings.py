@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 from benchmarks import studies
+from hemotune.settings.reading import read_profile
+from hemotune.settings.split import Split
 from tasks.report import __main__ as stage
+from tests.conftest import ROOT
 from tests.tasks.made_up_study import some, write_study
 
 STUDIES = 200
@@ -53,6 +56,21 @@ def test_trainings_are_counted_and_what_they_rest_on_is_named(report):
     assert sum(line.startswith("| **5 folds** | not separable | not") for line in shares) == 1
     assert sum(bool(re.match(r"\| \*\*random\*\* \| \d+ % ", line)) for line in shares) == 1
     assert "| `5 folds` | 20 | 20 | 20 | 20 | 80 | 80 | 320 |" in report
+
+
+@pytest.mark.slow
+def test_each_cut_is_a_series_and_the_choice_of_the_split_has_a_share(tmp_path, monkeypatch):
+    trainings = [f"random-{repeat}" for repeat in range(1, 7)]
+    split = read_profile("split", Split, ROOT).model_dump() | {"repeats": 2}
+    write_study(tmp_path, some(2, f"[{', '.join(trainings)}]"), photographs=20, split=split)
+    monkeypatch.chdir(tmp_path)
+    assert stage.main("--without-images") == 0
+    text = (tmp_path / "reports/study.md").read_text()
+    assert "(3 of `random` and 3 of `random, cut 2`)" in text
+    assert "**Results, random, cut 2**" in text
+    assert re.search(r"\| \*\*random\*\* \|( \d+ % \|){4} \d+\.\d+; \d+\.\d+ \|", text)
+    assert "Units of the hidden layers, random, cut 2:**" in text
+    assert (tmp_path / "reports/figures/confusion-random-cut-2-ResNet50.png").exists()
 
 
 @pytest.mark.slow

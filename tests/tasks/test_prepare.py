@@ -12,6 +12,7 @@ from hemotune.errors import StudyError
 from hemotune.plan import plan
 from hemotune.protocols import rows_by_protocol
 from hemotune.settings.dataset import Selection
+from hemotune.settings.reading import read_params
 from hemotune.settings.split import Split
 from hemotune.settings.trainings import parse
 from hemotune.splits import read_split
@@ -178,6 +179,30 @@ def test_one_more_repeat_is_one_more_training(workspace):
     changed = json.loads(run([*dvc, "status", "--json"], workspace).stdout)
     tuned = sorted(stage for stage in changed if stage.startswith("finetune"))
     assert tuned == ["finetune@deep-MobileNet-random-2", "finetune@narrow-MobileNet-random-2"]
+
+
+def test_repeats_use_the_cuts_of_the_profile_in_turn(workspace, monkeypatch, capfd):
+    write_inventory(workspace, {("ALL", "A"): 50, ("ALL", "B"): 60})
+    params = workspace / "params.yaml"
+    profile = workspace / f"profiles/{read_params('profile', str, workspace)}.yaml"
+    entries = [
+        f"{protocol}-{r}" for protocol in ("random", "held-out", "fold-1") for r in (1, 2, 3)
+    ]
+    params.write_text(params.read_text().replace("[random-1]", f"[{', '.join(entries)}]"))
+    profile.write_text(profile.read_text().replace("split: {", "split: {repeats: 2, folds: 3, "))
+    monkeypatch.chdir(workspace)
+    assert prepare.main() == 0
+    assert "random, cut 2: 70 train, 18 validation, 22 test images" in capfd.readouterr().out
+    for protocol in ("random", "held-out", "fold-1"):
+        one, two, three = (
+            read_split(workspace / f"data/splits/{protocol}-{r}.json") for r in (1, 2, 3)
+        )
+        assert (one.cut, two.cut, three.cut) == (1, 2, 1)
+        assert three.model_copy(update={"repeat": 1}) == one
+        assert two.test != one.test and two.seed == one.seed + 1
+    params.write_text(params.read_text().replace(", ".join(entries), "random-1"))
+    assert prepare.main() == 1
+    assert "split.repeats is 2, but no protocol has a repeat 2" in capfd.readouterr().err
 
 
 def test_a_validation_folder_without_a_test_is_validated_on(workspace, monkeypatch):
