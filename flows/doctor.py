@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from flows import gpu_sharing
-from flows.slots import find_devices, name_slots
+from flows.gpu_sharing import Gpu
+from flows.slots import CPU, default_devices, name_slots
 from hemotune.errors import StudyError
 from hemotune.gpu_memory import GB
 from hemotune.gpus import BACKENDS, usable_gpus
@@ -43,8 +44,7 @@ class Finding:
 def examine() -> int:
     """Print all findings; return the exit status, 1 if something is wrong."""
     wrong = 0
-    for name, find in FINDINGS.items():
-        finding = find()
+    for name, finding in findings():
         wrong += len(finding.problems)
         print(f"{name:<12} {finding.value}")
         for problem in finding.problems:
@@ -52,6 +52,25 @@ def examine() -> int:
         sys.stdout.flush()
     print(f"\n{wrong} problem{'s'[: wrong != 1]}" if wrong else "\nnothing is wrong")
     return 1 if wrong else 0
+
+
+def findings() -> Iterator[tuple[str, Finding]]:
+    """Yield what was found of each thing, under its name."""
+    # Asked once for all findings: on some machines, nvidia-smi takes a second.
+    driver: list[str] = []
+    gpus = gpu_sharing.read_gpus(driver.append)
+    usable = usable_gpus((lambda _: None) if driver else driver.append)
+    devices = default_devices(usable)
+    yield "Python", find_python()
+    yield "backend", find_backend(usable)
+    yield "GPUs", find_gpus(gpus, usable, driver)
+    yield "precision", find_precision(usable)
+    yield "slots", find_slots(devices, gpus)
+    yield "disk", find_disk()
+    yield "memory", find_memory(len(devices))
+    yield "Kaggle", find_kaggle_token()
+    yield "DVC remote", find_remote()
+    yield "check", find_view()
 
 
 def find_python() -> Finding:
@@ -73,7 +92,7 @@ def version_of(package: str) -> str | None:
     return None
 
 
-def find_backend() -> Finding:
+def find_backend(usable: list[str]) -> Finding:
     name = backend_name()
     if name not in BACKENDS:
         return Finding(
@@ -85,36 +104,39 @@ def find_backend() -> Finding:
         finding.problems.append(f"install it: make setup BACKEND={name}")
     cuda = version_of(CUDA_PACKAGES[name])
     finding.value += f"; CUDA libraries: {'installed' if cuda else 'none'}"
-    if not cuda and usable_gpus(warn=lambda _: None):
+    if not cuda and usable:
         finding.problems.append(f"no CUDA libraries for the GPU: make setup BACKEND={name}")
     return finding
 
 
-def find_gpus() -> Finding:
-    problems: list[str] = []
-    gpus = gpu_sharing.read_gpus(problems.append)
+def find_gpus(gpus: list[Gpu], usable: list[str], problems: list[str]) -> Finding:
+    """Compare what nvidia-smi describes with what CUDA_VISIBLE_DEVICES leaves.
+
+    Args:
+        problems: of nvidia-smi.
+    """
     listed = [
         f"{gpu.index}: {gpu.name}, {gpu.memory / GB:.0f} GB, {gpu.used / GB:.0f} used"
         for gpu in gpus
     ]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     known = {name for gpu in gpus for name in (gpu.index, gpu.uuid)}
-    problems += [
+    unknown = [
         f"CUDA_VISIBLE_DEVICES={visible}: there is no GPU {name}: name one of those above, or unset"
         " it"
-        for name in usable_gpus(problems.append)
+        for name in usable
         if visible is not None and name not in known and not name.startswith("MIG-")
     ]
     hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
-    return Finding(("; ".join(listed) or "nvidia-smi lists none") + hidden, problems)
+    return Finding(("; ".join(listed) or "nvidia-smi lists none") + hidden, problems + unknown)
 
 
-def find_precision() -> Finding:
+def find_precision(gpus: list[str]) -> Finding:
     try:
         training: Training = read_profile("training", Training)
     except StudyError as error:
         return Finding("not known", [str(error)])
-    gpus, features = usable_gpus(warn=lambda _: None), read_cpu().features
+    features = read_cpu().features
     policy = choose_precision(training.precision, gpus, features)
     finding = Finding(f"{policy} (the profile says {training.precision}); {cpu_name()}")
     if policy != "float32" and not gpus and not NATIVE_BFLOAT16 & features:
@@ -125,10 +147,12 @@ def find_precision() -> Finding:
     return finding
 
 
-def find_slots() -> Finding:
-    devices, said = find_devices("auto", lambda _: None), list[str]()
-    names = name_slots(devices, gpu_sharing.per_device("auto", devices, said.append))
-    return Finding(" ".join([", ".join(names), *(f"({line})" for line in said)]))
+def find_slots(devices: list[str], gpus: list[Gpu]) -> Finding:
+    if CPU in devices:
+        return Finding(", ".join(name_slots(devices)))
+    sharing = gpu_sharing.share(devices, gpus)
+    names = ", ".join(name_slots(devices, sharing.per_device))
+    return Finding(f"{names} (per_gpu: auto takes {sharing.per_device}: {sharing.why})")
 
 
 def find_disk() -> Finding:
@@ -139,10 +163,9 @@ def find_disk() -> Finding:
     return finding
 
 
-def find_memory() -> Finding:
+def find_memory(slots: int) -> Finding:
     memory = psutil.virtual_memory()
     finding = Finding(f"{memory.available / GB:.0f} of {memory.total / GB:.0f} GB free")
-    slots = len(find_devices("auto", lambda _: None))
     if memory.available < MEMORY * slots:
         finding.problems.append(
             f"{slots} fine-tunes at a time need {MEMORY * slots / GB:.0f} GB: free some, or run"
@@ -212,21 +235,6 @@ def find_view() -> Finding:
             [f"its process ended by {signal.Signals(-done.returncode).name}: {lines[-1]}"],
         )
     return Finding(f"{backend_name()} fails", [lines[-1].removeprefix("error: ")])
-
-
-# In the order in which they are printed.
-FINDINGS: dict[str, Callable[[], Finding]] = {
-    "Python": find_python,
-    "backend": find_backend,
-    "GPUs": find_gpus,
-    "precision": find_precision,
-    "slots": find_slots,
-    "disk": find_disk,
-    "memory": find_memory,
-    "Kaggle": find_kaggle_token,
-    "DVC remote": find_remote,
-    "check": find_view,
-}
 
 
 if __name__ == "__main__":

@@ -29,15 +29,14 @@ def find_devices(slots: str, warn: Callable[[str], None] = print) -> list[str]:
 
     Args:
         slots: device ids separated by commas, `cpu` for the CPU; or "auto" for all usable GPUs, or
-            the CPU twice if there are none: one fine-tune then imports while the other trains,
-            which takes a third less time than one after the other.
+            the CPU twice if there are none.
         warn: called with one line if the driver's tool fails.
 
     Raises:
         StudyError: `slots` names something that is not a device.
     """
     if slots == "auto":
-        return usable_gpus(warn) or [CPU, CPU]
+        return default_devices(usable_gpus(warn))
     devices = re.split(" *, *", slots)
     for device in devices:
         if not re.fullmatch(DEVICE, device):
@@ -45,6 +44,13 @@ def find_devices(slots: str, warn: Callable[[str], None] = print) -> list[str]:
                 f"slots: {device!r} is no device: give auto, or ids such as 0,1 or cpu,cpu"
             )
     return devices
+
+
+def default_devices(gpus: list[str]) -> list[str]:
+    """Return all usable `gpus`, or the CPU twice: one fine-tune then imports while the other
+    trains, which takes a third less time than one after the other.
+    """
+    return gpus or [CPU, CPU]
 
 
 def name_slots(devices: list[str], per_gpu: int = 1) -> list[str]:

@@ -58,9 +58,8 @@ def examined(folder, monkeypatch, capsys):
     for line in capsys.readouterr().out.splitlines():
         if line.strip().startswith("wrong: "):
             wrong.setdefault(name, []).append(line.strip().removeprefix("wrong: "))
-        elif line.startswith(tuple(doctor.FINDINGS)):
-            name = next(n for n in doctor.FINDINGS if line.startswith(n))
-            found[name] = line.removeprefix(name).strip()
+        elif name := line[:12].strip():
+            found[name] = line[13:]
     return code, found, wrong
 
 
@@ -71,7 +70,8 @@ def test_the_doctor_of_a_machine_with_a_gpu_that_works(machine):
     token.chmod(0o644)
     variables = {"CUDA_VISIBLE_DEVICES": None, "HOME": str(machine), "KERAS_BACKEND": "jax"}
     variables |= {"SEEN": "yes", "MATMUL": "256**3"}
-    variables["PATH"] = make_nvidia_smi(machine, f"{INDEX}\n{H100}")
+    calls = machine / "calls"
+    variables["PATH"] = make_nvidia_smi(machine, f"echo >> {calls}\n{INDEX}\n{H100}")
     variables["PYTHONPATH"] = f"{machine / 'backend'}:{ROOT}"
     done = python("flows.cli", "doctor", cwd=machine, **variables)
     assert SECRET not in done.stdout + done.stderr and done.stderr == ""
@@ -85,6 +85,7 @@ def test_the_doctor_of_a_machine_with_a_gpu_that_works(machine):
     # jax is installed here without its CUDA libraries
     assert "wrong: no CUDA libraries for the GPU: make setup BACKEND=jax" in done.stdout
     assert done.returncode == 1 and done.stdout.endswith("\n2 problems\n")
+    assert len(calls.read_text().splitlines()) == 2  # to describe the GPUs, and to list them
 
 
 def test_the_doctor_names_what_is_wrong(machine, monkeypatch, capsys):
@@ -114,7 +115,6 @@ def test_the_doctor_names_what_is_wrong(machine, monkeypatch, capsys):
 
 def test_the_doctor_sees_a_failing_driver_and_wrong_settings(machine, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "find_view", lambda: doctor.Finding(""))
-    monkeypatch.setitem(doctor.FINDINGS, "check", lambda: doctor.Finding(""))
     monkeypatch.setenv("PATH", make_nvidia_smi(machine, "echo no driver; exit 9"))
     code, found, wrong = examined(machine, monkeypatch, capsys)
     assert code == 1 and wrong["GPUs"][0] == "nvidia-smi fails: exit status 9, no driver"
