@@ -21,8 +21,6 @@ setup:  ## create the virtual environment from the lock files with hashes; with 
 SLOTS ?= auto
 
 run ui: export KERAS_BACKEND := $(BACKEND)
-# JAX keeps compiled code there: the first step then takes 12 s and not 72 s.
-run ui: export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.study/jax
 
 run: setup  ## run the study of params.yaml (default: the drawn sample) and print the results table
 	$(BIN)/hemotune run --slots $(SLOTS)

@@ -20,7 +20,13 @@ from flows.slots import CPU, default_devices, name_slots
 from hemotune.errors import StudyError
 from hemotune.gpu_memory import GB
 from hemotune.gpus import BACKENDS, usable_gpus
-from hemotune.hardware import NATIVE_BFLOAT16, choose_precision, cpu_name, read_cpu
+from hemotune.hardware import (
+    NATIVE_BFLOAT16,
+    backend_name,
+    choose_precision,
+    cpu_name,
+    read_cpu,
+)
 from hemotune.kaggle_json import kaggle_json
 from hemotune.settings.reading import read_profile
 from hemotune.settings.training import Training
@@ -60,14 +66,14 @@ def findings() -> Iterator[tuple[str, Finding]]:
     driver: list[str] = []
     gpus = gpu_sharing.read_gpus(driver.append)
     usable = usable_gpus((lambda _: None) if driver else driver.append)
-    devices = default_devices(usable)
     yield "Python", find_python()
     yield "backend", find_backend(usable)
     yield "GPUs", find_gpus(gpus, usable, driver)
     yield "precision", find_precision(usable)
-    yield "slots", find_slots(devices, gpus)
+    slots, why = slots_of(usable, gpus)
+    yield "slots", Finding(", ".join(slots) + why)
     yield "disk", find_disk()
-    yield "memory", find_memory(len(devices))
+    yield "memory", find_memory(len(slots))
     yield "Kaggle", find_kaggle_token()
     yield "DVC remote", find_remote()
     yield "check", find_view()
@@ -79,10 +85,6 @@ def find_python() -> Finding:
     if sys.version_info[:2] not in PYTHONS:
         finding.problems.append("use 3.11, 3.12 or 3.13: make setup PYTHON=python3.12")
     return finding
-
-
-def backend_name() -> str:
-    return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
 def version_of(package: str) -> str | None:
@@ -135,7 +137,7 @@ def find_precision(gpus: list[str]) -> Finding:
     try:
         training: Training = read_profile("training", Training)
     except StudyError as error:
-        return Finding("not known", [str(error)])
+        return Finding("not known", str(error).splitlines())
     features = read_cpu().features
     policy = choose_precision(training.precision, gpus, features)
     finding = Finding(f"{policy} (the profile says {training.precision}); {cpu_name()}")
@@ -147,12 +149,14 @@ def find_precision(gpus: list[str]) -> Finding:
     return finding
 
 
-def find_slots(devices: list[str], gpus: list[Gpu]) -> Finding:
+def slots_of(usable: list[str], gpus: list[Gpu]) -> tuple[list[str], str]:
+    """Return the names of the slots that a run would take, and why there are so many."""
+    devices = default_devices(usable)
     if CPU in devices:
-        return Finding(", ".join(name_slots(devices)))
+        return name_slots(devices), ""
     sharing = gpu_sharing.share(devices, gpus)
-    names = ", ".join(name_slots(devices, sharing.per_device))
-    return Finding(f"{names} (per_gpu: auto takes {sharing.per_device}: {sharing.why})")
+    why = f" (per_gpu: auto takes {sharing.per_device}: {sharing.why})"
+    return name_slots(devices, sharing.per_device), why
 
 
 def find_disk() -> Finding:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hemotune.errors import StudyError
-from hemotune.gpus import GPU_ID, usable_gpus
+from hemotune.gpus import GPU_ID, ON_DEMAND, usable_gpus
 from hemotune.progress import cores
 
 CPU = "cpu"
@@ -76,9 +76,7 @@ def variables(slot: str | None, slots: list[str]) -> dict[str, str]:
         return {
             "CUDA_VISIBLE_DEVICES": device,
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            # Keep both backends from reserving all of the GPU's memory when they start.
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            **ON_DEMAND,
         }
     sharing = sum(device_of(other) == CPU for other in slots)
     if not slot or sharing < 2:

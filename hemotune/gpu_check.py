@@ -4,12 +4,13 @@ hemotune.gpu_check.
 It is a process of its own: a driver that fails may end the process in which it does.
 """
 
+import os
 import sys
 
 from hemotune import hardware
 from hemotune.command import ArgumentParser
 from hemotune.errors import StudyError, entry_point
-from hemotune.gpus import gpu_names
+from hemotune.gpus import ON_DEMAND, gpu_names, usable_gpus
 
 
 def compute(name: str, number: int) -> None:
@@ -39,13 +40,21 @@ def compute(name: str, number: int) -> None:
 def main(*arguments: str) -> None:
     ArgumentParser(__package__, __doc__).parse_args(arguments)
     hardware.use_fast_kernels()
+    os.environ.update(ON_DEMAND)  # a study may be running on these GPUs
     with hardware.quick_import():
         import keras
-    names = gpu_names()
+    names, backend = gpu_names(), keras.backend.backend()
+    usable = usable_gpus()
+    if len(names) < len(usable):
+        raise StudyError(
+            f"{backend} sees {len(names)} of the {len(usable)} GPUs that it may use"
+            f" ({', '.join(usable)}): {', '.join(names)}; look at `nvidia-smi`, or name those that"
+            " work in CUDA_VISIBLE_DEVICES"
+        )
     for number, name in enumerate(names):
         compute(name, number)
     seen = f"{', '.join(names)}: computes" if names else "no GPU, as expected"
-    print(f"{keras.backend.backend()} sees {seen}")
+    print(f"{backend} sees {seen}")
 
 
 if __name__ == "__main__":

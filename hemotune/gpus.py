@@ -55,6 +55,10 @@ BACKENDS = {
 VERBOSE = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
 
 
+# Keep both backends from reserving all of the GPU's memory when they start.
+ON_DEMAND = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
 def usable_gpus(warn: Callable[[str], None] = print) -> list[str]:
     """Return the ids of the GPUs that this process may use, without loading a backend.
 
@@ -136,8 +140,8 @@ def explain_unseen(usable: list[str], backend: Backend) -> str:
     return (
         f"{backend.name} sees none of the GPUs that it may use ({', '.join(usable)}). It reports:"
         f" {report_of(backend)}. To use the GPU, install the CUDA libraries: make setup"
-        f" BACKEND={backend.name.lower()} (docs/gpus.md). To use the CPU, give the flow --slots cpu"
-        " or set CUDA_VISIBLE_DEVICES=-1"
+        f" BACKEND={backend.name.lower()} (docs/gpus.md). To use the CPU, give hemotune run"
+        " --slots cpu, or set CUDA_VISIBLE_DEVICES=-1"
     )
 
 

@@ -6,10 +6,11 @@ import shutil
 import pytest
 
 from flows import doctor
+from hemotune import hardware
 from tests.conftest import ROOT, make_nvidia_smi, python
 
 H100 = 'echo "0, GPU-5a, NVIDIA H100 80GB HBM3, 81559, 4"'
-INDEX = '[ "$1" = --query-gpu=index ] && echo 0 && exit'
+INDEX = '[ "$1" = --query-gpu=index ] && echo 0'
 KERAS = """\
 import contextlib, os
 class backend:
@@ -46,7 +47,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'backend'}:{ROOT}")
     monkeypatch.setenv("SEEN", "yes")
     monkeypatch.setenv("MATMUL", "256**3")
-    monkeypatch.setenv("PATH", make_nvidia_smi(tmp_path, f"{INDEX}\n{H100}"))
+    monkeypatch.setenv("PATH", make_nvidia_smi(tmp_path, f"{INDEX} && exit\n{H100}"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -71,7 +72,7 @@ def test_the_doctor_of_a_machine_with_a_gpu_that_works(machine):
     variables = {"CUDA_VISIBLE_DEVICES": None, "HOME": str(machine), "KERAS_BACKEND": "jax"}
     variables |= {"SEEN": "yes", "MATMUL": "256**3"}
     calls = machine / "calls"
-    variables["PATH"] = make_nvidia_smi(machine, f"echo >> {calls}\n{INDEX}\n{H100}")
+    variables["PATH"] = make_nvidia_smi(machine, f"echo >> {calls}\n{INDEX} && exit\n{H100}")
     variables["PYTHONPATH"] = f"{machine / 'backend'}:{ROOT}"
     done = python("flows.cli", "doctor", cwd=machine, **variables)
     assert SECRET not in done.stdout + done.stderr and done.stderr == ""
@@ -85,7 +86,7 @@ def test_the_doctor_of_a_machine_with_a_gpu_that_works(machine):
     # jax is installed here without its CUDA libraries
     assert "wrong: no CUDA libraries for the GPU: make setup BACKEND=jax" in done.stdout
     assert done.returncode == 1 and done.stdout.endswith("\n2 problems\n")
-    assert len(calls.read_text().splitlines()) == 2  # to describe the GPUs, and to list them
+    assert len(calls.read_text().splitlines()) == 3  # to describe, to list, and for the check
 
 
 def test_the_doctor_names_what_is_wrong(machine, monkeypatch, capsys):
@@ -112,6 +113,22 @@ def test_the_doctor_names_what_is_wrong(machine, monkeypatch, capsys):
     _, _, wrong = examined(machine, monkeypatch, capsys)
     assert wrong["check"] == ["NVIDIA H100 80GB HBM3 (GPU 0) multiplies wrongly: 7 for 16777216"]
 
+    monkeypatch.setenv("PATH", make_nvidia_smi(machine, f"{INDEX} && echo 1 && exit\n{H100}"))
+    _, found, wrong = examined(machine, monkeypatch, capsys)
+    assert wrong["check"][0].startswith("jax sees 1 of the 2 GPUs that it may use (0, 1): NVIDIA")
+
+
+def test_the_backend_is_the_one_with_cuda_libraries(machine, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "find_view", lambda: doctor.Finding(""))
+    monkeypatch.setattr(hardware.sys, "prefix", str(machine))
+    (machine / "cuda").write_text("jax\n")  # as setup.sh does
+    monkeypatch.delenv("KERAS_BACKEND")
+    _, found, _ = examined(machine, monkeypatch, capsys)
+    assert found["backend"].startswith("jax ")
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    _, found, _ = examined(machine, monkeypatch, capsys)
+    assert found["backend"].startswith("tensorflow ")
+
 
 def test_the_doctor_sees_a_failing_driver_and_wrong_settings(machine, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "find_view", lambda: doctor.Finding(""))
@@ -120,7 +137,7 @@ def test_the_doctor_sees_a_failing_driver_and_wrong_settings(machine, monkeypatc
     assert code == 1 and wrong["GPUs"][0] == "nvidia-smi fails: exit status 9, no driver"
     assert found["slots"] == "cpu#1, cpu#2"
 
-    monkeypatch.setenv("PATH", make_nvidia_smi(machine, f"{INDEX}\n{H100}"))
+    monkeypatch.setenv("PATH", make_nvidia_smi(machine, f"{INDEX} && exit\n{H100}"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     (machine / "params.yaml").write_text("profile: nowhere\n")
@@ -132,6 +149,10 @@ def test_the_doctor_sees_a_failing_driver_and_wrong_settings(machine, monkeypatc
     assert wrong["GPUs"][0].startswith("CUDA_VISIBLE_DEVICES=3: there is no GPU 3: name one of")
     assert wrong["backend"] == ["it is not supported: set it to tensorflow or jax"]
     assert wrong["precision"][0].startswith("params.yaml: profile: there is no profiles/nowhere")
+    (machine / "params.yaml").write_text("profile: sample\n")
+    profile = machine / "profiles/sample.yaml"
+    profile.write_text(profile.read_text().replace("  dropout: 0.5\n", "  dropout: 2\n  drop: 1\n"))
+    assert len(examined(machine, monkeypatch, capsys)[2]["precision"]) == 2  # a line each
     assert found["DVC remote"] == "store: https://host.invalid/a"
     (machine / ".dvc" / "config").write_text(
         "[core]\n    remote = store\n['remote \"store\"']\n    url = /not/mounted\n"
