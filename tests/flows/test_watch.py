@@ -358,14 +358,30 @@ def test_a_server_that_dies_is_restarted_and_the_study_continues(toy):
     assert "\nTraceback" not in output(toy)
 
 
+def set_on_the_page(toy):
+    """Pause both deployments and add a schedule to each; return them as they were."""
+    served = [deployment(toy, name) for name in ("study/study", "watch/watch")]
+    cron = {"schedule": {"cron": "15 7 * * *", "timezone": "Asia/Tokyo"}, "active": True}
+    for one in served:
+        toy.call("POST", f"deployments/{one['id']}/schedules", json=[cron])
+        toy.call("POST", f"deployments/{one['id']}/pause_deployment")
+    return served
+
+
+def assert_kept(toy, served):
+    """Check that what was set on the page has survived a start; end the pauses."""
+    for one in served:
+        kept = toy.call("GET", f"deployments/{one['id']}")
+        crons = [schedule["schedule"]["cron"] for schedule in kept["schedules"]]
+        assert kept["paused"] and crons.count("15 7 * * *") == 1, kept["name"]
+        assert len(crons) == 1 + len(one["schedules"])
+        toy.call("POST", f"deployments/{one['id']}/resume_deployment")
+
+
 def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
     toy.set("ab", 0.6)
     run = start_and_hold(toy)
-    # What a user sets on the page survives the next start.
-    watch = deployment(toy, "watch/watch")
-    cron = {"schedule": {"cron": "15 7 * * *", "timezone": "Asia/Tokyo"}, "active": True}
-    toy.call("POST", f"deployments/{watch['id']}/schedules", json=[cron])
-    toy.call("POST", f"deployments/{watch['id']}/pause_deployment")
+    served = set_on_the_page(toy)
     toy.process.send_signal(signal.SIGSTOP)
     asked = start(toy, "study/study")
     flow = toy.call("GET", f"flow_runs/{run}")["flow_id"]
@@ -383,12 +399,8 @@ def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
     kill_serving(toy)
     wait_for(lambda: not toy.processes(), 10)
     serve(toy, port=toy.api.split(":")[-1].removesuffix("/api"))
-    kept = deployment(toy, "watch/watch")
-    crons = [schedule["schedule"]["cron"] for schedule in kept["schedules"]]
-    assert kept["paused"] and crons.count("15 7 * * *") == 1
-    assert len(crons) == 1 + len(watch["schedules"])
+    assert_kept(toy, served)
     assert "watch   for changes: paused on the page" in output(toy)
-    toy.call("POST", f"deployments/{watch['id']}/resume_deployment")
     for left in (run, old, pending, cancelling):
         state = state_of(toy, left)
         assert state["type"] == "CRASHED" and "no process works on this run" in state["message"]
