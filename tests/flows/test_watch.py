@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -246,6 +247,15 @@ def see_changes(toy):
     assert ended(toy, study["id"])["name"] == "Recovered"
     assert study["name"] == "study: 2 of 4 stages" and "watch" in study["tags"]
     assert toy.changed() == []
+
+
+@pytest.mark.parametrize("flow", ["study", "watch"])
+def test_a_run_is_tagged_by_checkout_and_machine_however_it_is_started(toy, flow):
+    # As a worker does: by itself, without the tags of a deployment of `hemotune ui`.
+    code = f"from flows.{flow} import {flow}; {flow}()"
+    assert toy.run(sys.executable, "-c", code).returncode == 0
+    tags = [f"checkout:{toy.folder}", f"machine:{socket.gethostname()}"]
+    assert set(tags) <= set(runs(toy, flow)[0]["tags"])
 
 
 def test_parameters_from_the_page_are_those_of_the_command_line(toy):
