@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -291,7 +292,19 @@ def test_the_pages_ask_no_other_address(toy, tmp_path):
     }
     asked = open_pages(tmp_path, {f"{server}/{page}": text for page, text in pages.items()})
     assert len(asked) > 50
-    assert not [url for url in asked if url.startswith("http") and not url.startswith(server)]
+    # Those without a host are `data:` and the like.
+    assert {urlsplit(url).netloc for url in asked} - {""} == {urlsplit(server).netloc}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_what_a_page_asks_after_it_has_shown_its_text_is_seen(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        "shown<script>setTimeout(() => { fetch('http://late.invalid/');"
+        " new WebSocket('ws://late.invalid/') }, 500)</script>"
+    )
+    asked = open_pages(tmp_path / "browser", {page.as_uri(): "shown"})
+    assert sorted(asked) == [page.as_uri(), "http://late.invalid/", "ws://late.invalid/"]
 
 
 def test_a_watch_whose_study_does_not_run_fails_and_says_why(monkeypatch):
