@@ -57,17 +57,16 @@ def register(
         limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
     )
     with get_client(sync_client=True) as client:
-        find(client, study, name)
-        earlier = find(client, watch, name)
-        served = add(client, runner, deployment(study, name, STUDY, paused=False))
-        offer_choices(client, served, stages)
+        kept_study, kept_watch = (find(client, flow, name) for flow in (study, watch))
+        started = deployment(study, name, STUDY, **schedules.options(kept_study))
+        offer_choices(client, add(client, runner, started), stages)
         watching = deployment(
             watch,
             name,
             WATCH,
             tags=[*runs.origin_tags(), runs.SCHEDULED],
             concurrency_limit=one_watch,
-            **schedules.options(times, earlier),
+            **schedules.options(kept_watch, times),
         )
         served = add(client, runner, watching)
         schedules.apply(client, served, times)

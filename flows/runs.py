@@ -104,7 +104,7 @@ def folder_name() -> str:
 @contextlib.contextmanager
 def working() -> Iterator[None]:
     """Mark the current flow run as one that a process works on: by a lock that ends with the
-    process.
+    process. Tag it as one of this checkout, which a run that a worker took is not.
     """
     if served_by := os.environ.pop(SERVED_BY, None):
         threading.Thread(target=end_with_parent, args=[int(served_by)], daemon=True).start()
@@ -112,20 +112,23 @@ def working() -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path):
+            describe(origin_tags())  # by its tags others look for the lock
             yield
     finally:
         path.unlink(missing_ok=True)
 
 
-def describe(title: str, tags: Sequence[str]) -> None:
-    """Give the current flow run a title that says what it does, and more tags."""
+def describe(tags: Sequence[str], title: str | None = None) -> None:
+    """Give the current flow run tags that it lacks, and a title that says what it does."""
     context = FlowRunContext.get()
-    if not context or not context.flow_run:
+    if not context or not (run := context.flow_run):
         return
-    run = context.flow_run
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(run.id, name=title, tags=[*run.tags, *tags])
-    run.name = title  # what prefect.runtime returns
+    lacking = [tag for tag in tags if tag not in run.tags]
+    # What prefect.runtime returns, too.
+    run.tags, run.name = [*run.tags, *lacking], title or run.name
+    if lacking or title:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run.id, name=title, tags=run.tags)
 
 
 def end_with_parent(parent: int) -> None:

@@ -1,4 +1,6 @@
-"""When the watch runs: the schedule of the command line, and what a user made of it on the page."""
+"""When the deployments run: the schedule of the command line, which is the watch's, and what a user
+set on the page.
+"""
 
 import asyncio
 import zoneinfo
@@ -65,8 +67,10 @@ class Times:
         return CronSchedule(cron=self.cron, timezone=self.timezone)
 
 
-def options(times: Times, earlier: DeploymentResponse | None) -> dict[str, Any]:  # Any: Prefect's
-    """Return the arguments of a deployment that decide when it runs.
+def options(
+    earlier: DeploymentResponse | None, times: Times | None = None
+) -> dict[str, Any]:  # Any: Prefect's
+    """Return the arguments of a deployment that decide when it runs: at first at `times`, if any.
 
     What an earlier start left is kept, with what a user changed on the page since. Before there was
     schedule.json, each start replaced the schedules, and each end paused them.
@@ -80,8 +84,8 @@ def options(times: Times, earlier: DeploymentResponse | None) -> dict[str, Any]:
             for one in earlier.schedules
         ]
         return {"paused": earlier.paused, "schedules": kept}
-    own = DeploymentScheduleCreate(schedule=times.schedule(), slug=SLUG)
-    return {"paused": False, "schedules": [own]}
+    own = [DeploymentScheduleCreate(schedule=times.schedule(), slug=SLUG)] if times else []
+    return {"paused": False, "schedules": own}
 
 
 def apply(client: SyncPrefectClient, deployment: DeploymentResponse, times: Times) -> None:

@@ -82,10 +82,12 @@ def refuse_second_server(own: bool, host: str | None, port: int | None) -> None:
 def print_welcome(api: str, served: Registered) -> None:
     shown = server.without_password(api)
     name = served.study.partition("/")[2]
+    # Not the login itself: this output may be kept in a log.
+    login = " PREFECT_API_AUTH_STRING=NAME:PASSWORD" if server.login() else ""
     print(
         f"\n  open    {shown.removesuffix('/api')}"
         f"\n  start   Deployments > {name} > Run, or:"
-        f" PREFECT_API_URL={shown} prefect deployment run {served.study}"
+        f" PREFECT_API_URL={shown}{login} prefect deployment run {served.study}"
         f"\n  watch   for changes: {served.times}; to check at once run {served.watch}"
         "\n  end     Ctrl-C, which also ends a running study\n",
         flush=True,

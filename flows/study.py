@@ -91,7 +91,7 @@ def run_alone(
         order = dag.lock_order()
         refuse_unknown(force, dag.stages)
         title = dag.title(force)
-        runs.describe(title, dag.tags())
+        runs.describe(dag.tags(), title)
         name_holder(lock, f"the run '{title}'")
         devices = slot_list.find_devices(slots, log.warning)
         slot_names = slot_list.name_slots(

@@ -55,7 +55,8 @@ def check_and_start(log: Log) -> State[Any]:  # Any: Prefect's own
     summary = "; ".join(reasons[:3]) + (f" and {len(reasons) - 3} more" if reasons[3:] else "")
     deployment = runs.served_study()
     if deployment is None:  # this process runs it
-        with tags(runs.SCHEDULED):
+        # From the start: the server does not see later ones at once.
+        with tags(*runs.origin_tags(), runs.SCHEDULED):
             state = study(force=force, return_state=True)
         if state.is_completed():
             return Completed(message=f"ran the study: {summary}")

@@ -8,9 +8,14 @@ import zipfile
 from types import SimpleNamespace
 
 import pytest
-from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_SERVER_API_AUTH_STRING,
+    temporary_settings,
+)
 
 from flows import schedules, serve
+from flows.deployments import Registered
 from flows.schedules import Times
 from tests.conftest import ENVIRONMENT, ROOT, python
 from tests.flows.toy import Toy, call
@@ -220,3 +225,14 @@ def test_an_installation_has_all_files(workspace, tmp_path):
         for path in (workspace / package).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
+
+
+@pytest.mark.parametrize(
+    ("login", "shown"), [(None, ""), ("me:secret", " PREFECT_API_AUTH_STRING=NAME:PASSWORD")]
+)
+def test_the_command_that_starts_a_run_has_the_login_that_it_needs(capsys, login, shown):
+    with temporary_settings({PREFECT_API_AUTH_STRING: login}):
+        serve.print_welcome("http://host/api", Registered("study/study", "watch/watch", "daily"))
+    output = capsys.readouterr().out
+    command = f" PREFECT_API_URL=http://host/api{shown} prefect deployment run study/study\n"
+    assert command in output and "secret" not in output

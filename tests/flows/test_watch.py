@@ -9,12 +9,14 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -248,6 +250,15 @@ def see_changes(toy):
     assert toy.changed() == []
 
 
+@pytest.mark.parametrize("flow", ["study", "watch"])
+def test_a_run_is_tagged_by_checkout_and_machine_however_it_is_started(toy, flow):
+    # As a worker does: by itself, without the tags of a deployment of `hemotune ui`.
+    code = f"from flows.{flow} import {flow}; {flow}()"
+    assert toy.run(sys.executable, "-c", code).returncode == 0
+    tags = [f"checkout:{toy.folder}", f"machine:{socket.gethostname()}"]
+    assert set(tags) <= set(runs(toy, flow)[0]["tags"])
+
+
 def test_parameters_from_the_page_are_those_of_the_command_line(toy):
     form = deployment(toy, "study/study")["parameter_openapi_schema"]["properties"]
     assert "`cpu,cpu`" in form["slots"]["description"] and form["slots"]["pattern"]
@@ -281,7 +292,19 @@ def test_the_pages_ask_no_other_address(toy, tmp_path):
     }
     asked = open_pages(tmp_path, {f"{server}/{page}": text for page, text in pages.items()})
     assert len(asked) > 50
-    assert not [url for url in asked if url.startswith("http") and not url.startswith(server)]
+    # Those without a host are `data:` and the like.
+    assert {urlsplit(url).netloc for url in asked} - {""} == {urlsplit(server).netloc}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_what_a_page_asks_after_it_has_shown_its_text_is_seen(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        "shown<script>setTimeout(() => { fetch('http://late.invalid/');"
+        " new WebSocket('ws://late.invalid/') }, 500)</script>"
+    )
+    asked = open_pages(tmp_path / "browser", {page.as_uri(): "shown"})
+    assert sorted(asked) == [page.as_uri(), "http://late.invalid/", "ws://late.invalid/"]
 
 
 def test_a_watch_whose_study_does_not_run_fails_and_says_why(monkeypatch):
@@ -358,14 +381,30 @@ def test_a_server_that_dies_is_restarted_and_the_study_continues(toy):
     assert "\nTraceback" not in output(toy)
 
 
+def set_on_the_page(toy):
+    """Pause both deployments and add a schedule to each; return them as they were."""
+    served = [deployment(toy, name) for name in ("study/study", "watch/watch")]
+    cron = {"schedule": {"cron": "15 7 * * *", "timezone": "Asia/Tokyo"}, "active": True}
+    for one in served:
+        toy.call("POST", f"deployments/{one['id']}/schedules", json=[cron])
+        toy.call("POST", f"deployments/{one['id']}/pause_deployment")
+    return served
+
+
+def assert_kept(toy, served):
+    """Check that what was set on the page has survived a start; end the pauses."""
+    for one in served:
+        kept = toy.call("GET", f"deployments/{one['id']}")
+        crons = [schedule["schedule"]["cron"] for schedule in kept["schedules"]]
+        assert kept["paused"] and crons.count("15 7 * * *") == 1, kept["name"]
+        assert len(crons) == 1 + len(one["schedules"])
+        toy.call("POST", f"deployments/{one['id']}/resume_deployment")
+
+
 def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
     toy.set("ab", 0.6)
     run = start_and_hold(toy)
-    # What a user sets on the page survives the next start.
-    watch = deployment(toy, "watch/watch")
-    cron = {"schedule": {"cron": "15 7 * * *", "timezone": "Asia/Tokyo"}, "active": True}
-    toy.call("POST", f"deployments/{watch['id']}/schedules", json=[cron])
-    toy.call("POST", f"deployments/{watch['id']}/pause_deployment")
+    served = set_on_the_page(toy)
     toy.process.send_signal(signal.SIGSTOP)
     asked = start(toy, "study/study")
     flow = toy.call("GET", f"flow_runs/{run}")["flow_id"]
@@ -383,12 +422,8 @@ def test_runs_that_a_killed_server_process_left_end_and_block_nothing(toy):
     kill_serving(toy)
     wait_for(lambda: not toy.processes(), 10)
     serve(toy, port=toy.api.split(":")[-1].removesuffix("/api"))
-    kept = deployment(toy, "watch/watch")
-    crons = [schedule["schedule"]["cron"] for schedule in kept["schedules"]]
-    assert kept["paused"] and crons.count("15 7 * * *") == 1
-    assert len(crons) == 1 + len(watch["schedules"])
+    assert_kept(toy, served)
     assert "watch   for changes: paused on the page" in output(toy)
-    toy.call("POST", f"deployments/{watch['id']}/resume_deployment")
     for left in (run, old, pending, cancelling):
         state = state_of(toy, left)
         assert state["type"] == "CRASHED" and "no process works on this run" in state["message"]
