@@ -239,7 +239,7 @@ def status() -> None:
 def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
 ) -> None:
-    """Remove the models and results of deleted experiments, after asking."""
+    """Remove what deleted experiments left, after asking."""
     from flows import clean
 
     clean.remove(yes)
@@ -274,7 +274,7 @@ def audit(
         ),
     ] = None,
 ) -> int:
-    """Find copies, groups and odd files in a set of images; no training.
+    """Find copies, groups and odd files in a set of images.
 
     Exit status: 1 if the set's own test images have copies in training, 2 for bad input.
     """
