@@ -396,13 +396,16 @@ def main() -> int:
 
 HEADER = """# Fault-injection results
 
-Made by `python -m benchmarks.faults --jobs {jobs}` at commit {commit} in {minutes:.0f} minutes:
-{count} faults, {failed} failed.
+This table is the output of `python -m benchmarks.faults --jobs {jobs}` at commit {commit}. It took
+{minutes:.0f} minutes: {count} faults, {failed} failed.
 
-Each fault was injected into a tiny study (MobileNet, 32 px, 100 drawn images). Then the same
-command was run again, and its results were compared with those of an undisturbed study. In rows
-that begin with "served", `make ui` runs the study on request and the fault hits its processes. Then
-another run is requested, after a new `make ui` if the first one did not survive.
+Each fault was injected into a tiny study (MobileNet, 32 px, 100 synthetic images). Then the same
+command was run again, and its results were compared with those of an undisturbed study. Where the
+fault begins with "served", `make ui` runs the study on request and the fault hits its processes.
+Then another run is requested, after a new `make ui` if the first one did not survive.
+
+"Status clean" means that DVC finds nothing left to run. A negative exit status is the number of the
+signal that ended the command.
 
 | stage | fault | the disturbed command | the next run |
 |---|---|---|---|

@@ -1,6 +1,6 @@
 """The command line, `hemotune`.
 
-Each command imports its module itself: Prefect and DVC load in seconds, which help needs not.
+Each command imports its module itself: Prefect and DVC take seconds to load, and help needs none.
 """
 
 import functools
@@ -53,7 +53,7 @@ def init(
         str, typer.Argument(metavar="FOLDER|ZIP", help="Images in class folders, or a zip.")
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the profile; default: the folder's.")
+        str | None, typer.Option(metavar="NAME", help="Name of the profile; default: the folder's.")
     ] = None,
     groups: Annotated[
         str | None,
@@ -67,13 +67,13 @@ def init(
         str,
         typer.Option(
             metavar="WEIGHTS",
-            help="What the network begins with: random, imagenet (Keras downloads them), or a"
+            help="Initial weights of the backbone: random, imagenet (Keras downloads them), or a"
             " .weights.h5 or .keras file.",
         ),
     ] = "random",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Write settings for a study of one's own images."""
+    """Write settings for a study of your own images."""
     from hemotune.starting import command  # neither Prefect nor DVC: seconds less
 
     command.init(path, name, groups, weights, force)
@@ -93,7 +93,7 @@ def run(
         typer.Option(
             metavar="DEVICES",
             help="Devices on which fine-tunes run, one on each: ids such as 0,1 for two GPUs, or"
-            " cpu,cpu for two at a time without. auto: all GPUs, or cpu,cpu if there is none.",
+            " cpu,cpu for two at a time on the CPU. auto: all GPUs, or cpu,cpu if there is none.",
         ),
     ] = "auto",
     per_gpu: Annotated[
@@ -129,7 +129,7 @@ def ui(
     host: Annotated[
         str | None,
         typer.Option(
-            help="Address to listen at, by default 127.0.0.1; 0.0.0.0 lets other machines in."
+            help="Address to listen on; default: 127.0.0.1. 0.0.0.0 admits other machines."
         ),
     ] = None,
     port: Annotated[
@@ -138,21 +138,21 @@ def ui(
     ] = None,
     watch: Annotated[
         str,
-        typer.Option(metavar="CRON", envvar="HEMOTUNE_WATCH", help="When to look for changes."),
+        typer.Option(metavar="CRON", envvar="HEMOTUNE_WATCH", help="When to check for changes."),
     ] = "0 6 * * *",
     timezone: Annotated[
         str | None,
         typer.Option(
             metavar="ZONE",
             envvar="HEMOTUNE_TIMEZONE",
-            help="Of --watch, such as Europe/Berlin; by default this machine's.",
+            help="Time zone of --watch, such as Europe/Berlin; default: this machine's.",
         ),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            help="Of the deployments; by default study and watch, and at the server of"
-            " PREFECT_API_URL this folder's name."
+            help="Name of the deployments; default: study and watch, or this folder's name if"
+            " PREFECT_API_URL names a server."
         ),
     ] = None,
 ) -> int:
@@ -180,12 +180,14 @@ def predict(
         ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
     explain: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Write a picture of each image there, with what speaks for its class.",
+            help="Write a heat map of each image to this folder: what speaks for its class.",
         ),
     ] = None,
 ) -> int:
@@ -217,9 +219,9 @@ def notify(
             " mailtos://NAME:PASSWORD@example.org?to=me@example.org."
         ),
     ] = None,
-    off: Annotated[bool, typer.Option("--off", help="Tell nobody any more.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Stop the notifications.")] = False,
 ) -> None:
-    """Tell somebody when a scheduled study fails or works again."""
+    """Notify an address when a scheduled study fails or works again."""
     from flows import notify
 
     notify.notify(address, off)
@@ -235,9 +237,9 @@ def status() -> None:
 
 @command
 def clean(
-    yes: Annotated[bool, typer.Option("--yes", help="Remove without a question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
 ) -> None:
-    """Remove what deleted experiments left, after a question."""
+    """Remove what deleted experiments left, after asking."""
     from flows import clean
 
     clean.remove(yes)
@@ -258,18 +260,21 @@ def audit(
         typer.Argument(metavar="FOLDER|ZIP", help="Images in class folders, or a zip."),
     ],
     html: Annotated[
-        Path | None, typer.Option(metavar="PAGE", help="Also write a page with the pictures here.")
+        Path | None,
+        typer.Option(
+            metavar="PAGE", help="Also write an HTML page with the pictures to this file."
+        ),
     ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A profile whose dataset names splits, classes or groups, where the names of the"
-            " folders do not tell.",
+            help="A profile whose section dataset names splits, classes or groups, if the folder"
+            " names do not tell.",
         ),
     ] = None,
 ) -> int:
-    """Find what a set of images can measure: copies, groups, odd files.
+    """Find copies, groups and odd files in a set of images.
 
     Exit status: 1 if the set's own test images have copies in training, 2 for bad input.
     """

@@ -24,7 +24,8 @@ REFERENCE = Path("docs/reference.md")
 HEAD = """\
 # Reference
 
-Made from the code by `python -m flows.reference`; a test compares them.
+Generated from the code by `make reference` (`python -m flows.reference`); a test compares them.
+An empty default means: not set.
 """
 SETTINGS = """
 Every key that is not here is refused, and so is a value of another type. `hemotune run` checks both

@@ -20,7 +20,7 @@ def refuse_unknown_weights(weights: str) -> str:
 
 
 class Pretrain(Section):
-    """Pre-training on freshly drawn cells, where ImageNet's weights are out of reach."""
+    """Pre-training on synthetic cells, if ImageNet's weights are not available."""
 
     # All are held in memory, and a tenth is kept from training.
     images: Annotated[int, Field(ge=32, le=100_000)] = 4000
@@ -28,8 +28,7 @@ class Pretrain(Section):
     epochs: Epochs = 1
     batch_size: BatchSize = 32
     learning_rate: Rate = 1e-3
-    # Apart from that of the fine-tunes: another precision there does not make other initial
-    # weights.
+    # Independent of the fine-tunes' precision: a change there does not change the initial weights.
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     seed: Seed = 1001
 
@@ -37,8 +36,8 @@ class Pretrain(Section):
 class Backbone(Section):
     """Initial weights of every backbone of the study."""
 
-    # Or a file of one's own, with weights of the same backbone. Another content under the same name
-    # is not noticed: give it another name.
+    # imagenet, pretrain (see below), random, or your own file with weights of the same backbone. If
+    # its content changes, give it another name: a change under the same name is not noticed.
     weights: Annotated[str, AfterValidator(refuse_unknown_weights)]
     file: str | None = None  # imagenet: a local weights file in place of the download
     seed: Seed = 1

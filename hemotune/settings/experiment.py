@@ -22,9 +22,9 @@ from hemotune.settings.training import (
 
 
 class Experiment(Section):
-    """Hidden layers of the head, units in each, learning rate of Adam; what else differs.
+    """Hidden layers of the head, units in each, learning rate of Adam, and settings of its own.
 
-    What is None is as in the profile's section `training`.
+    A setting that is left out is taken from the profile's section `training`.
     """
 
     layers: Annotated[int, Field(ge=1, le=32)]

@@ -14,4 +14,5 @@ class Images(Section):
     """Every image is decoded once to a square of `size` x `size` pixels, RGB."""
 
     size: Annotated[int, Field(ge=32, le=1024)]
+    # Proportions changed, padded with white, or cropped
     fit: Fit = "squeeze"

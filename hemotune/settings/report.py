@@ -18,7 +18,7 @@ class Unsound(Section):
     averages: Points = 1.0
     # Standard errors of the delivered epoch below the median of the last five, on validation
     below_median: Annotated[float, Field(gt=0, le=100)] = 2.0
-    # Points of accuracy on training images, dropout off, below what the fit reported
+    # Points of accuracy on training images, without dropout, below what fit reported
     below_fit: Points = 2.0
 
 

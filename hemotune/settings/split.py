@@ -8,17 +8,17 @@ from hemotune.settings.reading import Section, Seed
 
 
 class Split(Section):
-    """How images are cut.
+    """How images are split.
 
-    Fractions of all images in protocol random; held-out and folds cut train from validation in the
-    same ratio.
+    Fractions of all images in protocol random; held-out and folds divide training and validation
+    images in the same ratio.
     """
 
     train: Annotated[float, Field(gt=0, lt=1)] = 0.64
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.16
     test: Annotated[float, Field(gt=0, lt=1)] = 0.20
-    folds: Annotated[int, Field(ge=2, le=99)] = 5  # of which fold-1 is the first
-    repeats: Annotated[int, Field(ge=1, le=99)] = 1  # how often images are cut, each in another way
+    folds: Annotated[int, Field(ge=2, le=99)] = 5  # fold-1, fold-2, ...
+    repeats: Annotated[int, Field(ge=1, le=99)] = 1  # different splits of the images
     seed: Seed = 1
 
     @model_validator(mode="after")

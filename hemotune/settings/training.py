@@ -27,20 +27,20 @@ class Training(Section):
     dropout: Dropout = 0.5
     # What the first hidden layer sees: every value of the feature maps, or the average of each map
     head: Head = "flatten"
-    # Of the head. Centred: every unit is scaled and shifted to training images before the training
+    # Of the head. Centred: before training, every unit gets mean 0, variance 1 on training images
     initialization: Initialization = "random"
-    # What keeps its initial weights: none, the backbone, or its layers up to one by name
+    # What keeps its initial weights: nothing (none), the backbone, or its layers up to a named one
     freeze: Freeze = "none"
-    # Frozen: it normalizes by its averages in training too, and keeps its weights
+    # Frozen: BatchNormalization uses its moving averages in training too, and keeps its weights
     batch_norm: BatchNorm = "trained"
-    # Training images are mirrored at random, or laid in one of all eight ways
+    # Flips: training images are mirrored at random; turns: also rotated by multiples of 90 degrees
     augmentation: Augmentation = "none"
-    warm_up: WarmUp = 0.0  # epochs in which the rate rises from nothing, linearly
-    # Balanced: every class weighs the same in the loss, however many images it has
+    warm_up: WarmUp = 0.0  # epochs in which the learning rate rises linearly from 0
+    # Balanced: every class has the same weight in the loss, however many images it has
     class_weights: ClassWeights = "none"
-    # Multiplies every experiment's rate
+    # Multiplies every experiment's learning rate
     learning_rate_scale: Annotated[float, Field(gt=0, le=100_000)] = 1.0
-    # Which epoch is delivered: the last, or the one of the lowest validation loss
+    # Which epoch is delivered (saved as the model): the last, or that of lowest validation loss
     keep: Keep = "last"
     # BatchNormalization's averages in the delivered model and in validation: as the fit left them,
     # or the mean over 20 batches of training images
