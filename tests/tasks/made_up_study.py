@@ -357,7 +357,7 @@ def run_of(
         learning_time_seconds=seconds,
     )
     of = {"protocol": "random", "backbone": "ResNet50", "layers": 1, "units": 8}
-    of = of | {"learning_rate": 1e-5, "fold": None, "repeat": 1} | experiment
+    of = of | {"learning_rate": 1e-5, "fold": None, "repeat": 1, "cut": 1} | experiment
     training = f"{of['protocol']}-{of['repeat']}"
     return FinishedRun(
         experiment=name,
