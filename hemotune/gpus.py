@@ -141,7 +141,7 @@ def explain_unseen(usable: list[str], backend: Backend) -> str:
         f"{backend.name} sees none of the GPUs that it may use ({', '.join(usable)}). It reports:"
         f" {report_of(backend)}. To use the GPU, install the CUDA libraries: make setup"
         f" BACKEND={backend.name.lower()} (docs/gpus.md). To use the CPU, give hemotune run"
-        " --slots cpu, or set CUDA_VISIBLE_DEVICES=-1"
+        " --slots cpu or set CUDA_VISIBLE_DEVICES=-1"
     )
 
 
