@@ -67,7 +67,7 @@ def init(
         str,
         typer.Option(
             metavar="WEIGHTS",
-            help="Initial weights of the backbone: random, imagenet (Keras downloads them), or a"
+            help="Initial weights: random, imagenet (Keras downloads them), or a"
             " .weights.h5 or .keras file.",
         ),
     ] = "random",
