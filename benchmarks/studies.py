@@ -19,11 +19,13 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemotune.evaluation.trainings import Trainings
+from hemotune.original import read_original
 from tasks.report.comparisons import Answers, with_spreads
 from tasks.report.findings import effects_between, findings_of
 from tasks.report.results import Summary
@@ -53,15 +55,7 @@ PROTOCOLS = (
     Protocol("held-out", OWN_TEST, 622, 1, 3),
     Protocol("5 folds", ALL, 3_111, 5, 3),
 )
-ROWS = (
-    (1, 8, 1e-5),
-    (1, 16, 1e-5),
-    (1, 32, 1e-5),
-    (2, 8, 1e-5),
-    (3, 8, 1e-5),
-    (1, 8, 5e-5),
-    (1, 8, 1e-4),
-)
+ROWS = read_original("blood-cells", Path(__file__).parents[1]).rows
 DIFFERS = 1  # the row that a planted difference lowers: 8 to 16 units
 FOUND = re.compile(r"\*\*Units of the hidden layers, 5 folds:\*\* [^.]*8 → 16 lowered")
 
@@ -152,15 +146,15 @@ def sentences_of(
         group = [
             DrawnRow(
                 experiment=f"row {number}",
-                backbone="ResNet50",
-                layers=layers,
-                units=units,
-                learning_rate=rate,
+                backbone=row.backbone,
+                layers=row.layers,
+                units=row.units,
+                learning_rate=row.learning_rate,
                 protocol=protocol.name,
                 series=protocol.name,
                 runs=[],
             )
-            for number, (layers, units, rate) in enumerate(ROWS)
+            for number, row in enumerate(ROWS)
         ]
         rows = draw_protocol(random, protocol, spreads, difference)
         answers |= with_spreads(

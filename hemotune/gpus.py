@@ -53,8 +53,6 @@ BACKENDS = {
 }
 # Makes TensorFlow name each library that it cannot load.
 VERBOSE = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "dso_loader=1"}
-
-
 # Keep both backends from reserving all of the GPU's memory when they start.
 ON_DEMAND = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 

@@ -33,7 +33,7 @@ class Cpu:
 
 
 def use_fast_kernels() -> None:
-    """Turn oneDNN on, and keep freed memory.
+    """Choose Keras's backend, turn oneDNN on, and keep freed memory.
 
     TensorFlow's default is on for newer CPUs only; CPUs with AVX2 train 2.4 times faster with it.
     """
