@@ -3,11 +3,11 @@ processor, 0.125 on a big GPU.
 
     python -m benchmarks.notebook [--experiments 2] [--epochs 4] [--photographs 20] [--size 64]
 
-The notebook's way: the fits in series in one process, the JPEGs decoded in every epoch by
-keras.utils.image_dataset_from_directory, float32, TensorFlow's defaults, Keras's Adam. Ours is the
-whole flow with all its stages, started with the images there, as the notebook is. Both begin with
-random weights. The second row is an epoch alone, which is what a study of many long epochs comes
-to; where several fits run at once, an epoch of each is done in its time.
+The notebook's way is benchmarks/notebook_fits.py: the fits in series in one process, the JPEGs
+decoded in every epoch, float32, the backend's defaults, Keras's Adam. Ours is the whole flow with
+all its stages, started with the images there, as the notebook is. Both begin with random weights.
+The second row is an epoch alone, which is what a study of many long epochs comes to; where several
+fits run at once, an epoch of each is done in its time.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import print_row
+from benchmarks.notebook_images import link_images
 from flows import slots
 from tests.conftest import ENVIRONMENT, make_repository
 
-BATCH = 32
 PROFILE = """\
 dataset:
   source: sample
@@ -41,62 +41,6 @@ report: {{}}
 """
 
 
-def notebook(folder: str, size: int, epochs: int, experiments: int) -> None:
-    """Do what the original notebook did; print the seconds of each epoch as JSON."""
-    import keras
-
-    seconds: list[tuple[int, float]] = []
-
-    class Clock(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            self.started = time.monotonic()
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            seconds.append((epoch, time.monotonic() - self.started))
-
-    parts = {
-        part: keras.utils.image_dataset_from_directory(
-            Path(folder, part), image_size=(size, size), batch_size=BATCH, verbose=False
-        )
-        for part in ("train", "validation", "test")
-    }
-    prepare = keras.applications.resnet50.preprocess_input
-    parts = {
-        part: batches.map(lambda images, labels: (prepare(images), labels))
-        for part, batches in parts.items()
-    }
-    for _ in range(experiments):
-        keras.backend.clear_session()
-        model = keras.Sequential(
-            [
-                keras.applications.ResNet50(
-                    include_top=False, weights=None, input_shape=(size, size, 3)
-                )
-            ]
-        )
-        for layer in [
-            keras.layers.Flatten(),
-            keras.layers.Dense(8, "relu"),
-            keras.layers.Dropout(0.5),
-            keras.layers.Dense(4, "softmax"),
-        ]:
-            model.add(layer)
-        model.compile(
-            optimizer=keras.optimizers.Adam(1e-5),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-        )
-        model.fit(
-            parts["train"],
-            validation_data=parts["validation"],
-            epochs=epochs,
-            verbose=0,
-            callbacks=[Clock()],
-        )
-        model.evaluate(parts["test"], verbose=0)
-    print(json.dumps(seconds))
-
-
 def timed(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
     started = time.monotonic()
     done = subprocess.run(
@@ -105,18 +49,6 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return time.monotonic() - started, done.stdout
-
-
-def link_images(target: str) -> None:
-    """Write the study's split as the folders that image_dataset_from_directory reads."""
-    inventory = pd.read_parquet("data/inventory.parquet", columns=["path", "class"])
-    split = json.loads(Path("data/splits/random-1.json").read_text())
-    for part in ("train", "validation", "test"):
-        for row in split[part]:
-            path, label = inventory.loc[row, ["path", "class"]]
-            link = Path(target, part, label, path.replace("/", "_"))
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path("data/raw/images", path).resolve())
 
 
 def later(epochs: Iterable[tuple[int, float]]) -> float:
@@ -139,11 +71,7 @@ def main() -> int:
         default="cpu,cpu",
         help="of the flow, as for hemotune run; as `make run` without a GPU",
     )
-    parser.add_argument("--notebook", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.notebook:
-        notebook(options.notebook, options.size, options.epochs, options.experiments)
-        return 0
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         make_repository(Path(folder))
@@ -162,11 +90,10 @@ def main() -> int:
         } | {"PYTHONPATH": here, "CUDA_VISIBLE_DEVICES": devices[0].replace(slots.CPU, "")}
         timed(["dvc", "repro", "-q", "-s", "download"], ours)
         study, _ = timed(["flows.cli", "run", "--slots", options.slots], ours)
-        link_images("notebook")
-        its = ["benchmarks.notebook", "--notebook", str(Path("notebook").resolve())]
-        for name in ("size", "epochs", "experiments"):
-            its += [f"--{name}", str(getattr(options, name))]
-        theirs, printed = timed(its, defaults)
+        link_images(Path("notebook"))
+        its = ["benchmarks.notebook_fits", str(Path("notebook").resolve())]
+        its += ["--size", str(options.size), "--epochs", str(options.epochs)]
+        theirs, printed = timed([*its, "--fits", str(options.experiments)], defaults)
         history = pd.concat(map(pd.read_csv, Path("data/results").glob("*/history.csv")))
         os.chdir(here)
     at_once, goal = min(options.experiments, len(devices)), 0.5 if slots.CPU in devices else 0.125

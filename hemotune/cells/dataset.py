@@ -23,6 +23,7 @@ from hemotune.cells.smear import CLASSES, draw_photograph
 from hemotune.progress import Progress, cores
 
 TEST_SHARE = 0.2  # of a class's photographs
+REAL_HEIGHT = 240  # px, of an image of the real data set
 
 Result = TypeVar("Result")
 
@@ -77,8 +78,8 @@ def draw_training_image(
 ) -> NDArray[np.uint8]:
     """Draw image `number` of a training set: (size, size, 3)."""
     rng = np.random.default_rng([seed, 1, number])
-    # Drawn larger, so that squashing smooths it as it smooths a real image
-    height = round(1.5 * size)
+    # Drawn larger, so that squashing smooths it as it smooths a real image, which has 240 lines
+    height = max(size, min(round(1.5 * size), REAL_HEIGHT))
     photograph = draw_photograph(rng, CLASSES[label], height * 4 // 3, height, magnification)
     picture = Image.fromarray(augment(rng, photograph))
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
