@@ -31,6 +31,7 @@ from tasks.report.results import (
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1))]
+ORIGINAL: dict[str, Any] = {"color": "#000000", "marker": "x", "linestyle": "none", "markersize": 8}
 
 
 def style(number: int) -> dict[str, Any]:  # Any: keyword arguments of Axes.plot
@@ -179,13 +180,17 @@ def draw_validation_curves(path: Path, runs: Sequence[FinishedRun], series: str)
 
 
 def draw_comparison(
-    path: Path, summaries: Sequence[Summary], estimates: Sequence[Estimate]
+    path: Path,
+    summaries: Sequence[Summary],
+    estimates: Sequence[Estimate],
+    originals: Mapping[str, float],
 ) -> None:
     """Draw test accuracy with its interval and learning time of every experiment to the PNG `path`,
     a mark for each series, empty where a training is unsound, and a stroke for each repeat.
 
     Args:
         estimates: the accuracies of `summaries` with their intervals, in the same order.
+        originals: the original study's test accuracy by experiment.
     """
     names = {summary.experiment: label_of(summary, summaries[0]) for summary in summaries}
     experiments = list(names)
@@ -211,8 +216,23 @@ def draw_comparison(
             left.plot(repeats, [height] * len(repeats), **look | {"marker": "|"}, zorder=1)
         for axes, value in ((left, 100 * summary.accuracy), (right, summary.seconds / 60)):
             axes.plot(value, height, **look, markerfacecolor=fill)
-    left.set_yticks(range(len(experiments)), list(names.values()), fontsize=9)
-    left.set_ylim(len(experiments) - 0.4, -0.6)
+    for experiment, accuracy in originals.items():
+        left.plot(100 * accuracy, experiments.index(experiment), **ORIGINAL)
+    label_comparison(left, right, list(names.values()), summaries)
+    marks = marks_of(series, summaries)
+    if originals:
+        marks.append(Line2D([], [], label="original study", **ORIGINAL))
+    if len(marks) > 1:
+        figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 4))
+    save(figure, path)
+
+
+def label_comparison(
+    left: Axes, right: Axes, names: Sequence[str], summaries: Sequence[Summary]
+) -> None:
+    """Give the two parts of `draw_comparison` their titles, ticks and limits."""
+    left.set_yticks(range(len(names)), names, fontsize=9)
+    left.set_ylim(len(names) - 0.4, -0.6)
     left.set_xlim(0, 102)
     right.set_xlim(0, 1.06 * max(summary.seconds for summary in summaries) / 60)
     repeated = any(len(summary.accuracies) > 1 for summary in summaries)
@@ -220,10 +240,6 @@ def draw_comparison(
     left.set_xlabel("%")
     right.set_title("Learning time")
     right.set_xlabel("minutes")
-    marks = marks_of(series, summaries)
-    if len(marks) > 1:
-        figure.legend(handles=marks, loc="outside lower center", ncols=min(len(marks), 4))
-    save(figure, path)
 
 
 def marks_of(series: Sequence[str], summaries: Iterable[Summary]) -> list[Line2D]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hemotune.markup import code, escaped
 from hemotune.original import SPLITS, Original, Row, Settings
+from hemotune.training.records import Metrics
 from tasks.report.experiments import initial_weights
 from tasks.report.markdown import (
     bold,
@@ -33,6 +34,17 @@ def same_experiment(row: Row, experiment: Experiment) -> bool:
     """Return whether backbone and the original's factors are the same; names may differ."""
     names = ("backbone", *ORIGINAL_FACTORS)
     return all(getattr(row, name) == getattr(experiment, name) for name in names)
+
+
+def original_accuracies(rows: Iterable[Row], experiments: Iterable[Experiment]) -> dict[str, float]:
+    """Return the original's test accuracy by the name of each experiment that it has too."""
+    rows = list(rows)
+    return {
+        experiment.experiment: row.accuracy["test"]
+        for experiment in experiments
+        for row in rows
+        if same_experiment(row, experiment)
+    }
 
 
 def fits(accuracy: float, images: int) -> bool:
@@ -187,6 +199,12 @@ def tables_beside_ours(study: str, rows: Sequence[Row], summaries: Iterable[Summ
     ]
 
 
+def machine_of(metrics: Metrics) -> str:
+    """Return the GPU, if there was one, and the CPU."""
+    gpu = "" if metrics.device == "CPU" else f"{metrics.device}, "
+    return gpu + metrics.processor
+
+
 def protocols_table(study: Study, settings: Settings, summaries: Sequence[Summary]) -> str:
     """Return a table of the settings of the original, as far as known, and of these rows."""
     profile = study.profile
@@ -199,7 +217,7 @@ def protocols_table(study: Study, settings: Settings, summaries: Sequence[Summar
     scale = training.learning_rate_scale
     times = "" if scale == 1 else f", times {scale:g}"
     runs = [run for summary in summaries for run in summary.finished]
-    machines = sorted({escaped(run.metrics.processor) for run in runs}) or ["no runs"]
+    machines = sorted({escaped(machine_of(run.metrics)) for run in runs}) or ["no runs"]
 
     def ours(name: str, words: Mapping[str, str] | None = None) -> str:
         found = [FACTORS[name].wording(getattr(summary, name)) for summary in summaries]

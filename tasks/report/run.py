@@ -30,6 +30,7 @@ from tasks.report import (
 from tasks.report.best_model import write_best
 from tasks.report.markdown import bullets, listed, plain, plain_table, render, table
 from tasks.report.model_card import write_card
+from tasks.report.reproduction import original_accuracies
 from tasks.report.results import (
     ORIGINAL_FACTORS,
     TIMES,
@@ -90,7 +91,7 @@ def write_report(incomplete: bool, with_images: bool) -> None:
 
     with new_folder(reports / "figures") as folder:
         show(0.3, "figures")
-        draw_figures(folder, finished, accuracies)
+        draw_figures(folder, study, finished, accuracies)
         show(0.6, "errors of the models")
         paths = inventory["path"].to_list()
         mistakes.draw_mistakes(folder, finished, paths, images, study.words)
@@ -126,7 +127,10 @@ def write_csv(path: Path, values: pd.DataFrame) -> None:
 
 
 def draw_figures(
-    folder: Path, finished: Sequence[Summary], accuracies: Sequence[tuple[Summary, Estimate]]
+    folder: Path,
+    study: Study,
+    finished: Sequence[Summary],
+    accuracies: Sequence[tuple[Summary, Estimate]],
 ) -> None:
     """Draw the curves of each experiment and series, and the comparison, into `folder`."""
     for summary in finished:
@@ -138,7 +142,10 @@ def draw_figures(
         figures.draw_validation_curves(folder / name, runs, series)
     if accuracies:
         compared, estimates = zip(*accuracies, strict=True)
-        figures.draw_comparison(folder / "result.png", compared, estimates)
+        # Accuracies on drawn images are not comparable.
+        rows = study.original.rows if study.original and not study.is_sample else []
+        originals = original_accuracies(rows, compared)
+        figures.draw_comparison(folder / "result.png", compared, estimates, originals)
 
 
 def read_images() -> NDArray[np.uint8] | None:

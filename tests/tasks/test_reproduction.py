@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +58,20 @@ def test_an_eighth_experiment_joins_its_group():
     eighth = replace(rows[1], model="wide", units=64)
     names = [row[0] if row else "" for row in result_rows(summaries_of_original([*rows, eighth]))]
     assert names[2:6] == ["**mn_resultset2**", "**mn_resultset3**", "**wide**", ""]
+
+
+def test_the_figure_marks_the_original_beside_the_same_experiments():
+    rows = ORIGINAL.rows
+    ours = [replace(rows[3], model="two_layers"), replace(rows[0], model="wide", units=64)]
+    marked = reproduction.original_accuracies(rows, summaries_of_original(ours))
+    assert marked == {"two_layers": 0.79}
+
+
+def test_the_machine_of_a_training_is_its_gpu_too():
+    on_cpu = SimpleNamespace(device="CPU", processor="AMD EPYC")
+    assert reproduction.machine_of(on_cpu) == "AMD EPYC"
+    on_gpu = SimpleNamespace(device="NVIDIA H200", processor="AMD EPYC")
+    assert reproduction.machine_of(on_gpu) == "NVIDIA H200, AMD EPYC"
 
 
 def test_what_is_wrong_inside_the_original_table_is_found():
