@@ -35,8 +35,6 @@ PYTHONS = [(3, 11), (3, 12), (3, 13)]
 DISK = 5 * GB  # the real images, their copies in DVC's cache, and seven models
 MEMORY = 2 * GB  # of a fine-tune of ResNet50
 BACKEND_IMPORT = 180  # seconds; one that takes longer hangs
-# Part of what `make` installs for a GPU (setup.sh), by backend.
-CUDA_PACKAGES = {"tensorflow": "nvidia-cudnn-cu12", "jax": "jax-cuda12-plugin"}
 
 
 @dataclass
@@ -67,7 +65,7 @@ def findings() -> Iterator[tuple[str, Finding]]:
     gpus = gpu_sharing.read_gpus(driver.append)
     usable = usable_gpus((lambda _: None) if driver else driver.append)
     yield "Python", find_python()
-    yield "backend", find_backend(usable)
+    yield "backend", find_backend()
     yield "GPUs", find_gpus(gpus, usable, driver)
     yield "precision", find_precision(usable)
     slots, why = slots_of(usable, gpus)
@@ -94,7 +92,8 @@ def version_of(package: str) -> str | None:
     return None
 
 
-def find_backend(usable: list[str]) -> Finding:
+def find_backend() -> Finding:
+    """Find the packages; whether they can use a GPU is what `find_view` finds."""
     name = backend_name()
     if name not in BACKENDS:
         return Finding(
@@ -104,10 +103,6 @@ def find_backend(usable: list[str]) -> Finding:
     finding = Finding(", ".join(f"{k} {v or 'is not installed'}" for k, v in packages.items()))
     if None in packages.values():
         finding.problems.append(f"install it: make setup BACKEND={name}")
-    cuda = version_of(CUDA_PACKAGES[name])
-    finding.value += f"; CUDA libraries: {'installed' if cuda else 'none'}"
-    if not cuda and usable:
-        finding.problems.append(f"no CUDA libraries for the GPU: make setup BACKEND={name}")
     return finding
 
 
