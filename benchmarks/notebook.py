@@ -26,6 +26,7 @@ import pandas as pd
 from benchmarks import print_row
 from benchmarks.notebook_images import link_images
 from flows import slots
+from flows.gpu_sharing import per_device
 from tests.conftest import ENVIRONMENT, make_repository
 
 PROFILE = """\
@@ -71,7 +72,13 @@ def main() -> int:
         default="cpu,cpu",
         help="of the flow, as for hemotune run; as `make run` without a GPU",
     )
+    parser.add_argument(
+        "--fits",
+        type=int,
+        help="of the notebook's way that are run; the rest is counted as long (default: all)",
+    )
     options = parser.parse_args()
+    fits = options.fits or options.experiments
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         make_repository(Path(folder))
@@ -85,6 +92,7 @@ def main() -> int:
         Path("params.yaml").write_text("profile: bench\n" + axes + "".join(names))
         ours = ENVIRONMENT | {"PYTHONPATH": folder, "PREFECT_HOME": f"{folder}/.study/prefect"}
         devices = slots.find_devices(options.slots)
+        places = len(devices) * per_device("auto", devices, print)
         defaults = {
             name: value for name, value in ENVIRONMENT.items() if name != "TF_ENABLE_ONEDNN_OPTS"
         } | {"PYTHONPATH": here, "CUDA_VISIBLE_DEVICES": devices[0].replace(slots.CPU, "")}
@@ -93,17 +101,18 @@ def main() -> int:
         link_images(Path("notebook"))
         its = ["benchmarks.notebook_fits", str(Path("notebook").resolve())]
         its += ["--size", str(options.size), "--epochs", str(options.epochs)]
-        theirs, printed = timed([*its, "--fits", str(options.experiments)], defaults)
+        theirs, printed = timed([*its, "--fits", str(fits)], defaults)
+        theirs *= options.experiments / fits
         history = pd.concat(map(pd.read_csv, Path("data/results").glob("*/history.csv")))
         os.chdir(here)
-    at_once, goal = min(options.experiments, len(devices)), 0.5 if slots.CPU in devices else 0.125
+    at_once, goal = min(options.experiments, places), 0.5 if slots.CPU in devices else 0.125
     ours_epoch = later(zip(history["epoch"] - 1, history["seconds"], strict=True)) / at_once
     theirs_epoch = later(json.loads(printed.splitlines()[-1]))
     images = 4 * options.photographs * 8
     what = f"ResNet50, {options.size} px, {images} images"
-    fits = f"{options.experiments} fits of {options.epochs} epochs"
+    long = f"{options.experiments} fits of {options.epochs} epochs"
     print_row(
-        f"whole study / the notebook's way, {what}, {fits}",
+        f"whole study / the notebook's way, {what}, {long}",
         study / theirs,
         goal,
         f"{study:.0f} s / {theirs:.0f} s",
