@@ -7,6 +7,7 @@ https://docs.nvidia.com/deploy/mps
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections import Counter
@@ -40,7 +41,7 @@ def running(slots: Sequence[str], log: Log) -> Iterator[dict[str, str]]:
         yield {}
         return
     default = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
-    if (Path(default) / "control").exists():
+    if listens(Path(default) / "control"):
         log.info("the Multi-Process Service of %s is used", default)
         yield {}
         return
@@ -62,6 +63,18 @@ def running(slots: Sequence[str], log: Log) -> Iterator[dict[str, str]]:
         yield variables
     finally:
         end(service)
+
+
+def listens(control: Path) -> bool:
+    """Whether a service listens at its socket: a killed one leaves the file. CUDA programs find the
+    service by connecting in the same way.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        try:
+            client.connect(str(control))
+        except OSError:
+            return False
+    return True
 
 
 def start(variables: dict[str, str]) -> subprocess.Popen[str]:

@@ -9,6 +9,7 @@ tests/flows/test_flow.py).
 import contextlib
 import importlib
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
 Entries = dict[str, Any]  # stages of dvc.lock by name; what DVC writes there is DVC's own
+
+# DVC warns about the stages of a killed run when it removes them from its table of busy paths:
+# nothing is wrong then.
+logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)
 
 # What DVC imports only when it needs it. A child would import it again after each fork, a second in
 # all, and DVC has no function that does so ahead. tests/flows/test_internals.py compares this list

@@ -266,7 +266,8 @@ def metrics_of(
         layers=run.experiment.layers,
         units=run.experiment.units,
         learning_rate=run.experiment.learning_rate,
-        learning_rate_applied=run.learning_rate,
+        # Without what the multiplication adds: 3e-05 instead of 3.0000000000000004e-05
+        learning_rate_applied=float(f"{run.learning_rate:.12g}"),
         train=Scores(loss=epoch.loss, accuracy=epoch.accuracy, images=len(done.data.train)),
         **scores,
         health=delivered.health,

@@ -5,6 +5,7 @@ instead of training.
 import contextlib
 import http.server
 import logging
+import os
 import re
 import shutil
 import signal
@@ -399,8 +400,13 @@ def test_nothing_outlives_the_flow_and_the_next_run_continues(toy):
         end_and_look(toy, flow, signal.SIGINT)
         for number in (signal.SIGTERM, signal.SIGKILL):
             end_and_look(toy, flow_in_two_stages(toy), number)
+        flow = flow_in_two_stages(toy)
+        kill_all(toy)
+        flow.wait(60)
+    assert "launcher" in (toy.folder / ".dvc/tmp/rwlock").read_text()
     done = toy.study("--slots", "0,1")
     assert done.returncode == 0, done.stdout
+    assert "had been killed" not in done.stdout
     assert toy.changed() == []
 
 
@@ -420,6 +426,14 @@ def end_and_look(toy, flow, number):
     wait_for(lambda: set(toy.processes()) <= {flow.pid}, 10)
     assert flow.wait(60) != 0
     assert [len(events) for events in toy.events().values()] == [1, 1]  # started, and did not end
+
+
+def kill_all(toy):
+    """Kill all processes at once, as a reboot does: stopped ones cannot release DVC's locks."""
+    processes = toy.processes()
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in processes:
+            os.kill(process, number)
 
 
 def test_if_nvidia_smi_fails_it_is_reported_once_and_the_cpu_is_used_twice(toy, tmp_path):

@@ -4,6 +4,7 @@ multi-process service.
 
 import logging
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -143,6 +144,28 @@ def test_the_service_runs_as_long_as_a_gpu_is_shared(control, caplog):
     assert {tuple(line.split()[-2:]) for line in notes.read_text().splitlines()} == {
         (folder, "all")
     }
+    assert "Multi-Process Service runs until the end" in caplog.text
+
+
+def test_a_service_that_runs_is_used_and_what_a_killed_one_left_is_not(
+    control, caplog, tmp_path, monkeypatch
+):
+    caplog.set_level(logging.INFO)
+    notes, log = control(), logging.getLogger("test")
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as service:
+        service.bind(str(tmp_path / "control"))
+        service.listen()
+        with mps.running(["0#1", "0#2"], log) as variables:
+            assert variables == {} and not notes.exists()
+    assert f"the Multi-Process Service of {tmp_path} is used" in caplog.text
+
+    caplog.clear()
+    assert (tmp_path / "control").is_socket()
+    with mps.running(["0#1", "0#2"], log) as variables:
+        assert variables["CUDA_MPS_PIPE_DIRECTORY"] != str(tmp_path)
+        assert commands(notes) == ["-d", "start_server", "get_server_list"]
+    assert commands(notes)[-1] == "quit"
     assert "Multi-Process Service runs until the end" in caplog.text
 
 

@@ -24,6 +24,7 @@ from prefect.states import Cancelled
 
 from flows import watch
 from flows.dag import Dag
+from tests.conftest import ROOT
 from tests.flows.browser import CHROMIUM, open_pages
 from tests.flows.toy import Toy, ask, end, serve, serving, wait_for
 
@@ -257,6 +258,26 @@ def test_a_run_is_tagged_by_checkout_and_machine_however_it_is_started(toy, flow
     assert toy.run(sys.executable, "-c", code).returncode == 0
     tags = [f"checkout:{toy.folder}", f"machine:{socket.gethostname()}"]
     assert set(tags) <= set(runs(toy, flow)[0]["tags"])
+
+
+def test_the_watch_of_a_pool_has_its_tags_before_it_starts(toy, tmp_path):
+    """The server may not see for minutes those that a run gets when it starts."""
+    variables = {
+        "PREFECT_HOME": str(tmp_path),
+        "HEMOTUNE_CHECKOUT": str(toy.folder),
+        "HEMOTUNE_MACHINE": socket.gethostname(),
+    }
+    checkout = toy.beside(ROOT, toy.api)
+    for command in (["work-pool", "create", "hemotune", "--type", "process"], ["deploy", "--all"]):
+        done = checkout.run(sys.executable, "-m", "prefect", "--no-prompt", *command, **variables)
+        assert done.returncode == 0, done.stdout
+    deployed = [deployment(toy, name) for name in ("watch/pool", "study/pool")]
+    for one in deployed:
+        toy.call("DELETE", f"deployments/{one['id']}")
+    toy.call("DELETE", "work_pools/hemotune")
+    tags = {f"checkout:{toy.folder}", f"machine:{socket.gethostname()}", "watch"}
+    assert set(deployed[0]["tags"]) == tags
+    assert deployed[1]["tags"] == []  # by tags a watch would find it, and not run the study itself
 
 
 def test_parameters_from_the_page_are_those_of_the_command_line(toy):
