@@ -66,14 +66,18 @@ def running(slots: Sequence[str], log: Log) -> Iterator[dict[str, str]]:
 
 
 def listens(control: Path) -> bool:
-    """Whether a service listens at its socket: a killed one leaves the file. CUDA programs find the
-    service by connecting in the same way.
+    """Whether a service listens at its socket: one that was killed leaves the file. CUDA programs
+    find the service by connecting in the same way.
     """
+    if not control.exists():
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         try:
             client.connect(str(control))
-        except OSError:
+        except ConnectionRefusedError:
             return False
+        except OSError:  # another user's, for example: there is a service, or what looks like one
+            return True
     return True
 
 
