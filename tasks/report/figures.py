@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from hemotune.evaluation.statistics import Estimate
 from hemotune.files import new_file
-from hemotune.settings.study import Words
-from tasks.report.markdown import origin, rate
+from tasks.report.markdown import rate
 from tasks.report.results import (
     FACTORS,
     ORIGINAL_FACTORS,
@@ -327,30 +326,6 @@ def draw_reliability(path: Path, curves: Mapping[str, pd.DataFrame]) -> None:
     lower.set_ylabel("images")
     lower.set_xlabel("confidence, %")
     save(figure, path)
-
-
-def draw_errors(
-    path: Path, errors: pd.DataFrame, images: Sequence[NDArray[np.uint8]], words: Words
-) -> None:
-    """Draw wrongly classified images in order of confidence, with truth, prediction, confidence and
-    photograph.
-
-    Args:
-        path: the PNG to write.
-        errors: rows of statistics.most_confident_errors.
-        images: (size, size, 3) each, in the same order.
-    """
-    captions = []
-    for error in errors.to_dict("records"):
-        photograph = error["photograph"]
-        lines = [
-            shortened(error["truth"]),
-            f"predicted {shortened(error['prediction'])}",
-            f"confidence {100 * error['confidence']:.1f} %",
-            origin(None if photograph is None else shortened(photograph), words),
-        ]
-        captions.append("\n".join(lines))
-    draw_pictures(path, images, captions)
 
 
 def draw_pictures(path: Path, images: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> None:

@@ -2,10 +2,10 @@
 confident errors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -74,7 +74,25 @@ def draw_mistakes(
         errors = most_confident_errors(best, ERRORS)
         if images is not None and len(errors):
             pictures = [images[places[path]] for path in errors["path"]]
-            figures.draw_errors(folder / f"errors-{name}", errors, pictures, words)
+            captions = [caption_of(error, words) for error in errors.to_dict("records")]
+            figures.draw_pictures(folder / f"errors-{name}", pictures, captions)
+
+
+def caption_of(error: Mapping[Hashable, Any], words: Words) -> str:  # Any: cells of a DataFrame
+    """Return the caption of a wrongly classified image.
+
+    Args:
+        error: a row of `most_confident_errors`.
+    """
+    photograph = error["photograph"]
+    return "\n".join(
+        [
+            figures.shortened(error["truth"]),
+            f"predicted {figures.shortened(error['prediction'])}",
+            f"confidence {100 * error['confidence']:.1f} %",
+            origin(None if photograph is None else figures.shortened(photograph), words),
+        ]
+    )
 
 
 def answers_of(summary: Summary) -> Answers:
