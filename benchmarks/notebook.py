@@ -78,7 +78,7 @@ def main() -> int:
         help="of the notebook's way that are run; the rest is counted as long (default: all)",
     )
     options = parser.parse_args()
-    fits = options.fits or options.experiments
+    timed_fits = options.fits or options.experiments
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         make_repository(Path(folder))
@@ -101,8 +101,8 @@ def main() -> int:
         link_images(Path("notebook"))
         its = ["benchmarks.notebook_fits", str(Path("notebook").resolve())]
         its += ["--size", str(options.size), "--epochs", str(options.epochs)]
-        theirs, printed = timed([*its, "--fits", str(fits)], defaults)
-        theirs *= options.experiments / fits
+        theirs, printed = timed([*its, "--fits", str(timed_fits)], defaults)
+        theirs *= options.experiments / timed_fits
         history = pd.concat(map(pd.read_csv, Path("data/results").glob("*/history.csv")))
         os.chdir(here)
     at_once, goal = min(options.experiments, places), 0.5 if slots.CPU in devices else 0.125
@@ -110,9 +110,9 @@ def main() -> int:
     theirs_epoch = later(json.loads(printed.splitlines()[-1]))
     images = 4 * options.photographs * 8
     what = f"ResNet50, {options.size} px, {images} images"
-    long = f"{options.experiments} fits of {options.epochs} epochs"
+    fits = f"{options.experiments} fits of {options.epochs} epochs"
     print_row(
-        f"whole study / the notebook's way, {what}, {long}",
+        f"whole study / the notebook's way, {what}, {fits}",
         study / theirs,
         goal,
         f"{study:.0f} s / {theirs:.0f} s",

@@ -36,9 +36,8 @@ def same_experiment(row: Row, experiment: Experiment) -> bool:
     return all(getattr(row, name) == getattr(experiment, name) for name in names)
 
 
-def original_accuracies(rows: Iterable[Row], experiments: Iterable[Experiment]) -> dict[str, float]:
+def original_accuracies(rows: Sequence[Row], experiments: Iterable[Experiment]) -> dict[str, float]:
     """Return the original's test accuracy by the name of each experiment that it has too."""
-    rows = list(rows)
     return {
         experiment.experiment: row.accuracy["test"]
         for experiment in experiments
